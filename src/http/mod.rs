@@ -1,0 +1,174 @@
+//! From a whole request to its answer, in a straight line: the checks in the contract's order.
+//! Relies on what made the [`Request`] for its size and form. Guarantees: every request gets one
+//! answer and one log line, whatever happens.
+
+mod docs;
+mod request;
+mod response;
+mod routes;
+mod server;
+
+pub use response::Cors;
+pub use server::Server;
+
+use crate::{
+    auth::{self, Keys},
+    error::Error,
+    store::Store,
+};
+use log::{Level, kv::Value};
+use request::{Method, Request};
+use response::Response;
+use routes::Route;
+use std::{
+    hash::{BuildHasher, RandomState},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, LazyLock, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+/// All that handlers share.
+pub struct App {
+    pub store: Store,
+    pub cors: Cors,
+    pub has_docs: bool,
+    keys: RwLock<Arc<Keys>>,
+}
+
+impl App {
+    pub fn new(store: Store, keys: Keys, cors: Cors, has_docs: bool) -> Self {
+        let keys = RwLock::new(Arc::new(keys));
+        Self {
+            store,
+            cors,
+            has_docs,
+            keys,
+        }
+    }
+
+    /// Requests from now on are judged by these keys.
+    pub fn set_keys(&self, keys: Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What the log says of a request beyond its answer.
+struct Trace {
+    started: Instant,
+    route: &'static str,
+    user_id: Option<String>,
+}
+
+/// Answers a request. `received` is Err when it was refused before it was read.
+pub fn respond(app: &App, request: &Request, received: Result<(), Error>) -> Response {
+    let mut trace = Trace {
+        started: Instant::now(),
+        route: "",
+        user_id: None,
+    };
+    // The one place where a defect ends: this request is lost, the process is not.
+    let answer = catch_unwind(AssertUnwindSafe(|| {
+        received.and_then(|()| answer(app, request, &mut trace))
+    }))
+    .unwrap_or_else(|_| Err(Error::Bug("BUG: panic, see the line before".to_owned())));
+
+    let request_id = request.id().map_or_else(new_request_id, str::to_owned);
+    let (response, error) = match answer {
+        Ok(response) => (response, None),
+        Err(error) => (Response::problem(&error, &request_id), Some(error)),
+    };
+    log_request(
+        request,
+        &request_id,
+        response.status,
+        &trace,
+        error.as_ref(),
+    );
+    response.complete(&app.cors, request, &request_id)
+}
+
+fn answer(app: &App, request: &Request, trace: &mut Trace) -> Result<Response, Error> {
+    let path = request.path()?;
+    let route = Route::find(&path, app.has_docs).ok_or(Error::NoSuchRoute)?;
+    trace.route = route.template();
+    route.check_method(request.method)?;
+    if request.method == Method::Options {
+        request.check_fields()?;
+        return Ok(route.options());
+    }
+    let (Route::Tasks { user } | Route::Task { user, .. }) = route else {
+        request.check_fields()?;
+        return public(app, &route);
+    };
+    let authorization: Vec<&str> = request.values("Authorization").collect();
+    let caller = auth::authorize(&app.keys(), &authorization, user)?;
+    trace.user_id = Some(caller.user_id().to_owned());
+    request.check_fields()?;
+    match route {
+        Route::Task { id, .. } => routes::task(app, &caller, request, id),
+        _ => routes::tasks(app, &caller, request),
+    }
+}
+
+/// What needs no token.
+fn public(app: &App, route: &Route) -> Result<Response, Error> {
+    match route {
+        Route::Root => routes::root(),
+        Route::Health => routes::health(app),
+        Route::Docs => Ok(docs::page()),
+        Route::OpenApi => Ok(docs::openapi()),
+        Route::DocsAsset(name) => docs::asset(name).ok_or(Error::NoSuchRoute),
+        Route::Tasks { .. } | Route::Task { .. } => Err(Error::NoSuchRoute),
+    }
+}
+
+/// Unique among all instances and restarts, as far as 64 random bits go.
+fn new_request_id() -> String {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!(
+        "{:016x}-{:x}",
+        *PROCESS,
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
+    let level = if status >= 500 {
+        Level::Error
+    } else {
+        Level::Info
+    };
+    let milliseconds = trace.started.elapsed().as_micros() as f64 / 1000.0;
+    let mut pairs: Vec<(&str, Value)> = vec![
+        ("request_id", id.into()),
+        ("client", request.client.as_str().into()),
+        ("method", request.method.name().into()),
+        ("route", trace.route.into()),
+        ("status", status.into()),
+        ("duration_ms", milliseconds.into()),
+    ];
+    if let Some(user_id) = &trace.user_id {
+        pairs.push(("user_id", user_id.as_str().into()));
+    }
+    let reason = error.map(Error::reason).unwrap_or_default();
+    if let Some(error) = error {
+        pairs.push(("error_code", error.entry().error_code.into()));
+        pairs.push(("reason", reason.as_str().into()));
+    }
+    log::logger().log(
+        &log::Record::builder()
+            .level(level)
+            .target("tinytasks::http")
+            .args(format_args!("request"))
+            .key_values(&pairs)
+            .build(),
+    );
+}

@@ -1,0 +1,195 @@
+//! tinytasks: the commands and their exit codes. A request travels in the order of this list.
+
+mod auth; //     Authorization field → Caller
+mod config; //   environment → Config
+mod error; //    everything that can go wrong, and what a client is told of it
+mod http; //     request → the checks in order → answer, and the tiny_http loop around it
+mod logging;
+mod store; //    Caller and task types → SQL → PostgreSQL
+mod task; //     the domain types and their parsing //  records → lines
+
+use auth::Keys;
+use config::{Complaints, Config, Database, Jwt, Log};
+use http::{App, Cors, Server};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use std::{env, io::Write, process::ExitCode, sync::Arc, time::Duration};
+use store::{Store, check_url};
+
+const HELP: &str = "\
+tinytasks: a to-do task REST service
+
+usage: tinytasks [serve]                     serve until SIGTERM or SIGINT
+       tinytasks migrate                     apply schema.sql to the database
+       tinytasks check                       examine configuration, database, schema and rows
+       tinytasks token --user ID [--ttl 1h]  print a token for trying things out
+       tinytasks --help | --version
+
+Configuration: environment variables, or a .env file in the working directory. Required are
+DATABASE_URL (postgres://user:password@host/database) and JWT_SECRET_KEY (at least 32 bytes);
+the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
+";
+
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// Why a command ended; each line is printed.
+enum Failure {
+    Failed(String),
+    Misconfigured(Complaints),
+}
+
+impl From<Complaints> for Failure {
+    fn from(complaints: Complaints) -> Self {
+        Self::Misconfigured(complaints)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments.as_slice() {
+        [] | ["serve"] => serve(),
+        ["migrate"] => migrate(),
+        ["check"] => check(),
+        ["token", options @ ..] => token(options),
+        ["--help" | "-h" | "help"] => print(HELP),
+        ["--version" | "-V"] => print(concat!("tinytasks ", env!("CARGO_PKG_VERSION"), "\n")),
+        other => Err(usage(&format!("unknown command: {}", other.join(" ")))),
+    };
+    let (code, lines) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(reason)) => (1, vec![reason]),
+        Err(Failure::Misconfigured(complaints)) => (2, complaints),
+    };
+    for line in lines {
+        // Nothing can be done where standard error is gone.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+    ExitCode::from(code)
+}
+
+fn serve() -> Result<(), Failure> {
+    let log = Log::load();
+    let config = Config::load(check_url);
+    let (config, log) = match (config, log) {
+        (Ok(config), Ok(log)) => (config, log),
+        (config, log) => {
+            let mut complaints = config.err().unwrap_or_default();
+            complaints.extend(log.err().unwrap_or_default());
+            complaints.dedup();
+            return Err(complaints.into());
+        }
+    };
+    logging::start(log.json, &log.filter);
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let app = Arc::new(App::new(
+        Store::open(&config.database, config.auto_migrate)?,
+        Keys::new(&config.jwt),
+        Cors::new(config.cors_origins),
+        config.docs,
+    ));
+    let server = Server::start(&app, config.listen)?;
+    log::info!(address = format!("http://{}", server.address()).as_str(); "listening");
+    for signal in signals.forever() {
+        match signal {
+            SIGHUP => reload(&app),
+            _ => break,
+        }
+    }
+    log::info!("stopping");
+    server.stop(DRAIN_TIME);
+    Ok(())
+}
+
+/// Takes over what may have changed in the files of secrets; a bad new file keeps the old.
+fn reload(app: &App) {
+    let reloaded = Config::load(check_url)
+        .map_err(|complaints| complaints.join("; "))
+        .and_then(|config| {
+            app.store.reconnect_with(&config.database.url)?;
+            app.set_keys(Keys::new(&config.jwt));
+            Ok(())
+        });
+    match reloaded {
+        Ok(()) => log::info!("secrets read again"),
+        Err(reason) => log::error!(reason = reason.as_str(); "secrets kept as they were"),
+    }
+}
+
+fn migrate() -> Result<(), Failure> {
+    let database = Database::load(check_url)?;
+    store::migrate(&database.url)?;
+    print("the schema is up to date\n")
+}
+
+fn check() -> Result<(), Failure> {
+    let config = Config::load(check_url)?;
+    Log::load()?;
+    print("configuration: complete\n")?;
+    let mut say = |line: &str| {
+        let _ = print(&format!("{line}\n"));
+    };
+    store::inspect(&config.database.url, &mut say)?;
+    Ok(())
+}
+
+fn token(options: &[&str]) -> Result<(), Failure> {
+    let (mut user, mut ttl) = (None, TOKEN_TTL_DEFAULT);
+    for option in options.chunks(2) {
+        match *option {
+            ["--user", value] => user = Some(value),
+            ["--ttl", value] => {
+                let wanted = "--ttl: give a number and s, m, h or d, such as 1h";
+                ttl = duration(value).ok_or_else(|| usage(wanted))?;
+            }
+            _ => return Err(usage(&format!("token: bad option {}", option.join(" ")))),
+        }
+    }
+    let user = user.ok_or_else(|| usage("token: --user ID is missing"))?;
+    let token = auth::issue(&Jwt::load()?, user, ttl)
+        .map_err(|reason| usage(&format!("--user: {reason}")))?;
+    print(&format!("{token}\n"))
+}
+
+/// `30s`, `15m`, `1h`, `7d`.
+fn duration(text: &str) -> Option<Duration> {
+    let unit = text.chars().next_back()?;
+    let seconds: u32 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86400,
+        _ => return None,
+    };
+    let number: u32 = text
+        .strip_suffix(unit)?
+        .parse()
+        .ok()
+        .filter(|&number| number > 0)?;
+    number
+        .checked_mul(seconds)
+        .map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+fn usage(complaint: &str) -> Failure {
+    Failure::Misconfigured(vec![format!("{complaint}; see tinytasks --help")])
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| format!("standard output: {error}").into())
+}
