@@ -2,12 +2,12 @@
 //! Guarantees the second half of the invariant: a `Caller` is a verified user who is also the user
 //! in the path. Nothing else can make one, and the store takes nothing else.
 
-use crate::{config::Jwt, error::Error, task::UserId};
-use jwt_simple::prelude::{
-    Claims, Duration, HS256Key, HashSet, JWTClaims, MACLike, Token, VerificationOptions,
-};
+use crate::config::Jwt;
+use crate::error::Error;
+use crate::task::UserId;
+use jwt_simple::prelude::*;
 use jwt_simple::{Error as TokenError, JWTError};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Deserializer;
 use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -49,13 +49,9 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 impl Keys {
     pub fn new(jwt: &Jwt) -> Self {
         let only = |value: &Option<String>| value.clone().map(|value| HashSet::from([value]));
-        let secrets = [Some(&jwt.secret), jwt.previous_secret.as_ref()];
+        let secrets = [Some(&jwt.secret), jwt.previous_secret.as_ref()].into_iter().flatten();
         Self {
-            hs256: secrets
-                .into_iter()
-                .flatten()
-                .map(|secret| HS256Key::from_bytes(secret.as_bytes()))
-                .collect(),
+            hs256: secrets.map(|secret| HS256Key::from_bytes(secret.as_bytes())).collect(),
             options: VerificationOptions {
                 time_tolerance: Some(Duration::from_secs(jwt.leeway.as_secs())),
                 // Lets `iat` lie in the future, and switches the check of `nbf` off: see `verify`.
@@ -83,10 +79,7 @@ impl Keys {
             return Err("there is no exp".to_owned());
         }
         let latest = seconds_since_epoch().saturating_add(self.leeway_seconds);
-        if claims
-            .invalid_before
-            .is_some_and(|start| start.as_secs() > latest)
-        {
+        if claims.invalid_before.is_some_and(|start| start.as_secs() > latest) {
             return Err("nbf lies in the future".to_owned());
         }
         let user = match claims.custom.user_id {
@@ -94,7 +87,7 @@ impl Keys {
             Some(_) => return Err("the claim user_id is not a string".to_owned()),
             None => claims.subject.ok_or("there is neither user_id nor sub")?,
         };
-        UserId::parse(&user).ok_or_else(|| "the user is not 1 to 255 characters".to_owned())
+        UserId::parse(user).ok_or_else(|| "the user is not 1 to 255 characters".to_owned())
     }
 
     fn verified_claims(&self, token: &str) -> Result<JWTClaims<UserClaim>, TokenError> {
@@ -111,10 +104,7 @@ impl Keys {
 }
 
 fn is_bad_signature(error: &TokenError) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(JWTError::InvalidAuthenticationTag)
-    )
+    matches!(error.downcast_ref(), Some(JWTError::InvalidAuthenticationTag))
 }
 
 /// The library's messages name claims and rules, never the token's content.
@@ -123,9 +113,7 @@ fn reason(error: TokenError) -> String {
 }
 
 fn seconds_since_epoch() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// RFC 6750 section 2.1: takes the values of all `Authorization` fields of a request and the user
@@ -140,26 +128,20 @@ pub fn authorize(keys: &Keys, fields: &[&str], path_user: &str) -> Result<Caller
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Error::TokenMissing);
     }
-    let user_id = keys
-        .verify(token.trim_start())
-        .map_err(Error::TokenInvalid)?;
-    match user_id.as_str() == path_user {
-        true => Ok(Caller { user_id }),
-        false => Err(Error::Forbidden(user_id.as_str().to_owned())),
+    let user_id = keys.verify(token.trim_start()).map_err(Error::TokenInvalid)?;
+    if user_id.as_str() != path_user {
+        return Err(Error::Forbidden(user_id.as_str().to_owned()));
     }
+    Ok(Caller { user_id })
 }
 
 /// A token for `user` that [`authorize`] accepts for `ttl`. Errors: the reason it cannot be made.
 pub fn issue(jwt: &Jwt, user: &str, ttl: std::time::Duration) -> Result<String, String> {
-    let user = UserId::parse(user).ok_or("the user must be 1 to 255 characters")?;
-    let claim = UserClaim {
-        user_id: Some(Value::from(user.as_str())),
-    };
+    let user = UserId::parse(user.to_owned()).ok_or("the user must be 1 to 255 characters")?;
+    let claim = UserClaim { user_id: Some(Value::from(user.as_str())) };
     let mut claims = Claims::with_custom_claims(claim, Duration::from_secs(ttl.as_secs()));
     claims.subject = Some(user.as_str().to_owned());
     claims.issuer = jwt.issuer.clone();
     claims.audiences = jwt.audience.clone().map(Into::into);
-    HS256Key::from_bytes(jwt.secret.as_bytes())
-        .authenticate(claims)
-        .map_err(reason)
+    HS256Key::from_bytes(jwt.secret.as_bytes()).authenticate(claims).map_err(reason)
 }

@@ -2,30 +2,20 @@
 //! Knows nothing of HTTP messages, tokens or SQL. What a client may read is fixed text or a
 //! [`FieldError`]; causes are for the log alone.
 
-use serde::{Serialize, Serializer, ser::SerializeSeq};
+use serde::Serialize;
 
-/// One broken rule of a request. Serialized as the contract's `errors` entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// One broken rule of a request: an entry of the contract's `errors`.
+#[derive(Debug, Clone, Serialize)]
 pub struct FieldError {
     /// `body`, `path`, `query` or `header`, then the field's name where there is one.
-    #[serde(serialize_with = "loc")]
-    pub loc: (&'static str, &'static str),
+    pub loc: Vec<&'static str>,
     pub msg: &'static str,
     #[serde(rename = "type")]
     pub kind: &'static str,
 }
 
-/// The second part of `loc` is left out when it is empty: the body itself is meant.
-fn loc<S: Serializer>(loc: &(&str, &str), serializer: S) -> Result<S::Ok, S::Error> {
-    let mut list = serializer.serialize_seq(None)?;
-    list.serialize_element(loc.0)?;
-    if !loc.1.is_empty() {
-        list.serialize_element(loc.1)?;
-    }
-    list.end()
-}
-
-/// Why a request was not done. One variant for each cause that a reader would name.
+/// Why a request was not done: one variant for each cause that a reader would name. A `String` is
+/// the cause, for the log.
 #[derive(Debug)]
 pub enum Error {
     /// The request cannot be understood.
@@ -33,95 +23,59 @@ pub enum Error {
     /// The request is understood, and breaks a rule.
     Invalid(Vec<FieldError>),
     TokenMissing,
-    /// With the reason, for the log.
     TokenInvalid(String),
-    /// With the token's user, for the log.
+    /// With the token's user.
     Forbidden(String),
     NoSuchRoute,
     NoSuchTask,
     /// With the methods that are allowed.
     MethodNotAllowed(&'static str),
     BodyTooLarge,
-    /// With the field that says what would be taken, and its value.
-    UnsupportedMediaType(&'static str, &'static str),
-    /// The database refused a statement for good; with the cause, for the log.
+    /// With the media types that are taken.
+    MediaType(&'static str),
+    ContentCoding,
+    /// The database refused a statement for good.
     Database(String),
-    /// A defect of this program; with the cause, for the log.
+    /// A defect of this program.
     Bug(String),
-    /// A condition that passes by itself; with the cause, for the log.
+    /// A condition that passes by itself.
     Unavailable(String),
 }
 
-/// What a client is told of an [`Error`].
-pub struct Entry {
-    pub status: u16,
-    pub error_code: &'static str,
-    pub detail: &'static str,
-    /// A header field that belongs to the answer.
-    pub field: Option<(&'static str, &'static str)>,
-}
-
-/// Seconds after which a client may try again: the time that a restarted database needs.
-const RETRY_AFTER_SECONDS: &str = "2";
-
 impl Error {
-    /// The contract's table of errors.
-    pub fn entry(&self) -> Entry {
-        let (status, error_code, detail, field) = match self {
-            Self::Malformed(_) => (400, "VALIDATION_ERROR", "", None),
-            Self::Invalid(_) => (422, "VALIDATION_ERROR", "", None),
-            Self::TokenMissing => (
-                401,
-                "AUTH_MISSING",
-                "a bearer token is required",
-                Some(("WWW-Authenticate", "Bearer")),
-            ),
-            Self::TokenInvalid(_) => (
-                401,
-                "AUTH_INVALID",
-                "the token is not valid",
-                Some(("WWW-Authenticate", "Bearer error=\"invalid_token\"")),
-            ),
-            Self::Forbidden(_) => (403, "AUTH_FORBIDDEN", "the token is another user's", None),
-            Self::NoSuchRoute => (404, "NOT_FOUND", "there is nothing at this path", None),
-            Self::NoSuchTask => (404, "NOT_FOUND", "there is no such task", None),
-            Self::MethodNotAllowed(allow) => (
-                405,
-                "METHOD_NOT_ALLOWED",
-                "the method is not allowed here",
-                Some(("Allow", *allow)),
-            ),
-            Self::BodyTooLarge => (
-                413,
-                "PAYLOAD_TOO_LARGE",
-                "the body must be at most 64 KiB",
-                None,
-            ),
-            Self::UnsupportedMediaType(name, value) => (
-                415,
-                "UNSUPPORTED_MEDIA_TYPE",
-                "the body must be plain JSON",
-                Some((*name, *value)),
-            ),
-            Self::Database(_) => (
-                500,
-                "DATABASE_ERROR",
-                "the database refused the request",
-                None,
-            ),
-            Self::Bug(_) => (500, "INTERNAL_ERROR", "something unforeseen happened", None),
-            Self::Unavailable(_) => (
-                503,
-                "SERVICE_UNAVAILABLE",
-                "the service is not available at the moment, try again soon",
-                Some(("Retry-After", RETRY_AFTER_SECONDS)),
-            ),
-        };
-        Entry {
-            status,
-            error_code,
-            detail,
-            field,
+    /// The contract's table: status, `error_code`, and the sentence for the client.
+    pub fn entry(&self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::Malformed(_) => (400, "VALIDATION_ERROR", "the request is malformed"),
+            Self::Invalid(_) => (422, "VALIDATION_ERROR", "the request breaks a rule"),
+            Self::TokenMissing => (401, "AUTH_MISSING", "a bearer token is required"),
+            Self::TokenInvalid(_) => (401, "AUTH_INVALID", "the token is not valid"),
+            Self::Forbidden(_) => (403, "AUTH_FORBIDDEN", "the token is another user's"),
+            Self::NoSuchRoute => (404, "NOT_FOUND", "there is nothing at this path"),
+            Self::NoSuchTask => (404, "NOT_FOUND", "there is no such task"),
+            Self::MethodNotAllowed(_) => (405, "METHOD_NOT_ALLOWED", "the method is not allowed here"),
+            Self::BodyTooLarge => (413, "PAYLOAD_TOO_LARGE", "the body must be at most 64 KiB"),
+            Self::MediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON"),
+            Self::ContentCoding => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must not be encoded"),
+            Self::Database(_) => (500, "DATABASE_ERROR", "the database refused the request"),
+            Self::Bug(_) => (500, "INTERNAL_ERROR", "something unforeseen happened"),
+            Self::Unavailable(_) => {
+                (503, "SERVICE_UNAVAILABLE", "not possible at the moment, try again soon")
+            }
+        }
+    }
+
+    /// The header field that belongs to the answer, where there is one.
+    pub fn field(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::TokenMissing => Some(("WWW-Authenticate", "Bearer")),
+            Self::TokenInvalid(_) => Some(("WWW-Authenticate", "Bearer error=\"invalid_token\"")),
+            Self::MethodNotAllowed(methods) => Some(("Allow", methods)),
+            Self::MediaType(accepted) => Some(("Accept", accepted)),
+            Self::ContentCoding => Some(("Accept-Encoding", "identity")),
+            // In seconds: about as long as a database takes to restart.
+            Self::Unavailable(_) => Some(("Retry-After", "2")),
+            _ => None,
         }
     }
 
@@ -133,21 +87,11 @@ impl Error {
         }
     }
 
-    /// One sentence for the client: the entry's text, or all broken rules.
+    /// One sentence for the client: all broken rules, or the table's text.
     pub fn detail(&self) -> String {
-        let list = self.field_errors();
-        if list.is_empty() {
-            return self.entry().detail.to_owned();
-        }
-        let name = |error: &FieldError| match error.loc {
-            (part, "") => part,
-            (_, name) => name,
-        };
-        let parts: Vec<_> = list
-            .iter()
-            .map(|error| format!("{}: {}", name(error), error.msg))
-            .collect();
-        parts.join("; ")
+        let rule = |error: &FieldError| format!("{}: {}", error.loc.last().unwrap_or(&""), error.msg);
+        let rules: Vec<_> = self.field_errors().iter().map(rule).collect();
+        if rules.is_empty() { self.entry().2.to_owned() } else { rules.join("; ") }
     }
 
     /// What the log says beyond the `error_code`.

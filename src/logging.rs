@@ -2,91 +2,67 @@
 //! JSON. Guarantees: whatever is in a value, it cannot end a line or look like another key.
 
 use crate::task::Instant;
-use log::{
-    Record,
-    kv::{Error, Key, Value, VisitSource},
-};
+use log::Record;
+use log::kv::{Error, Key, Value, VisitSource};
 use std::io::{self, Write};
 
 /// `filter` in the syntax of `RUST_LOG`.
 pub fn start(json: bool, filter: &str) {
-    let format = if json { write_json } else { write_text };
+    let line = if json { json_line } else { text_line };
     env_logger::Builder::new()
         .parse_filters(filter)
-        .format(move |out, record| format(out, record))
+        .format(move |out, record| -> io::Result<()> { out.write_all(line(record).as_bytes()) })
         .init();
     // A panic is a defect. Its message goes the same way as every other line.
-    std::panic::set_hook(Box::new(|panic| {
-        log::error!(reason = panic.to_string().as_str(); "BUG: panic");
-    }));
+    std::panic::set_hook(Box::new(|panic| log::error!(reason = panic.to_string().as_str(); "BUG: panic")));
 }
 
-fn write_text(out: &mut dyn Write, record: &Record) -> io::Result<()> {
-    let mut line = format!(
-        "{} {} {}",
-        Instant::now(),
-        record.level(),
-        quoted(&record.args().to_string(), " ")
-    );
-    let mut pair = |key: &str, value: &Value| {
-        line.push(' ');
-        line.push_str(key);
-        line.push('=');
-        line.push_str(&quoted(&value.to_string(), ""));
-    };
-    visit(record, &mut pair);
-    line.push('\n');
-    out.write_all(line.as_bytes())
+fn text_line(record: &Record) -> String {
+    let message = record.args().to_string();
+    let mut line = format!("{} {} {}", Instant::now(), record.level(), plain_or_json(&message, " "));
+    each_pair(record, &mut |key, value| {
+        line.push_str(&format!(" {key}={}", plain_or_json(&value.to_string(), "")));
+    });
+    line + "\n"
+}
+
+fn json_line(record: &Record) -> String {
+    let message = json_string(&record.args().to_string());
+    let level = record.level();
+    let mut line = format!(r#"{{"timestamp":"{}","level":"{level}","message":{message}"#, Instant::now());
+    each_pair(record, &mut |key, value| {
+        let is_number = value.to_f64().is_some();
+        let value = value.to_string();
+        line.push_str(&format!(r#","{key}":{}"#, if is_number { value } else { json_string(&value) }));
+    });
+    line + "}\n"
 }
 
 /// As it is where it is made of letters, digits and the usual signs; else as a JSON string.
-fn quoted(text: &str, also_plain: &str) -> String {
+fn plain_or_json(text: &str, also_plain: &str) -> String {
     let is_plain = |char: char| {
         char.is_ascii_alphanumeric() || "-._:/{}[]+@,".contains(char) || also_plain.contains(char)
     };
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => json_string(text),
-    }
+    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { json_string(text) }
 }
 
-fn write_json(out: &mut dyn Write, record: &Record) -> io::Result<()> {
-    let mut line = format!(
-        "{{\"timestamp\":\"{}\",\"level\":\"{}\",\"message\":{}",
-        Instant::now(),
-        record.level(),
-        json_string(&record.args().to_string())
-    );
-    let mut pair = |key: &str, value: &Value| {
-        let number = value.to_i64().map(|number| number.to_string());
-        let number = number.or_else(|| value.to_f64().map(|number| number.to_string()));
-        line.push(',');
-        line.push_str(&json_string(key));
-        line.push(':');
-        line.push_str(&number.unwrap_or_else(|| json_string(&value.to_string())));
-    };
-    visit(record, &mut pair);
-    line.push_str("}\n");
-    out.write_all(line.as_bytes())
-}
-
-/// Control characters are escaped by JSON; those beyond ASCII that end a line or turn its
-/// direction, here.
+/// JSON escapes ASCII's control characters. Those beyond, some of which end a line or turn its
+/// direction, are escaped here with all that is not ASCII.
 fn json_string(text: &str) -> String {
     let json = serde_json::to_string(text).unwrap_or_default();
-    json.chars()
-        .map(|char| match char {
-            '\u{7f}'..='\u{9f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' => format!("\\u{:04x}", u32::from(char)),
-            char => char.to_string(),
-        })
-        .collect()
+    let mut escaped = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char {
+            ' '..='~' => escaped.push(char),
+            _ => char.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }),
+        }
+    }
+    escaped
 }
 
-fn visit(record: &Record, each: &mut dyn FnMut(&str, &Value)) {
+fn each_pair(record: &Record, each: &mut dyn FnMut(&str, &Value)) {
     struct Visitor<'a>(&'a mut dyn FnMut(&str, &Value));
     impl<'kvs> VisitSource<'kvs> for Visitor<'_> {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {

@@ -9,13 +9,13 @@ mod store; //    Caller and task types → SQL → PostgreSQL
 mod task; //     the domain types and their parsing //  records → lines
 
 use auth::Keys;
-use config::{Complaints, Config, Database, Jwt, Log};
 use http::{App, Cors, Server};
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    iterator::Signals,
-};
-use std::{env, io::Write, process::ExitCode, sync::Arc, time::Duration};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 use store::{Store, check_url};
 
 const HELP: &str = "\
@@ -35,29 +35,24 @@ the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or comma
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
 
-/// Why a command ended; each line is printed.
-enum Failure {
-    Failed(String),
-    Misconfigured(Complaints),
-}
+/// Why a command ended: the exit code, and lines to print.
+struct Failure(u8, Vec<String>);
 
-impl From<Complaints> for Failure {
-    fn from(complaints: Complaints) -> Self {
-        Self::Misconfigured(complaints)
+impl From<config::Complaints> for Failure {
+    fn from(complaints: config::Complaints) -> Self {
+        Self(2, complaints)
     }
 }
 
 impl From<String> for Failure {
     fn from(reason: String) -> Self {
-        Self::Failed(reason)
+        Self(1, vec![reason])
     }
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let arguments: Vec<String> = arguments.collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments.as_slice() {
         [] | ["serve"] => serve(),
@@ -68,10 +63,8 @@ fn main() -> ExitCode {
         ["--version" | "-V"] => print(concat!("tinytasks ", env!("CARGO_PKG_VERSION"), "\n")),
         other => Err(usage(&format!("unknown command: {}", other.join(" ")))),
     };
-    let (code, lines) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(reason)) => (1, vec![reason]),
-        Err(Failure::Misconfigured(complaints)) => (2, complaints),
+    let Err(Failure(code, lines)) = outcome else {
+        return ExitCode::SUCCESS;
     };
     for line in lines {
         // Nothing can be done where standard error is gone.
@@ -81,26 +74,13 @@ fn main() -> ExitCode {
 }
 
 fn serve() -> Result<(), Failure> {
-    let log = Log::load();
-    let config = Config::load(check_url);
-    let (config, log) = match (config, log) {
-        (Ok(config), Ok(log)) => (config, log),
-        (config, log) => {
-            let mut complaints = config.err().unwrap_or_default();
-            complaints.extend(log.err().unwrap_or_default());
-            complaints.dedup();
-            return Err(complaints.into());
-        }
-    };
-    logging::start(log.json, &log.filter);
+    let config = config::load(check_url)?;
+    logging::start(config.log.json, &config.log.filter);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
-    let app = Arc::new(App::new(
-        Store::open(&config.database, config.auto_migrate)?,
-        Keys::new(&config.jwt),
-        Cors::new(config.cors_origins),
-        config.docs,
-    ));
+    let store = Store::open(&config.database, config.auto_migrate)?;
+    let cors = Cors::new(config.cors_origins);
+    let app = Arc::new(App::new(store, Keys::new(&config.jwt), cors, config.docs));
     let server = Server::start(&app, config.listen)?;
     log::info!(address = format!("http://{}", server.address()).as_str(); "listening");
     for signal in signals.forever() {
@@ -116,13 +96,11 @@ fn serve() -> Result<(), Failure> {
 
 /// Takes over what may have changed in the files of secrets; a bad new file keeps the old.
 fn reload(app: &App) {
-    let reloaded = Config::load(check_url)
-        .map_err(|complaints| complaints.join("; "))
-        .and_then(|config| {
-            app.store.reconnect_with(&config.database.url)?;
-            app.set_keys(Keys::new(&config.jwt));
-            Ok(())
-        });
+    let reloaded = config::load(check_url).map_err(|complaints| complaints.join("; ")).and_then(|config| {
+        app.store.reconnect_with(&config.database.url)?;
+        app.set_keys(Keys::new(&config.jwt));
+        Ok(())
+    });
     match reloaded {
         Ok(()) => log::info!("secrets read again"),
         Err(reason) => log::error!(reason = reason.as_str(); "secrets kept as they were"),
@@ -130,14 +108,13 @@ fn reload(app: &App) {
 }
 
 fn migrate() -> Result<(), Failure> {
-    let database = Database::load(check_url)?;
+    let database = config::load_database(check_url)?;
     store::migrate(&database.url)?;
     print("the schema is up to date\n")
 }
 
 fn check() -> Result<(), Failure> {
-    let config = Config::load(check_url)?;
-    Log::load()?;
+    let config = config::load(check_url)?;
     print("configuration: complete\n")?;
     let mut say = |line: &str| {
         let _ = print(&format!("{line}\n"));
@@ -159,8 +136,8 @@ fn token(options: &[&str]) -> Result<(), Failure> {
         }
     }
     let user = user.ok_or_else(|| usage("token: --user ID is missing"))?;
-    let token = auth::issue(&Jwt::load()?, user, ttl)
-        .map_err(|reason| usage(&format!("--user: {reason}")))?;
+    let token =
+        auth::issue(&config::load_jwt()?, user, ttl).map_err(|reason| usage(&format!("--user: {reason}")))?;
     print(&format!("{token}\n"))
 }
 
@@ -174,22 +151,14 @@ fn duration(text: &str) -> Option<Duration> {
         'd' => 86400,
         _ => return None,
     };
-    let number: u32 = text
-        .strip_suffix(unit)?
-        .parse()
-        .ok()
-        .filter(|&number| number > 0)?;
-    number
-        .checked_mul(seconds)
-        .map(|seconds| Duration::from_secs(seconds.into()))
+    let number: u32 = text.strip_suffix(unit)?.parse().ok().filter(|&number| number > 0)?;
+    number.checked_mul(seconds).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 fn usage(complaint: &str) -> Failure {
-    Failure::Misconfigured(vec![format!("{complaint}; see tinytasks --help")])
+    Failure(2, vec![format!("{complaint}; see tinytasks --help")])
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| format!("standard output: {error}").into())
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("standard output: {error}").into())
 }

@@ -1,12 +1,10 @@
 //! The domain: what a task is, and how a request body becomes one. No I/O, no HTTP, no SQL.
-//! Guarantees: a value of these types keeps the contract's rules, and is stored exactly as sent.
+//! Guarantees: a value of these types keeps the contract's rules, and holds exactly what was sent.
 //! A *character* is a Unicode code point.
 
 use crate::error::{Error, FieldError};
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{IgnoredAny, MapAccess, Visitor},
-};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -15,15 +13,13 @@ const TITLE_CHARS_MAX: usize = 200;
 const DESCRIPTION_CHARS_MAX: usize = 1000;
 
 /// The owner of tasks: 1–255 characters that PostgreSQL can hold (no U+0000).
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserId(String);
 
 impl UserId {
     /// None when the text breaks the rule.
-    pub fn parse(text: &str) -> Option<Self> {
-        let chars = text.chars().count();
-        let fits = (1..=USER_ID_CHARS_MAX).contains(&chars) && !text.contains('\0');
-        fits.then(|| Self(text.to_owned()))
+    pub fn parse(text: String) -> Option<Self> {
+        let fits = (1..=USER_ID_CHARS_MAX).contains(&text.chars().count()) && !text.contains('\0');
+        fits.then_some(Self(text))
     }
 
     pub fn as_str(&self) -> &str {
@@ -31,143 +27,94 @@ impl UserId {
     }
 }
 
-/// A task's number: 1 … 2^63 − 1 as a client may ask for it (assigned are those up to 2^53 − 1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A task's number as a client may ask for it: 1 … 2^63 − 1.
 pub struct TaskId(i64);
 
 impl TaskId {
     /// Takes `[1-9][0-9]*` alone.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
-        let canonical = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse().ok().filter(|_| canonical);
-        number.map(Self).ok_or(FieldError {
-            loc: ("path", "task_id"),
+        let is_canonical = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| is_canonical);
+        number.map(Self).ok_or_else(|| FieldError {
+            loc: vec!["path", "task_id"],
             msg: "must be a whole number from 1 to 9223372036854775807, without leading zeros",
             kind: "path_id",
         })
     }
 
-    pub fn get(self) -> i64 {
+    pub fn get(&self) -> i64 {
         self.0
     }
 }
 
-/// 1–200 characters, not all of them Unicode White_Space.
-#[derive(Debug)]
-pub struct Title(String);
+/// A title or a description that keeps its rule: only this file makes one.
+pub struct Text(String);
 
-impl Title {
-    fn new(text: String) -> Result<Self, Broken> {
-        // `is_whitespace` is the property White_Space; the table's constraint spells it out.
-        match text {
-            text if text.chars().all(char::is_whitespace) => Err(Broken::Blank),
-            text if text.chars().count() > TITLE_CHARS_MAX => Err(Broken::TitleTooLong),
-            text => Ok(Self(text)),
-        }
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// At most 1000 characters.
-#[derive(Debug)]
-pub struct Description(String);
-
-impl Description {
-    fn new(text: String) -> Result<Self, Broken> {
-        match text {
-            text if text.chars().count() > DESCRIPTION_CHARS_MAX => Err(Broken::DescriptionTooLong),
-            text => Ok(Self(text)),
-        }
-    }
-
+impl Text {
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 /// All that a client decides about a task: the body of POST and of PUT.
-#[derive(Debug)]
 pub struct Content {
-    pub title: Title,
-    pub description: Option<Description>,
+    pub title: Text,
+    pub description: Option<Text>,
     pub complete: bool,
 }
 
 impl Content {
-    /// POST: `complete` is false when absent.
+    /// POST: `complete` is false when absent. Errors: `Malformed`, `Invalid`.
     pub fn for_create(body: &[u8]) -> Result<Self, Error> {
         Self::parse(body, Some(false))
     }
 
-    /// PUT: `complete` is required.
+    /// PUT: `complete` is required. Errors: `Malformed`, `Invalid`.
     pub fn for_replace(body: &[u8]) -> Result<Self, Error> {
         Self::parse(body, None)
     }
 
     fn parse(body: &[u8], complete_default: Option<bool>) -> Result<Self, Error> {
         let members = Members::parse(body)?;
-        let mut errors = Vec::new();
-        let title = members
-            .title()
-            .and_then(|given| given.ok_or(Broken::Missing));
-        let title = note(&mut errors, "title", title);
-        let description = note(&mut errors, "description", members.description());
-        let complete = members
-            .complete()
-            .and_then(|given| given.or(complete_default).ok_or(Broken::Missing));
-        let complete = note(&mut errors, "complete", complete);
-        match (title, description, complete) {
-            (Some(title), Some(description), Some(complete)) => Ok(Self {
-                title,
-                description: description.unwrap_or_default(),
-                complete,
-            }),
+        let (given, mut errors) = members.read();
+        if members.title.is_absent() {
+            errors.push(broken("title", MISSING));
+        }
+        if members.complete.is_absent() && complete_default.is_none() {
+            errors.push(broken("complete", MISSING));
+        }
+        match (given.title, given.complete.or(complete_default)) {
+            (Some(title), Some(complete)) if errors.is_empty() => {
+                Ok(Self { title, description: given.description.flatten(), complete })
+            }
             _ => Err(Error::Invalid(errors)),
         }
     }
 }
 
-/// The body of PATCH: a field that is None stays as it is. At least one is given.
-#[derive(Debug)]
+/// The body of PATCH: what is None stays as it is. At least one is given.
+#[derive(Default)]
 pub struct Patch {
-    pub title: Option<Title>,
+    pub title: Option<Text>,
     /// The inner None is `null`, which clears the description.
-    pub description: Option<Option<Description>>,
+    pub description: Option<Option<Text>>,
     pub complete: Option<bool>,
 }
 
 impl Patch {
+    /// Errors: `Malformed`, `Invalid`.
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
         let members = Members::parse(body)?;
-        if [&members.title, &members.description, &members.complete]
-            .iter()
-            .all(|member| matches!(member, Member::Absent))
-        {
-            return Err(malformed(
-                "must have at least one of title, description, complete",
-                "no_fields",
-            ));
+        if [&members.title, &members.description, &members.complete].iter().all(|member| member.is_absent()) {
+            return Err(malformed("must have at least one of title, description, complete", "no_fields"));
         }
-        let mut errors = Vec::new();
-        let title = note(&mut errors, "title", members.title());
-        let description = note(&mut errors, "description", members.description());
-        let complete = note(&mut errors, "complete", members.complete());
-        match (title, description, complete) {
-            (Some(title), Some(description), Some(complete)) => Ok(Self {
-                title,
-                description,
-                complete,
-            }),
-            _ => Err(Error::Invalid(errors)),
-        }
+        let (given, errors) = members.read();
+        if errors.is_empty() { Ok(given) } else { Err(Error::Invalid(errors)) }
     }
 }
 
-/// A stored task, in the form in which clients see it.
-#[derive(Debug, Serialize)]
+/// A stored task, as clients see it.
+#[derive(Serialize)]
 pub struct Task<'a> {
     pub id: i64,
     pub user_id: &'a str,
@@ -178,18 +125,17 @@ pub struct Task<'a> {
     pub updated_at: Instant,
 }
 
-/// A moment in UTC with microseconds, as PostgreSQL stores it: years 0 to 9999, what RFC 3339 can
-/// write. Old rows may hold others (`infinity`): those are the nearest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A moment with microseconds, in the years that RFC 3339 can write. Old rows may hold others
+/// (`infinity`): they are shown as the nearest.
 pub struct Instant(jiff::Timestamp);
 
 impl Instant {
-    const FIRST: i64 = -62_167_219_200_000_000;
-    const LAST: i64 = 253_402_207_200_999_999;
+    const MICROS_MIN: i64 = -62_167_219_200_000_000;
+    const MICROS_MAX: i64 = 253_402_207_200_999_999;
 
     /// From microseconds since 1970-01-01T00:00:00Z.
     pub fn from_unix_micros(micros: i64) -> Self {
-        let micros = micros.clamp(Self::FIRST, Self::LAST);
+        let micros = micros.clamp(Self::MICROS_MIN, Self::MICROS_MAX);
         Self(jiff::Timestamp::from_microsecond(micros).unwrap_or_default())
     }
 
@@ -198,7 +144,7 @@ impl Instant {
     }
 }
 
-/// RFC 3339, UTC, six fraction digits, `Z`.
+/// RFC 3339: UTC, six fraction digits, `Z`.
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.6}", self.0)
@@ -211,80 +157,58 @@ impl Serialize for Instant {
     }
 }
 
-/// Which rule a member of the body breaks.
-#[derive(Debug)]
-enum Broken {
-    Missing,
-    Null,
-    NotString,
-    NotBoolean,
-    BadText,
-    Blank,
-    TitleTooLong,
-    DescriptionTooLong,
-    Duplicate,
-}
+/// A rule: the message and the type of its [`FieldError`].
+type Rule = (&'static str, &'static str);
+const MISSING: Rule = ("is required", "missing");
+const NOT_NULL: Rule = ("must not be null", "null");
+const STRING: Rule = ("must be a string", "string_type");
+const BOOLEAN: Rule = ("must be true or false", "bool_type");
+const STORABLE: Rule = ("must not contain U+0000 or a lone surrogate", "bad_text");
+const ONCE: Rule = ("must be given once", "duplicate");
+pub const TITLE_NOT_BLANK: Rule = ("must not be empty or white space alone", "blank");
+pub const TITLE_LENGTH: Rule = ("must be at most 200 characters", "too_long");
+pub const DESCRIPTION_LENGTH: Rule = ("must be at most 1000 characters", "too_long");
 
-/// Keeps a good value, writes a broken rule down.
-fn note<T>(
-    errors: &mut Vec<FieldError>,
-    name: &'static str,
-    result: Result<T, Broken>,
-) -> Option<T> {
-    let broken = match result {
-        Ok(value) => return Some(value),
-        Err(broken) => broken,
-    };
-    let (msg, kind) = match broken {
-        Broken::Missing => ("is required", "missing"),
-        Broken::Null => ("must not be null", "null"),
-        Broken::NotString => ("must be a string", "string_type"),
-        Broken::NotBoolean => ("must be true or false", "bool_type"),
-        Broken::BadText => ("must not contain U+0000 or a lone surrogate", "bad_text"),
-        Broken::Blank => ("must not be empty or white space alone", "blank"),
-        Broken::TitleTooLong => ("must be at most 200 characters", "too_long"),
-        Broken::DescriptionTooLong => ("must be at most 1000 characters", "too_long"),
-        Broken::Duplicate => ("must be given once", "duplicate"),
-    };
-    let loc = ("body", name);
-    errors.push(FieldError { loc, msg, kind });
-    None
+/// The error of a member of the body that breaks a rule.
+pub fn broken(member: &'static str, (msg, kind): Rule) -> FieldError {
+    FieldError { loc: vec!["body", member], msg, kind }
 }
 
 fn malformed(msg: &'static str, kind: &'static str) -> Error {
-    let loc = ("body", "");
-    Error::Malformed(vec![FieldError { loc, msg, kind }])
+    Error::Malformed(vec![FieldError { loc: vec!["body"], msg, kind }])
 }
 
-/// A JSON value of the body that is not looked into yet.
-#[derive(Debug, Default)]
+/// A JSON value of the body that was not looked into yet.
+#[derive(Default)]
 enum Member<'a> {
     #[default]
     Absent,
-    Given(&'a RawValue),
+    Given(&'a str),
     Repeated,
 }
 
 impl<'a> Member<'a> {
     fn put(&mut self, value: &'a RawValue) {
-        *self = match self {
-            Self::Absent => Self::Given(value),
-            _ => Self::Repeated,
-        };
+        *self = if self.is_absent() { Self::Given(value.get()) } else { Self::Repeated };
     }
 
-    /// The JSON text; None when absent.
-    fn json(&self) -> Result<Option<&'a str>, Broken> {
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// None when absent. `read` gives None for `null`.
+    fn read<T>(&self, read: impl FnOnce(&str) -> Result<T, Rule>) -> Result<Option<Option<T>>, Rule> {
         match self {
             Self::Absent => Ok(None),
-            Self::Given(value) => Ok(Some(value.get())),
-            Self::Repeated => Err(Broken::Duplicate),
+            Self::Given("null") => Ok(Some(None)),
+            Self::Given(json) => read(json).map(|value| Some(Some(value))),
+            Self::Repeated => Err(ONCE),
         }
     }
 }
 
 /// The members of the body that the service knows. Others are ignored.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Members<'a> {
     title: Member<'a>,
     description: Member<'a>,
@@ -293,54 +217,59 @@ struct Members<'a> {
 
 impl<'a> Members<'a> {
     fn parse(body: &'a [u8]) -> Result<Self, Error> {
-        let text =
-            std::str::from_utf8(body).map_err(|_| malformed("must be UTF-8", "json_invalid"))?;
-        match serde_json::from_str(text) {
-            Ok(members) => Ok(members),
-            Err(error) if error.is_data() => Err(malformed("must be a JSON object", "object_type")),
-            Err(_) => Err(malformed("must be valid JSON", "json_invalid")),
+        let text = std::str::from_utf8(body).map_err(|_| malformed("must be UTF-8", "json_invalid"))?;
+        serde_json::from_str(text).map_err(|error| match error.is_data() {
+            true => malformed("must be a JSON object", "object_type"),
+            false => malformed("must be valid JSON", "json_invalid"),
+        })
+    }
+
+    /// What is good, and all that is not.
+    fn read(&self) -> (Patch, Vec<FieldError>) {
+        let (mut patch, mut errors) = (Patch::default(), Vec::new());
+        match self.title.read(title).and_then(not_null) {
+            Ok(title) => patch.title = title,
+            Err(rule) => errors.push(broken("title", rule)),
         }
-    }
-
-    fn title(&self) -> Result<Option<Title>, Broken> {
-        let Some(json) = self.title.json()? else {
-            return Ok(None);
-        };
-        let text = text(json)?.ok_or(Broken::Null)?;
-        Title::new(text).map(Some)
-    }
-
-    fn description(&self) -> Result<Option<Option<Description>>, Broken> {
-        let Some(json) = self.description.json()? else {
-            return Ok(None);
-        };
-        text(json)?.map(Description::new).transpose().map(Some)
-    }
-
-    fn complete(&self) -> Result<Option<bool>, Broken> {
-        match self.complete.json()? {
-            None => Ok(None),
-            Some("true") => Ok(Some(true)),
-            Some("false") => Ok(Some(false)),
-            Some("null") => Err(Broken::Null),
-            Some(_) => Err(Broken::NotBoolean),
+        match self.description.read(description) {
+            Ok(description) => patch.description = description,
+            Err(rule) => errors.push(broken("description", rule)),
         }
+        match self.complete.read(|json| json.parse().map_err(|_| BOOLEAN)).and_then(not_null) {
+            Ok(complete) => patch.complete = complete,
+            Err(rule) => errors.push(broken("complete", rule)),
+        }
+        (patch, errors)
     }
 }
 
-/// The text of a JSON string that PostgreSQL can hold; None for `null`.
-fn text(json: &str) -> Result<Option<String>, Broken> {
-    if json == "null" {
-        return Ok(None);
+fn not_null<T>(value: Option<Option<T>>) -> Result<Option<T>, Rule> {
+    value.map(|value| value.ok_or(NOT_NULL)).transpose()
+}
+
+fn title(json: &str) -> Result<Text, Rule> {
+    match text(json)? {
+        // `is_whitespace` is Unicode's White_Space; the table's constraint spells it out.
+        title if title.chars().all(char::is_whitespace) => Err(TITLE_NOT_BLANK),
+        title if title.chars().count() > TITLE_CHARS_MAX => Err(TITLE_LENGTH),
+        title => Ok(Text(title)),
     }
+}
+
+fn description(json: &str) -> Result<Text, Rule> {
+    let description = text(json)?;
+    let fits = description.chars().count() <= DESCRIPTION_CHARS_MAX;
+    if fits { Ok(Text(description)) } else { Err(DESCRIPTION_LENGTH) }
+}
+
+/// The text of a JSON string, if PostgreSQL can hold it.
+fn text(json: &str) -> Result<String, Rule> {
     if !json.starts_with('"') {
-        return Err(Broken::NotString);
+        return Err(STRING);
     }
-    let Octets(octets) = serde_json::from_str(json).map_err(|_| Broken::BadText)?;
-    match String::from_utf8(octets) {
-        Ok(text) if !text.contains('\0') => Ok(Some(text)),
-        _ => Err(Broken::BadText),
-    }
+    let Octets(octets) = serde_json::from_str(json).map_err(|_| STORABLE)?;
+    let text = String::from_utf8(octets).ok();
+    text.filter(|text| !text.contains('\0')).ok_or(STORABLE)
 }
 
 /// A JSON string as bytes. Asked for bytes, serde_json lets a lone surrogate pass (as bytes that
@@ -365,6 +294,7 @@ impl<'de> Deserialize<'de> for Octets {
     }
 }
 
+/// By hand, because a derived reader would refuse the whole body for one repeated member.
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
@@ -382,9 +312,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
                         b"title" => members.title.put(map.next_value()?),
                         b"description" => members.description.put(map.next_value()?),
                         b"complete" => members.complete.put(map.next_value()?),
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
+                        _ => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
                 Ok(members)

@@ -2,7 +2,6 @@
 //! the origin.
 
 use super::response::Response;
-use std::borrow::Cow;
 
 const OPENAPI: &str = include_str!("../../openapi.json");
 const STYLE: &str = include_str!(concat!(env!("OUT_DIR"), "/swagger-ui.css"));
@@ -25,20 +24,13 @@ const PAGE: &str = r##"<!doctype html>
 </html>
 "##;
 
-/// Without `validatorUrl` the page would send the document to a public validator.
-const START: &str = r##"SwaggerUIBundle({
-  url: "/openapi.json",
-  dom_id: "#ui",
-  validatorUrl: null,
-  persistAuthorization: false,
-  tryItOutEnabled: true,
-});
+/// Without `validatorUrl: null` the page would send the document to a public validator.
+const START: &str = r##"SwaggerUIBundle({url: "/openapi.json", dom_id: "#ui", validatorUrl: null, tryItOutEnabled: true});
 "##;
 
-/// Scripts and styles as files of this origin alone. Swagger UI draws its icons as data: images.
-const PAGE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-    frame-ancestors 'none'";
+/// Scripts and styles are files of this origin. Swagger UI draws its icons as data: images.
+const PAGE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub fn page() -> Response {
     file("text/html; charset=utf-8", PAGE).with("Content-Security-Policy", PAGE_CSP)
@@ -60,6 +52,5 @@ pub fn asset(name: &str) -> Option<Response> {
 }
 
 fn file(media_type: &'static str, text: &'static str) -> Response {
-    Response::data(media_type, 200, Cow::Borrowed(text.as_bytes()))
-        .with("Cache-Control", "no-cache")
+    Response::data(200, media_type, text.as_bytes()).with("Cache-Control", "no-cache")
 }

@@ -11,51 +11,39 @@ mod server;
 pub use response::Cors;
 pub use server::Server;
 
-use crate::{
-    auth::{self, Keys},
-    error::Error,
-    store::Store,
-};
+use crate::auth::{self, Keys};
+use crate::error::Error;
+use crate::store::Store;
 use log::{Level, kv::Value};
-use request::{Method, Request};
+use request::Request;
 use response::Response;
 use routes::Route;
-use std::{
-    hash::{BuildHasher, RandomState},
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, LazyLock, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Instant;
 
 /// All that handlers share.
 pub struct App {
     pub store: Store,
     pub cors: Cors,
     pub has_docs: bool,
-    keys: RwLock<Arc<Keys>>,
+    keys: Mutex<Arc<Keys>>,
 }
 
 impl App {
     pub fn new(store: Store, keys: Keys, cors: Cors, has_docs: bool) -> Self {
-        let keys = RwLock::new(Arc::new(keys));
-        Self {
-            store,
-            cors,
-            has_docs,
-            keys,
-        }
+        Self { store, cors, has_docs, keys: Mutex::new(Arc::new(keys)) }
     }
 
     /// Requests from now on are judged by these keys.
     pub fn set_keys(&self, keys: Keys) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 
     fn keys(&self) -> Arc<Keys> {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -66,31 +54,20 @@ struct Trace {
     user_id: Option<String>,
 }
 
-/// Answers a request. `received` is Err when it was refused before it was read.
+/// Answers a request. `received` is Err when it was refused before all of it was read.
 pub fn respond(app: &App, request: &Request, received: Result<(), Error>) -> Response {
-    let mut trace = Trace {
-        started: Instant::now(),
-        route: "",
-        user_id: None,
-    };
+    let mut trace = Trace { started: Instant::now(), route: "", user_id: None };
     // The one place where a defect ends: this request is lost, the process is not.
-    let answer = catch_unwind(AssertUnwindSafe(|| {
-        received.and_then(|()| answer(app, request, &mut trace))
-    }))
-    .unwrap_or_else(|_| Err(Error::Bug("BUG: panic, see the line before".to_owned())));
+    let work = AssertUnwindSafe(|| received.and_then(|()| answer(app, request, &mut trace)));
+    let panic = |_| Err(Error::Bug("BUG: panic, see the line before".to_owned()));
+    let answer = catch_unwind(work).unwrap_or_else(panic);
 
     let request_id = request.id().map_or_else(new_request_id, str::to_owned);
     let (response, error) = match answer {
         Ok(response) => (response, None),
         Err(error) => (Response::problem(&error, &request_id), Some(error)),
     };
-    log_request(
-        request,
-        &request_id,
-        response.status,
-        &trace,
-        error.as_ref(),
-    );
+    log_request(request, &request_id, response.status, &trace, error.as_ref());
     response.complete(&app.cors, request, &request_id)
 }
 
@@ -99,21 +76,20 @@ fn answer(app: &App, request: &Request, trace: &mut Trace) -> Result<Response, E
     let route = Route::find(&path, app.has_docs).ok_or(Error::NoSuchRoute)?;
     trace.route = route.template();
     route.check_method(request.method)?;
-    if request.method == Method::Options {
-        request.check_fields()?;
-        return Ok(route.options());
-    }
-    let (Route::Tasks { user } | Route::Task { user, .. }) = route else {
-        request.check_fields()?;
-        return public(app, &route);
+    let authorize = |user, trace: &mut Trace| {
+        let authorization: Vec<&str> = request.values("Authorization").collect();
+        let caller = auth::authorize(&app.keys(), &authorization, user)?;
+        trace.user_id = Some(caller.user_id().to_owned());
+        request.check_fields().map(|()| caller)
     };
-    let authorization: Vec<&str> = request.values("Authorization").collect();
-    let caller = auth::authorize(&app.keys(), &authorization, user)?;
-    trace.user_id = Some(caller.user_id().to_owned());
-    request.check_fields()?;
     match route {
-        Route::Task { id, .. } => routes::task(app, &caller, request, id),
-        _ => routes::tasks(app, &caller, request),
+        _ if request.method == "OPTIONS" => request.check_fields().map(|()| route.options()),
+        Route::Tasks { user } if request.method == "POST" => {
+            routes::create(app, &authorize(user, trace)?, request)
+        }
+        Route::Tasks { user } => routes::list(app, &authorize(user, trace)?),
+        Route::Task { user, id } => routes::task(app, &authorize(user, trace)?, request, id),
+        _ => request.check_fields().and_then(|()| public(app, &route)),
     }
 }
 
@@ -133,24 +109,16 @@ fn public(app: &App, route: &Route) -> Result<Response, Error> {
 fn new_request_id() -> String {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!(
-        "{:016x}-{:x}",
-        *PROCESS,
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{:016x}-{:x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
-    let level = if status >= 500 {
-        Level::Error
-    } else {
-        Level::Info
-    };
+    let level = if status >= 500 { Level::Error } else { Level::Info };
     let milliseconds = trace.started.elapsed().as_micros() as f64 / 1000.0;
     let mut pairs: Vec<(&str, Value)> = vec![
         ("request_id", id.into()),
         ("client", request.client.as_str().into()),
-        ("method", request.method.name().into()),
+        ("method", request.method.into()),
         ("route", trace.route.into()),
         ("status", status.into()),
         ("duration_ms", milliseconds.into()),
@@ -160,15 +128,10 @@ fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: O
     }
     let reason = error.map(Error::reason).unwrap_or_default();
     if let Some(error) = error {
-        pairs.push(("error_code", error.entry().error_code.into()));
+        pairs.push(("error_code", error.entry().1.into()));
         pairs.push(("reason", reason.as_str().into()));
     }
-    log::logger().log(
-        &log::Record::builder()
-            .level(level)
-            .target("tinytasks::http")
-            .args(format_args!("request"))
-            .key_values(&pairs)
-            .build(),
-    );
+    let mut record = log::Record::builder();
+    let record = record.level(level).target("tinytasks::http").key_values(&pairs);
+    log::logger().log(&record.args(format_args!("request")).build());
 }

@@ -1,19 +1,17 @@
 //! A response on its way out: body, problem document, CORS, and the fields on every response.
 
-use super::request::{Method, Request};
-use crate::{
-    error::{Error, FieldError},
-    task::Instant,
-};
+use super::request::Request;
+use crate::error::{Error, FieldError};
+use crate::task::Instant;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
 use std::borrow::Cow;
 
 pub struct Response {
     pub status: u16,
-    /// What belongs to this answer alone; names are unique.
-    pub fields: Vec<(&'static str, Cow<'static, str>)>,
-    pub body: Cow<'static, [u8]>,
+    /// Names are unique.
+    fields: Vec<(&'static str, Cow<'static, str>)>,
+    body: Cow<'static, [u8]>,
 }
 
 /// RFC 9457, with the contract's members.
@@ -30,44 +28,41 @@ struct Problem<'a> {
     errors: &'a [FieldError],
 }
 
-const NO_STORE: &str = "no-store";
-
 impl Response {
     pub fn empty(status: u16) -> Self {
-        Self {
-            status,
-            fields: Vec::new(),
-            body: Cow::Borrowed(&[]),
-        }
+        Self { status, fields: Vec::new(), body: Cow::Borrowed(&[]) }
     }
 
-    /// JSON that no cache may keep. Change `Cache-Control` where one may.
     pub fn json(status: u16, value: &impl Serialize) -> Result<Self, Error> {
-        Self::json_as("application/json", status, value)
-    }
-
-    fn json_as(
-        media_type: &'static str,
-        status: u16,
-        value: &impl Serialize,
-    ) -> Result<Self, Error> {
         let body = serde_json::to_vec(value).map_err(|error| Error::Bug(error.to_string()))?;
-        Ok(Self::data(media_type, status, body.into()))
+        Ok(Self::data(status, "application/json", body))
     }
 
-    /// A body with the fields that all data has.
-    pub fn data(media_type: &'static str, status: u16, body: Cow<'static, [u8]>) -> Self {
-        const CSP: &str = "default-src 'none'; frame-ancestors 'none'";
-        Self::empty(status)
+    /// A body that no cache may keep and no page may frame.
+    pub fn data(status: u16, media_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        let response = Self::empty(status)
             .with("Content-Type", media_type)
-            .with("Cache-Control", NO_STORE)
-            .with("Content-Security-Policy", CSP)
-            .with_body(body)
+            .with("Cache-Control", "no-store")
+            .with("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
+        Self { body: body.into(), ..response }
     }
 
-    fn with_body(mut self, body: Cow<'static, [u8]>) -> Self {
-        self.body = body;
-        self
+    /// The problem document of an error.
+    pub fn problem(error: &Error, request_id: &str) -> Self {
+        let (status, error_code, _) = error.entry();
+        let problem = Problem {
+            r#type: "about:blank",
+            title: phrase(status),
+            status,
+            detail: &error.detail(),
+            error_code,
+            timestamp: Instant::now(),
+            request_id,
+            errors: error.field_errors(),
+        };
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let response = Self::data(status, "application/problem+json", body);
+        error.field().into_iter().fold(response, |response, (name, value)| response.with(name, value))
     }
 
     /// Sets a field; an earlier one of that name is replaced.
@@ -75,27 +70,6 @@ impl Response {
         self.fields.retain(|field| field.0 != name);
         self.fields.push((name, value.into()));
         self
-    }
-
-    /// The problem document of an error.
-    pub fn problem(error: &Error, request_id: &str) -> Self {
-        let entry = error.entry();
-        let problem = Problem {
-            r#type: "about:blank",
-            title: phrase(entry.status),
-            status: entry.status,
-            detail: &error.detail(),
-            error_code: entry.error_code,
-            timestamp: Instant::now(),
-            request_id,
-            errors: error.field_errors(),
-        };
-        let response = Self::json_as("application/problem+json", entry.status, &problem)
-            .unwrap_or_else(|_| Self::empty(entry.status));
-        match entry.field {
-            Some((name, value)) => response.with(name, value),
-            None => response,
-        }
     }
 
     /// Adds what every response has.
@@ -113,26 +87,20 @@ impl Response {
     pub fn into_message(self, is_head: bool) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
         for (name, value) in &self.fields {
-            for part in [name, ": ", value, "\r\n"] {
-                head.push_str(part);
-            }
+            head.extend([name, ": ", value, "\r\n"]);
         }
         // RFC 9110 section 8.6: a 204 has no Content-Length.
         if self.status != 204 {
-            head.push_str("Content-Length: ");
-            head.push_str(&self.body.len().to_string());
-            head.push_str("\r\n");
+            head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]);
         }
         head.push_str("\r\n");
         let mut message = head.into_bytes();
-        if !is_head {
-            message.extend_from_slice(&self.body);
-        }
+        message.extend_from_slice(if is_head { &[] } else { &self.body });
         message
     }
 }
 
-/// Which origins may read answers (Fetch, section "HTTP extensions").
+/// The origins that may read answers, by the Fetch standard's CORS protocol.
 pub enum Cors {
     /// Any, without credentials.
     Any,
@@ -141,45 +109,40 @@ pub enum Cors {
 
 impl Cors {
     pub fn new(origins: Vec<String>) -> Self {
-        match origins.iter().any(|origin| origin == "*") {
-            true => Self::Any,
-            false => Self::Listed(origins),
-        }
+        if origins.iter().any(|origin| origin == "*") { Self::Any } else { Self::Listed(origins) }
     }
 
-    fn apply(&self, mut response: Response, request: &Request) -> Response {
-        const EXPOSED: &str = "ETag, Link, Location, Content-Location, Retry-After, \
-            WWW-Authenticate, X-Request-Id, Idempotent-Replayed";
+    fn apply(&self, response: Response, request: &Request) -> Response {
+        const EXPOSED: &str = "ETag, Link, Location, Content-Location, Retry-After, WWW-Authenticate, \
+            X-Request-Id, Idempotent-Replayed";
         const REQUEST_FIELDS: &str = "Authorization, Content-Type, Idempotency-Key, If-Match, \
             If-None-Match, X-Request-Id, traceparent, tracestate, baggage";
-        let is_options = request.method == Method::Options;
-        let vary = match (self, is_options) {
-            (Self::Any, false) => "",
-            (Self::Any, true) => "Access-Control-Request-Method, Access-Control-Request-Headers",
-            (Self::Listed(_), false) => "Origin",
+        let is_options = request.method == "OPTIONS";
+        let response = match (self, is_options) {
+            (Self::Any, false) => response,
+            (Self::Listed(_), false) => response.with("Vary", "Origin"),
+            (Self::Any, true) => {
+                response.with("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
+            }
             (Self::Listed(_), true) => {
-                "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+                response.with("Vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
             }
         };
-        if !vary.is_empty() {
-            response = response.with("Vary", vary);
-        }
-        let Some(origin) = request.single("Origin") else {
-            return response;
+        let response = match (self, request.single("Origin")) {
+            (Self::Any, Some(_)) => response.with("Access-Control-Allow-Origin", "*"),
+            (Self::Listed(origins), Some(origin)) if origins.iter().any(|listed| listed == origin) => {
+                response
+                    .with("Access-Control-Allow-Origin", origin.to_owned())
+                    .with("Access-Control-Allow-Credentials", "true")
+            }
+            _ => return response,
         };
-        response = match self {
-            Self::Any => response.with("Access-Control-Allow-Origin", "*"),
-            Self::Listed(origins) if origins.iter().any(|listed| listed == origin) => response
-                .with("Access-Control-Allow-Origin", origin.to_owned())
-                .with("Access-Control-Allow-Credentials", "true"),
-            Self::Listed(_) => return response,
-        };
-        response = response.with("Access-Control-Expose-Headers", EXPOSED);
-        let allow = response.fields.iter().find(|field| field.0 == "Allow");
+        let response = response.with("Access-Control-Expose-Headers", EXPOSED);
+        let methods = response.fields.iter().find(|field| field.0 == "Allow").map(|field| field.1.clone());
         let is_preflight = is_options && request.single("Access-Control-Request-Method").is_some();
-        match allow.map(|field| field.1.clone()) {
-            Some(allow) if is_preflight && response.status == 204 => response
-                .with("Access-Control-Allow-Methods", allow)
+        match methods {
+            Some(methods) if is_preflight => response
+                .with("Access-Control-Allow-Methods", methods)
                 .with("Access-Control-Allow-Headers", REQUEST_FIELDS)
                 .with("Access-Control-Max-Age", "7200"),
             _ => response,
@@ -187,7 +150,7 @@ impl Cors {
     }
 }
 
-/// RFC 9110 section 15 (431: RFC 6585).
+/// RFC 9110 section 15.
 fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",

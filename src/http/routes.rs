@@ -1,22 +1,17 @@
-//! Path and method → route, and one short function for each. A function that needs the store takes
-//! a [`Caller`], so it cannot run before the user is verified.
+//! Path and method → route, and one short function for each. What needs the store takes a
+//! [`Caller`], so it cannot run before the user is verified.
 
-use super::{
-    App, docs,
-    request::{Method, Request},
-    response::Response,
-};
-use crate::{
-    auth::Caller,
-    error::{Error, FieldError},
-    store::Reach,
-    task::{Content, Patch, Task, TaskId},
-};
+use super::request::Request;
+use super::response::Response;
+use super::{App, docs};
+use crate::auth::Caller;
+use crate::error::{Error, FieldError};
+use crate::task::{Content, Patch, Task, TaskId};
 use serde::Serialize;
 use serde_json::json;
 
-const MERGE_PATCH: &str = "application/merge-patch+json";
-const JSON_ALONE: &str = "application/json";
+const JSON: &str = "application/json";
+/// RFC 7396: a PATCH body is one.
 const JSON_OR_MERGE_PATCH: &str = "application/json, application/merge-patch+json";
 
 /// What a path names.
@@ -38,14 +33,10 @@ impl<'p> Route<'p> {
             [""] => Some(Self::Root),
             ["health"] => Some(Self::Health),
             ["docs"] if has_docs => Some(Self::Docs),
-            ["docs", asset] if has_docs && docs::asset(asset).is_some() => {
-                Some(Self::DocsAsset(asset))
-            }
+            ["docs", asset] if has_docs && docs::asset(asset).is_some() => Some(Self::DocsAsset(asset)),
             ["openapi.json"] if has_docs => Some(Self::OpenApi),
             ["api", user, "tasks"] if !user.is_empty() => Some(Self::Tasks { user }),
-            ["api", user, "tasks", id] if !user.is_empty() && !id.is_empty() => {
-                Some(Self::Task { user, id })
-            }
+            ["api", user, "tasks", id] if !user.is_empty() && !id.is_empty() => Some(Self::Task { user, id }),
             _ => None,
         }
     }
@@ -63,7 +54,14 @@ impl<'p> Route<'p> {
         }
     }
 
-    fn allow(&self) -> &'static str {
+    /// Errors: `MethodNotAllowed`.
+    pub fn check_method(&self, method: &str) -> Result<(), Error> {
+        let methods = self.methods();
+        let fits = methods.split(", ").any(|allowed| allowed == method);
+        if fits { Ok(()) } else { Err(Error::MethodNotAllowed(methods)) }
+    }
+
+    fn methods(&self) -> &'static str {
         match self {
             Self::Tasks { .. } => "GET, HEAD, POST, OPTIONS",
             Self::Task { .. } => "GET, HEAD, PUT, PATCH, DELETE, OPTIONS",
@@ -71,127 +69,67 @@ impl<'p> Route<'p> {
         }
     }
 
-    /// Errors: `MethodNotAllowed`.
-    pub fn check_method(&self, method: Method) -> Result<(), Error> {
-        let allow = self.allow();
-        match allow.split(", ").any(|allowed| allowed == method.name()) {
-            true => Ok(()),
-            false => Err(Error::MethodNotAllowed(allow)),
-        }
-    }
-
     /// OPTIONS, a preflight included.
     pub fn options(&self) -> Response {
-        let response = Response::empty(204).with("Allow", self.allow());
-        match self {
-            Self::Task { .. } => response.with("Accept-Patch", JSON_OR_MERGE_PATCH),
-            _ => response,
-        }
+        let response = Response::empty(204).with("Allow", self.methods());
+        let has_patch = matches!(self, Self::Task { .. });
+        if has_patch { response.with("Accept-Patch", JSON_OR_MERGE_PATCH) } else { response }
     }
 }
 
 pub fn root() -> Result<Response, Error> {
-    Response::json(
-        200,
-        &json!({
-            "message": "tinytasks: a to-do task service",
-            "docs": "/docs",
-            "openapi": "/openapi.json",
-            "health": "/health",
-        }),
-    )
+    let message = "tinytasks, a to-do task service";
+    let links = json!({"message": message, "docs": "/docs", "openapi": "/openapi.json", "health": "/health"});
+    Response::json(200, &links)
 }
 
 pub fn health(app: &App) -> Result<Response, Error> {
-    let (code, status, database) = match app.store.reach() {
-        Reach::Connected => (200, "healthy", "connected"),
-        Reach::Disconnected => (503, "unhealthy", "disconnected"),
+    let (code, status, database) = match app.store.is_reachable() {
+        true => (200, "healthy", "connected"),
+        false => (503, "unhealthy", "disconnected"),
     };
-    Response::json(
-        code,
-        &json!({
-            "status": status,
-            "service": "tinytasks",
-            "version": env!("CARGO_PKG_VERSION"),
-            "database": database,
-        }),
-    )
+    let version = env!("CARGO_PKG_VERSION");
+    let health = json!({"status": status, "service": "tinytasks", "version": version, "database": database});
+    Response::json(code, &health)
 }
 
-/// `/api/{user_id}/tasks`
-pub fn tasks(app: &App, caller: &Caller, request: &Request) -> Result<Response, Error> {
-    match request.method {
-        Method::Post => create(app, caller, request),
-        _ => list(app, caller),
-    }
-}
-
-/// `/api/{user_id}/tasks/{task_id}`
-pub fn task(app: &App, caller: &Caller, request: &Request, id: &str) -> Result<Response, Error> {
-    let id = TaskId::parse(id);
-    match request.method {
-        Method::Put => {
-            request.check_media_type(JSON_ALONE, JSON_ALONE)?;
-            let (id, content) = both(id, Content::for_replace(&request.body))?;
-            changed(&app.store.replace(caller, id, &content)?)
-        }
-        Method::Patch => {
-            request.check_media_type(JSON_OR_MERGE_PATCH, MERGE_PATCH)?;
-            let (id, patch) = both(id, Patch::parse(&request.body))?;
-            changed(&app.store.patch(caller, id, &patch)?)
-        }
-        Method::Delete => {
-            app.store.delete(caller, both(id, Ok(()))?.0)?;
-            Ok(Response::empty(204))
-        }
-        _ => one(200, &app.store.get(caller, both(id, Ok(()))?.0)?),
-    }
-}
-
-fn list(app: &App, caller: &Caller) -> Result<Response, Error> {
+pub fn list(app: &App, caller: &Caller) -> Result<Response, Error> {
     #[derive(Serialize)]
     struct List<'a> {
         tasks: &'a [Task<'a>],
         count: usize,
     }
     let tasks = app.store.list(caller)?;
-    Response::json(
-        200,
-        &List {
-            count: tasks.len(),
-            tasks: &tasks,
-        },
-    )
+    Response::json(200, &List { tasks: &tasks, count: tasks.len() })
 }
 
-fn create(app: &App, caller: &Caller, request: &Request) -> Result<Response, Error> {
-    request.check_media_type(JSON_ALONE, JSON_ALONE)?;
-    let content = Content::for_create(&request.body)?;
-    let task = app.store.insert(caller, &content)?;
+pub fn create(app: &App, caller: &Caller, request: &Request) -> Result<Response, Error> {
+    request.check_media_type(JSON)?;
+    let task = app.store.insert(caller, &Content::for_create(&request.body)?)?;
     Ok(one(201, &task)?.with("Location", location(&task)))
 }
 
-fn changed(task: &Task) -> Result<Response, Error> {
-    Ok(one(200, task)?.with("Content-Location", location(task)))
-}
-
-fn one(status: u16, task: &Task) -> Result<Response, Error> {
-    let response = Response::json(status, task)?;
-    Ok(response.with("Cache-Control", "private, no-cache"))
-}
-
-/// The path of a task, its user percent-encoded (RFC 3986 section 3.3).
-fn location(task: &Task) -> String {
-    let mut path = "/api/".to_owned();
-    for byte in task.user_id.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                path.push(char::from(byte));
-            }
-            _ => path.push_str(&format!("%{byte:02X}")),
+/// `id` is as in the path. What is wrong with it is told after what is wrong with the fields.
+pub fn task(app: &App, caller: &Caller, request: &Request, id: &str) -> Result<Response, Error> {
+    let id = TaskId::parse(id);
+    let changed = match request.method {
+        "PUT" => {
+            request.check_media_type(JSON)?;
+            let (id, content) = both(id, Content::for_replace(&request.body))?;
+            app.store.replace(caller, id, &content)?
         }
-    }
-    format!("{path}/tasks/{}", task.id)
+        "PATCH" => {
+            request.check_media_type(JSON_OR_MERGE_PATCH)?;
+            let (id, patch) = both(id, Patch::parse(&request.body))?;
+            app.store.patch(caller, id, &patch)?
+        }
+        "DELETE" => {
+            app.store.delete(caller, both(id, Ok(()))?.0)?;
+            return Ok(Response::empty(204));
+        }
+        _ => return one(200, &app.store.get(caller, both(id, Ok(()))?.0)?),
+    };
+    Ok(one(200, &changed)?.with("Content-Location", location(&changed)))
 }
 
 /// All that is wrong with the path and the body, in one answer.
@@ -199,9 +137,23 @@ fn both<T>(id: Result<TaskId, FieldError>, body: Result<T, Error>) -> Result<(Ta
     match (id, body) {
         (Ok(id), Ok(body)) => Ok((id, body)),
         (Err(wrong), Ok(_)) => Err(Error::Invalid(vec![wrong])),
-        (Err(wrong), Err(Error::Invalid(more))) => {
-            Err(Error::Invalid(std::iter::once(wrong).chain(more).collect()))
-        }
+        (Err(wrong), Err(Error::Invalid(more))) => Err(Error::Invalid([vec![wrong], more].concat())),
         (_, Err(error)) => Err(error),
     }
+}
+
+fn one(status: u16, task: &Task) -> Result<Response, Error> {
+    Ok(Response::json(status, task)?.with("Cache-Control", "private, no-cache"))
+}
+
+/// The path of a task, its user percent-encoded (RFC 3986 section 2.3).
+fn location(task: &Task) -> String {
+    let mut path = "/api/".to_owned();
+    for byte in task.user_id.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => path.push(byte.into()),
+            _ => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    format!("{path}/tasks/{}", task.id)
 }

@@ -1,22 +1,15 @@
 //! The tiny_http loop: worker threads, one request in, one answer out. The only module that knows
 //! tiny_http.
 
-use super::{
-    App,
-    request::{Method, Request},
-    respond,
-};
+use super::request::{Request, method};
+use super::{App, respond};
 use crate::error::Error;
-use std::{
-    io::{self, Read, Write},
-    net::{SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Twice the default number of connections to PostgreSQL: some workers parse and write meanwhile.
 const WORKERS: usize = 16;
@@ -36,24 +29,17 @@ impl Server {
         let failed = |error: &dyn std::fmt::Display| format!("cannot listen on {address}: {error}");
         let listener = TcpListener::bind(address).map_err(|error| failed(&error))?;
         let address = listener.local_addr().map_err(|error| failed(&error))?;
-        let inner =
-            tiny_http::Server::from_listener(listener, None).map_err(|error| failed(&error))?;
+        let inner = tiny_http::Server::from_listener(listener, None).map_err(|error| failed(&error))?;
         let inner = Arc::new(inner);
         let stopping = Arc::new(AtomicBool::new(false));
         let work = |index| {
-            let (app, inner, stopping) =
-                (Arc::clone(app), Arc::clone(&inner), Arc::clone(&stopping));
+            let (app, inner, stopping) = (Arc::clone(app), Arc::clone(&inner), Arc::clone(&stopping));
             thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || work(&app, &inner, &stopping))
         };
         let workers = (0..WORKERS).map(work).collect::<io::Result<_>>();
-        Ok(Self {
-            workers: workers.map_err(|error| failed(&error))?,
-            inner,
-            stopping,
-            address,
-        })
+        Ok(Self { workers: workers.map_err(|error| failed(&error))?, inner, stopping, address })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -80,7 +66,7 @@ fn work(app: &App, inner: &tiny_http::Server, stopping: &AtomicBool) {
             continue;
         };
         let (request, received) = read(&mut incoming);
-        let message = respond(app, &request, received).into_message(request.method == Method::Head);
+        let message = respond(app, &request, received).into_message(request.method == "HEAD");
         // One write: more of them would wait for the client's acknowledgements. An error means
         // that the client is gone.
         let mut writer = incoming.into_writer();
@@ -94,27 +80,19 @@ fn read(incoming: &mut tiny_http::Request) -> (Request, Result<(), Error>) {
     let received = if declared > BODY_BYTES_MAX {
         Err(Error::BodyTooLarge)
     } else {
-        match incoming
-            .as_reader()
-            .take(BODY_BYTES_MAX + 1)
-            .read_to_end(&mut body)
-        {
+        match incoming.as_reader().take(BODY_BYTES_MAX + 1).read_to_end(&mut body) {
             Ok(read) if read as u64 > BODY_BYTES_MAX => Err(Error::BodyTooLarge),
             Ok(_) => Ok(()),
-            Err(error) => Err(Error::Unavailable(format!(
-                "the body cannot be read: {error}"
-            ))),
+            Err(error) => Err(Error::Unavailable(format!("the body cannot be read: {error}"))),
         }
     };
     let text = |field: &tiny_http::Header| (field.field.to_string(), field.value.to_string());
     let request = Request {
-        method: Method::parse(incoming.method().as_str()),
+        method: method(incoming.method().as_str()),
         target: incoming.url().to_owned(),
         fields: incoming.headers().iter().map(text).collect(),
         body,
-        client: incoming
-            .remote_addr()
-            .map_or_else(String::new, |address| address.ip().to_string()),
+        client: incoming.remote_addr().map_or_else(String::new, |address| address.ip().to_string()),
     };
     (request, received)
 }

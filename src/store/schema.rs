@@ -36,9 +36,7 @@ pub fn inspect(url: &str, say: &mut dyn FnMut(&str)) -> Result<(), String> {
     let (version, encoding) = server.into_iter().next().unwrap_or_default();
     say(&format!("database: PostgreSQL {version}"));
     if encoding != "UTF8" {
-        return Err(format!(
-            "encoding: is {encoding}, must be UTF8; make a new database"
-        ));
+        return Err(format!("encoding: is {encoding}, must be UTF8; make a new database"));
     }
     for statement in &STATEMENTS {
         client
@@ -64,9 +62,7 @@ pub fn inspect(url: &str, say: &mut dyn FnMut(&str)) -> Result<(), String> {
 
 /// The first two columns of all rows, as text.
 fn pairs(client: &mut Client, sql: &str) -> Result<Vec<(String, String)>, String> {
-    let messages = client
-        .simple_query(sql)
-        .map_err(|error| pool::cause(&error))?;
+    let messages = client.simple_query(sql).map_err(|error| pool::cause(&error))?;
     let text = |row: &SimpleQueryRow, column| row.get(column).unwrap_or_default().to_owned();
     Ok(messages
         .iter()
