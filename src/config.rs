@@ -17,6 +17,10 @@ pub struct Config {
     pub jwt: Jwt,
     pub log: Log,
     pub listen: SocketAddr,
+    pub connections_max: usize,
+    pub trusted_proxies: Vec<IpAddr>,
+    /// The files of the certificate chain and of its key.
+    pub tls: Option<(String, String)>,
     /// As browsers write them; `*` stands alone.
     pub cors_origins: Vec<String>,
     pub auto_migrate: bool,
@@ -54,16 +58,7 @@ const POOL_SIZE_DEFAULT: NonZeroU32 = NonZeroU32::new(8).unwrap();
 /// RFC 7518 section 3.2: a key at least as long as the hash.
 const SECRET_BYTES_MIN: usize = 32;
 /// Promised for later versions. Better refused than without effect.
-const NOT_YET: [&str; 8] = [
-    "JWT_JWKS_FILE",
-    "TLS_CERT_FILE",
-    "TLS_KEY_FILE",
-    "TRUSTED_PROXIES",
-    "MAX_CONNECTIONS",
-    "RATE_LIMIT",
-    "REQUIRE_IF_MATCH",
-    "ADMIN_ADDR",
-];
+const NOT_YET: [&str; 4] = ["JWT_JWKS_FILE", "RATE_LIMIT", "REQUIRE_IF_MATCH", "ADMIN_ADDR"];
 
 /// What `serve` and `check` need.
 pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
@@ -74,10 +69,14 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             }
         }
         let port = source.parse("PORT", "a number from 0 to 65535", 8000, |text| text.parse().ok());
-        let wanted = "a loopback address such as 127.0.0.1";
-        let host = source.parse("HOST", wanted, IpAddr::from(Ipv4Addr::LOCALHOST), |text| {
-            text.parse().ok().filter(IpAddr::is_loopback)
-        });
+        let default = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let host = source.parse("HOST", "an IP address", default, |text| text.parse().ok());
+        let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
+        let proxies = |text: &str| text.split(',').map(|part| part.trim().parse().ok()).collect();
+        let tls = (source.text("TLS_CERT_FILE"), source.text("TLS_KEY_FILE"));
+        if tls.0.is_some() != tls.1.is_some() {
+            source.complain("TLS_CERT_FILE", "and TLS_KEY_FILE go together; give both or none");
+        }
         let wanted = "origins such as https://app.example.org (scheme, host, port) with commas between, or *";
         let default = vec!["http://localhost:3000".to_owned()];
         Config {
@@ -92,6 +91,9 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
                 filter: source.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             },
             listen: SocketAddr::new(host, port),
+            connections_max: source.parse("MAX_CONNECTIONS", "a number from 1", 1024, size),
+            trusted_proxies: source.parse("TRUSTED_PROXIES", "IP addresses, commas between", vec![], proxies),
+            tls: tls.0.zip(tls.1),
             cors_origins: source.parse("CORS_ORIGINS", wanted, default, origins),
             auto_migrate: source.boolean("AUTO_MIGRATE", true),
             docs: source.boolean("DOCS", true),

@@ -30,10 +30,13 @@ pub enum Error {
     NoSuchTask,
     /// With the methods that are allowed.
     MethodNotAllowed(&'static str),
+    RequestTimeout,
     BodyTooLarge,
+    TargetTooLong,
     /// With the media types that are taken.
     MediaType(&'static str),
     ContentCoding,
+    HeadTooLarge,
     /// The database refused a statement for good.
     Database(String),
     /// A defect of this program.
@@ -54,9 +57,14 @@ impl Error {
             Self::NoSuchRoute => (404, "NOT_FOUND", "there is nothing at this path"),
             Self::NoSuchTask => (404, "NOT_FOUND", "there is no such task"),
             Self::MethodNotAllowed(_) => (405, "METHOD_NOT_ALLOWED", "the method is not allowed here"),
+            Self::RequestTimeout => (408, "REQUEST_TIMEOUT", "the request did not arrive in time"),
             Self::BodyTooLarge => (413, "PAYLOAD_TOO_LARGE", "the body must be at most 64 KiB"),
+            Self::TargetTooLong => (414, "URI_TOO_LONG", "the request line must be at most 8 KiB"),
             Self::MediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON"),
             Self::ContentCoding => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must not be encoded"),
+            Self::HeadTooLarge => {
+                (431, "HEADERS_TOO_LARGE", "the header section must be at most 16 KiB and 64 fields")
+            }
             Self::Database(_) => (500, "DATABASE_ERROR", "the database refused the request"),
             Self::Bug(_) => (500, "INTERNAL_ERROR", "something unforeseen happened"),
             Self::Unavailable(_) => {

@@ -3,13 +3,15 @@
 mod auth; //     Authorization field → Caller
 mod config; //   environment → Config
 mod error; //    everything that can go wrong, and what a client is told of it
+mod gate; //     bytes of a client → one whole request, and the answer back
 mod http; //     request → the checks in order → answer, and the tiny_http loop around it
 mod logging;
 mod store; //    Caller and task types → SQL → PostgreSQL
 mod task; //     the domain types and their parsing //  records → lines
 
 use auth::Keys;
-use http::{App, Cors, Server};
+use gate::{Acceptor, Gate};
+use http::{App, Cors, Loop, WORKERS};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
@@ -80,9 +82,27 @@ fn serve() -> Result<(), Failure> {
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let store = Store::open(&config.database, config.auto_migrate)?;
     let cors = Cors::new(config.cors_origins);
-    let app = Arc::new(App::new(store, Keys::new(&config.jwt), cors, config.docs));
-    let server = Server::start(&app, config.listen)?;
-    log::info!(address = format!("http://{}", server.address()).as_str(); "listening");
+    let tls = config.tls.map(|(cert, key)| Acceptor::open(&cert, &key)).transpose();
+    let tls = tls.map_err(|reason| Failure(2, vec![format!("TLS_CERT_FILE: {reason}")]))?;
+    let (scheme, is_https) = if tls.is_some() { ("https", true) } else { ("http", false) };
+    let app = Arc::new(App::new(store, Keys::new(&config.jwt), cors, config.docs, is_https));
+    let cannot = |error| format!("cannot listen on {}: {error}", config.listen);
+    let http = Loop::start(&app).map_err(cannot)?;
+    // Both ends of the inner connections, one of which tiny_http holds twice; five for the event
+    // loop of a database connection; some for files.
+    let own = WORKERS * 3 + (config.database.pool_size.get() as usize + 1) * 5 + 32;
+    let options = gate::Options {
+        connections_max: gate::connections_max(config.connections_max, own),
+        trusted_proxies: config.trusted_proxies,
+        tls,
+    };
+    let refusing = Arc::clone(&app);
+    let refuse = Box::new(move |head, error| http::refuse(&refusing, head, error));
+    let gate = Gate::start(config.listen, options, http.socket(), WORKERS, refuse).map_err(cannot)?;
+    if !is_https && !config.listen.ip().is_loopback() {
+        log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
+    }
+    log::info!(address = format!("{scheme}://{}", gate.address()).as_str(); "listening");
     for signal in signals.forever() {
         match signal {
             SIGHUP => reload(&app),
@@ -90,7 +110,7 @@ fn serve() -> Result<(), Failure> {
         }
     }
     log::info!("stopping");
-    server.stop(DRAIN_TIME);
+    gate.stop(DRAIN_TIME);
     Ok(())
 }
 

@@ -9,10 +9,11 @@ mod routes;
 mod server;
 
 pub use response::Cors;
-pub use server::Server;
+pub use server::{Loop, WORKERS};
 
 use crate::auth::{self, Keys};
 use crate::error::Error;
+use crate::gate::Head;
 use crate::store::Store;
 use log::{Level, kv::Value};
 use request::Request;
@@ -29,12 +30,13 @@ pub struct App {
     pub store: Store,
     pub cors: Cors,
     pub has_docs: bool,
+    pub is_https: bool,
     keys: Mutex<Arc<Keys>>,
 }
 
 impl App {
-    pub fn new(store: Store, keys: Keys, cors: Cors, has_docs: bool) -> Self {
-        Self { store, cors, has_docs, keys: Mutex::new(Arc::new(keys)) }
+    pub fn new(store: Store, keys: Keys, cors: Cors, has_docs: bool, is_https: bool) -> Self {
+        Self { store, cors, has_docs, is_https, keys: Mutex::new(Arc::new(keys)) }
     }
 
     /// Requests from now on are judged by these keys.
@@ -54,6 +56,13 @@ struct Trace {
     user_id: Option<String>,
 }
 
+/// The answer to a request that the gate does not pass on.
+pub fn refuse(app: &App, head: Head, error: Error) -> Vec<u8> {
+    let (method, client) = (request::method(&head.method), head.client);
+    let request = Request { method, client, fields: head.fields, target: String::new(), body: Vec::new() };
+    respond(app, &request, Err(error)).into_message(method == "HEAD")
+}
+
 /// Answers a request. `received` is Err when it was refused before all of it was read.
 pub fn respond(app: &App, request: &Request, received: Result<(), Error>) -> Response {
     let mut trace = Trace { started: Instant::now(), route: "", user_id: None };
@@ -68,7 +77,7 @@ pub fn respond(app: &App, request: &Request, received: Result<(), Error>) -> Res
         Err(error) => (Response::problem(&error, &request_id), Some(error)),
     };
     log_request(request, &request_id, response.status, &trace, error.as_ref());
-    response.complete(&app.cors, request, &request_id)
+    response.complete(app, request, &request_id)
 }
 
 fn answer(app: &App, request: &Request, trace: &mut Trace) -> Result<Response, Error> {

@@ -1,5 +1,6 @@
 //! A response on its way out: body, problem document, CORS, and the fields on every response.
 
+use super::App;
 use super::request::Request;
 use crate::error::{Error, FieldError};
 use crate::task::Instant;
@@ -27,6 +28,9 @@ struct Problem<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
 }
+
+/// RFC 6797: a year.
+const HSTS: &str = "max-age=31536000";
 
 impl Response {
     pub fn empty(status: u16) -> Self {
@@ -73,14 +77,15 @@ impl Response {
     }
 
     /// Adds what every response has.
-    pub fn complete(self, cors: &Cors, request: &Request, request_id: &str) -> Self {
+    pub fn complete(self, app: &App, request: &Request, request_id: &str) -> Self {
         let now = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now());
         let response = self
             .with("X-Request-Id", request_id.to_owned())
             .with("X-Content-Type-Options", "nosniff")
             .with("Server", "tinytasks")
             .with("Date", now.unwrap_or_default());
-        cors.apply(response, request)
+        let response = if app.is_https { response.with("Strict-Transport-Security", HSTS) } else { response };
+        app.cors.apply(response, request)
     }
 
     /// The message of RFC 9112 section 2.1; for HEAD without the body, the fields staying.
@@ -150,7 +155,7 @@ impl Cors {
     }
 }
 
-/// RFC 9110 section 15.
+/// RFC 9110 section 15; 431 is from RFC 6585.
 fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -161,9 +166,12 @@ fn phrase(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        408 => "Request Timeout",
         413 => "Content Too Large",
+        414 => "URI Too Long",
         415 => "Unsupported Media Type",
         422 => "Unprocessable Content",
+        431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
         _ => "Internal Server Error",
     }

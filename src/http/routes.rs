@@ -30,7 +30,8 @@ impl<'p> Route<'p> {
     pub fn find(path: &'p [String], has_docs: bool) -> Option<Self> {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match *path.as_slice() {
-            [""] => Some(Self::Root),
+            // The target `*` has no segment.
+            [""] | [] => Some(Self::Root),
             ["health"] => Some(Self::Health),
             ["docs"] if has_docs => Some(Self::Docs),
             ["docs", asset] if has_docs && docs::asset(asset).is_some() => Some(Self::DocsAsset(asset)),

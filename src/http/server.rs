@@ -1,98 +1,89 @@
 //! The tiny_http loop: worker threads, one request in, one answer out. The only module that knows
-//! tiny_http.
+//! tiny_http. Relies on the gate for every request: whole, small, well-formed, a few at a time.
 
 use super::request::{Request, method};
 use super::{App, respond};
-use crate::error::Error;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
 
-/// Twice the default number of connections to PostgreSQL: some workers parse and write meanwhile.
-const WORKERS: usize = 16;
-const BODY_BYTES_MAX: u64 = 64 * 1024;
-const DRAIN_POLL: Duration = Duration::from_millis(5);
+/// Requests that are answered at once. Four times the default number of connections to PostgreSQL:
+/// when it is slow, some may wait for it while others are told so.
+pub const WORKERS: usize = 32;
 
-pub struct Server {
-    inner: Arc<tiny_http::Server>,
-    workers: Vec<JoinHandle<()>>,
-    stopping: Arc<AtomicBool>,
-    address: SocketAddr,
+/// A running tiny_http on a Unix socket in a directory that only this user can enter.
+pub struct Loop {
+    directory: PathBuf,
+    socket: PathBuf,
 }
 
-impl Server {
-    /// Listens, and serves from then on.
-    pub fn start(app: &Arc<App>, address: SocketAddr) -> Result<Self, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("cannot listen on {address}: {error}");
-        let listener = TcpListener::bind(address).map_err(|error| failed(&error))?;
-        let address = listener.local_addr().map_err(|error| failed(&error))?;
-        let inner = tiny_http::Server::from_listener(listener, None).map_err(|error| failed(&error))?;
-        let inner = Arc::new(inner);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let work = |index| {
-            let (app, inner, stopping) = (Arc::clone(app), Arc::clone(&inner), Arc::clone(&stopping));
-            thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || work(&app, &inner, &stopping))
-        };
-        let workers = (0..WORKERS).map(work).collect::<io::Result<_>>();
-        Ok(Self { workers: workers.map_err(|error| failed(&error))?, inner, stopping, address })
+impl Loop {
+    pub fn start(app: &Arc<App>) -> io::Result<Self> {
+        let name = format!("tinytasks-{}-{:016x}", process::id(), RandomState::new().hash_one(0));
+        let directory = env::temp_dir().join(name);
+        fs::DirBuilder::new().mode(0o700).create(&directory)?;
+        let socket = directory.join("http");
+        let server = tiny_http::Server::from_listener(UnixListener::bind(&socket)?, None);
+        let server = Arc::new(server.map_err(io::Error::other)?);
+        for index in 0..WORKERS {
+            let (app, server) = (Arc::clone(app), Arc::clone(&server));
+            let work = move || work(&app, &server);
+            thread::Builder::new().name(format!("worker-{index}")).spawn(work)?;
+        }
+        Ok(Self { directory, socket })
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Takes no new request, and waits at most so long for those in flight.
-    pub fn stop(self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        self.stopping.store(true, Ordering::SeqCst);
-        for _ in &self.workers {
-            self.inner.unblock();
-        }
-        while Instant::now() < deadline && !self.workers.iter().all(JoinHandle::is_finished) {
-            thread::sleep(DRAIN_POLL);
-        }
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 }
 
-fn work(app: &App, inner: &tiny_http::Server, stopping: &AtomicBool) {
-    while !stopping.load(Ordering::SeqCst) {
-        // An error is the call to stop, or the end of the listener.
-        let Ok(mut incoming) = inner.recv() else {
-            continue;
-        };
-        let (request, received) = read(&mut incoming);
-        let message = respond(app, &request, received).into_message(request.method == "HEAD");
-        // One write: more of them would wait for the client's acknowledgements. An error means
-        // that the client is gone.
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // What is left behind is an empty socket.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Ends the process with the worker: rather none than one that is alive and deaf.
+struct Deadman;
+
+impl Drop for Deadman {
+    fn drop(&mut self) {
+        log::error!("the HTTP loop is gone");
+        process::exit(1);
+    }
+}
+
+fn work(app: &App, server: &tiny_http::Server) {
+    let _deadman = Deadman;
+    while let Ok(mut incoming) = server.recv() {
+        let answer = answer(app, &mut incoming);
+        let length = u32::try_from(answer.len()).unwrap_or(u32::MAX).to_be_bytes();
         let mut writer = incoming.into_writer();
-        let _ = writer.write_all(&message).and_then(|()| writer.flush());
+        // An error means that the gate gave up on this one.
+        let _ = writer.write_all(&[length.as_slice(), &answer].concat()).and_then(|()| writer.flush());
     }
 }
 
-fn read(incoming: &mut tiny_http::Request) -> (Request, Result<(), Error>) {
-    let mut body = Vec::new();
-    let declared = incoming.body_length().unwrap_or(0) as u64;
-    let received = if declared > BODY_BYTES_MAX {
-        Err(Error::BodyTooLarge)
-    } else {
-        match incoming.as_reader().take(BODY_BYTES_MAX + 1).read_to_end(&mut body) {
-            Ok(read) if read as u64 > BODY_BYTES_MAX => Err(Error::BodyTooLarge),
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::Unavailable(format!("the body cannot be read: {error}"))),
-        }
-    };
+fn answer(app: &App, incoming: &mut tiny_http::Request) -> Vec<u8> {
     let text = |field: &tiny_http::Header| (field.field.to_string(), field.value.to_string());
-    let request = Request {
+    let mut request = Request {
         method: method(incoming.method().as_str()),
         target: incoming.url().to_owned(),
         fields: incoming.headers().iter().map(text).collect(),
-        body,
-        client: incoming.remote_addr().map_or_else(String::new, |address| address.ip().to_string()),
+        body: Vec::new(),
+        client: String::new(),
     };
-    (request, received)
+    if request.single("Gate-Ping").is_some() {
+        return Vec::new();
+    }
+    request.client = request.single("Gate-Client").unwrap_or_default().to_owned();
+    let read = incoming.as_reader().read_to_end(&mut request.body);
+    let read = read.map(drop).map_err(|error| crate::error::Error::Unavailable(error.to_string()));
+    respond(app, &request, read).into_message(request.method == "HEAD")
 }

@@ -1,0 +1,179 @@
+//! A client's connection: its stream, in the clear or through TLS, and the deadline at which the
+//! gate ends it, however slowly bytes trickle.
+
+use super::tls::Acceptor;
+use rustls::{ServerConnection, StreamOwned};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// For [`WRITE_BYTES`] of an answer: a client that reads more slowly is dropped.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+const WRITE_BYTES: usize = 64 * 1024;
+/// After the last answer a client may still be sending. Reading some of it keeps the kernel from
+/// sending a reset, which would take the answer away (RFC 9112 section 9.6).
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+const DRAIN_BYTES_MAX: u64 = 256 * 1024;
+/// Between the end of reading and the end of writing, for a last word.
+const GRACE_MILLIS: u64 = 1000;
+
+/// A connection as others than its own thread see it.
+pub struct Connection {
+    socket: TcpStream,
+    began: Instant,
+    /// In milliseconds from `began`.
+    deadline: AtomicU64,
+    state: AtomicU8,
+}
+
+/// Before the first byte of a request.
+const IDLE: u8 = 0;
+/// From then to the end of the answer.
+const BUSY: u8 = 1;
+const ENDED: u8 = 2;
+
+impl Connection {
+    /// Idle for so long at most.
+    pub fn new(socket: TcpStream, time: Duration) -> Self {
+        let (deadline, state) = (AtomicU64::default(), AtomicU8::new(IDLE));
+        let connection = Self { socket, began: Instant::now(), deadline, state };
+        connection.wait_at_most(time);
+        connection
+    }
+
+    fn millis(&self, time: Duration) -> u64 {
+        u64::try_from((self.began.elapsed() + time).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Counts from now, for all that is read or written until the next call.
+    pub fn wait_at_most(&self, time: Duration) {
+        self.deadline.store(self.millis(time), SeqCst);
+    }
+
+    /// By how many milliseconds.
+    fn late(&self) -> Option<u64> {
+        self.millis(Duration::ZERO).checked_sub(self.deadline.load(SeqCst))
+    }
+
+    /// Ends the reading of one that is late, and soon after the writing.
+    pub fn enforce_deadline(&self) {
+        match self.late() {
+            Some(late) if late > GRACE_MILLIS => self.shutdown(Shutdown::Both),
+            Some(_) => self.shutdown(Shutdown::Read),
+            None => {}
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        // An error means that the client was first.
+        let _ = self.socket.shutdown(how);
+    }
+
+    /// When an idle connection will have been idle for too long; None if it is not idle.
+    pub fn idle_until(&self) -> Option<u64> {
+        (self.state.load(SeqCst) == IDLE)
+            .then(|| self.deadline.load(SeqCst).saturating_sub(self.millis(Duration::ZERO)))
+    }
+
+    /// Closes it if it is idle.
+    pub fn evict(&self) -> bool {
+        let is_evicted = self.move_on(IDLE, ENDED);
+        if is_evicted {
+            self.shutdown(Shutdown::Both);
+        }
+        is_evicted
+    }
+
+    fn move_on(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
+    }
+}
+
+trait Stream: Read + Write {
+    /// Tells the other side that nothing follows.
+    fn finish(&mut self) {}
+}
+
+impl Stream for Plain {}
+
+impl Stream for StreamOwned<ServerConnection, Plain> {
+    fn finish(&mut self) {
+        self.conn.send_close_notify();
+        let _ = self.flush();
+    }
+}
+
+struct Plain(Arc<Connection>);
+
+impl Read for Plain {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.0.socket).read(buffer)
+    }
+}
+
+impl Write for Plain {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&self.0.socket).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection as its own thread sees it.
+pub struct Client {
+    stream: Box<dyn Stream>,
+    pub connection: Arc<Connection>,
+}
+
+impl Client {
+    /// With TLS, the handshake comes with the first read.
+    pub fn new(connection: &Arc<Connection>, tls: Option<&Acceptor>) -> io::Result<Self> {
+        let (plain, connection) = (Plain(Arc::clone(connection)), Arc::clone(connection));
+        let stream: Box<dyn Stream> = match tls {
+            Some(tls) => Box::new(StreamOwned::new(tls.connection()?, plain)),
+            None => Box::new(plain),
+        };
+        Ok(Self { stream, connection })
+    }
+
+    /// Errors: `TimedOut` at the deadline, `UnexpectedEof` at the client's end.
+    pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+        let read = self.stream.read(buffer);
+        match read.ok().and_then(|read| buffer.get(..read)) {
+            Some(bytes) if !bytes.is_empty() => Ok(bytes),
+            _ if self.connection.late().is_some() => Err(io::ErrorKind::TimedOut.into()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    pub fn write(&mut self, answer: &[u8]) -> io::Result<()> {
+        for slice in answer.chunks(WRITE_BYTES) {
+            self.connection.wait_at_most(WRITE_TIMEOUT);
+            self.stream.write_all(slice)?;
+            self.stream.flush()?;
+        }
+        Ok(())
+    }
+
+    /// False if the connection was evicted meanwhile.
+    pub fn leave_idleness(&self) -> bool {
+        self.connection.move_on(IDLE, BUSY)
+    }
+
+    pub fn be_idle(&self, time: Duration) {
+        self.connection.wait_at_most(time);
+        self.connection.move_on(BUSY, IDLE);
+    }
+
+    /// After the last answer: our side is closed, and theirs read for a while.
+    pub fn close(mut self) {
+        self.connection.wait_at_most(DRAIN_TIMEOUT);
+        self.stream.finish();
+        self.connection.shutdown(Shutdown::Write);
+        let _ = io::copy(&mut Plain(self.connection).take(DRAIN_BYTES_MAX), &mut io::sink());
+    }
+}

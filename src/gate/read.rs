@@ -1,0 +1,313 @@
+//! Bytes from a client → one whole, small, well-formed request, written anew. What is ambiguous is
+//! refused, never repaired (RFC 9112 section 11). No recursion, and no buffer beyond the limits.
+
+use super::client::Client;
+use crate::error::{Error, FieldError};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the first byte of the head to the last of the body.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
+const FIELDS_BYTES_MAX: usize = 16 * 1024;
+const FIELDS_MAX: usize = 64;
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// A chunk's size with its extensions.
+const CHUNK_LINE_BYTES_MAX: usize = 256;
+const TRAILERS_BYTES_MAX: usize = 4 * 1024;
+const READ_BYTES: usize = 4 * 1024;
+
+/// The fields that the service reads. All others end here.
+const FORWARDED: [&str; 6] = [
+    "Authorization",
+    "Content-Type",
+    "Content-Encoding",
+    "Origin",
+    "X-Request-Id",
+    "Access-Control-Request-Method",
+];
+
+/// What is known of a request, also of one that is refused.
+#[derive(Default)]
+pub struct Head {
+    pub method: String,
+    /// Those that the service reads.
+    pub fields: Vec<(String, String)>,
+    pub client: String,
+    /// The connection ends with the answer.
+    pub is_last: bool,
+}
+
+/// Why there is no request.
+pub enum Stop {
+    /// Nobody is there to be told.
+    Gone(io::Error),
+    Refused(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Of reading: a late client can still be told.
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        let is_late = error.kind() == io::ErrorKind::TimedOut;
+        if is_late { Self::Refused(Error::RequestTimeout) } else { Self::Gone(error) }
+    }
+}
+
+/// A client, and what it has sent.
+pub struct Reader {
+    pub client: Client,
+    buffer: Vec<u8>,
+    /// How far the buffer is understood.
+    at: usize,
+}
+
+impl Reader {
+    pub fn new(client: Client) -> Self {
+        Self { client, buffer: Vec::new(), at: 0 }
+    }
+
+    /// Returns when there is a first byte. Errors: the connection has ended.
+    pub fn wait_for_request(&mut self) -> io::Result<()> {
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        if self.buffer.is_empty() {
+            // An idle connection keeps no buffer.
+            self.buffer = Vec::new();
+            self.fill()?;
+        }
+        Ok(())
+    }
+
+    /// One request as tiny_http will read it; `head` is filled in as far as it was understood. The
+    /// client's address is `peer`, or what a trusted peer says.
+    pub fn request(&mut self, head: &mut Head, peer: IpAddr, trusted: &[IpAddr]) -> Result<Vec<u8>, Stop> {
+        let begun = Instant::now();
+        head.client = peer.to_string();
+        self.client.connection.wait_at_most(HEAD_TIMEOUT);
+        let lines = self.head()?;
+        let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut parsed = httparse::Request::new(&mut headers);
+        parse(self.buffer.get(lines).unwrap_or_default(), &mut parsed)?;
+        let fields = Fields(parsed.headers);
+        let is_old = parsed.version == Some(0);
+        head.method = parsed.method.unwrap_or_default().to_owned();
+        head.fields = fields.forwarded();
+        head.client = fields.client(peer, trusted).to_string();
+        head.is_last = is_old || fields.has_token("Connection", "close");
+        fields.check_host(is_old)?;
+        let target = origin_form(&head.method, parsed.path.unwrap_or_default())?;
+        let length = fields.body_length(is_old)?;
+        let expects = !is_old && fields.has_token("Expect", "100-continue");
+        if expects && self.buffer.len() < self.at + length.unwrap_or(1) {
+            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(Stop::Gone)?;
+        }
+        self.client.connection.wait_at_most(REQUEST_TIMEOUT.saturating_sub(begun.elapsed()));
+        Ok(match length {
+            Some(length) => message(head, target, self.exactly(length)?),
+            None => message(head, target, &self.chunks()?),
+        })
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        let mut bytes = [0; READ_BYTES];
+        self.buffer.extend_from_slice(self.client.read(&mut bytes)?);
+        Ok(())
+    }
+
+    /// The next `length` bytes.
+    fn exactly(&mut self, length: usize) -> Result<&[u8], Stop> {
+        let end = self.at + length;
+        while self.buffer.len() < end {
+            self.fill()?;
+        }
+        let bytes = self.buffer.get(self.at..end).unwrap_or_default();
+        self.at = end;
+        Ok(bytes)
+    }
+
+    /// The next line with its CRLF. Errors: `too_long` beyond `max` bytes.
+    fn line(&mut self, max: usize, too_long: Error) -> Result<&[u8], Stop> {
+        let mut from = self.at;
+        loop {
+            let rest = self.buffer.get(from..).unwrap_or_default();
+            let end = rest.windows(2).position(|two| two == b"\r\n").map(|end| from + end + 2);
+            match end {
+                Some(end) if end - self.at <= max => return self.exactly(end - self.at),
+                None if self.buffer.len() - self.at <= max => {}
+                _ => return Err(Stop::Refused(too_long)),
+            }
+            from = self.buffer.len().saturating_sub(1).max(self.at);
+            self.fill()?;
+        }
+    }
+
+    /// The request line, the fields, and the empty line behind them.
+    fn head(&mut self) -> Result<Range<usize>, Stop> {
+        let mut begin = 0;
+        // RFC 9112 section 2.2: one empty line before a request is not a request.
+        if self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong)? == b"\r\n" {
+            begin = self.at;
+            self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong)?;
+        }
+        let end_max = self.at + FIELDS_BYTES_MAX;
+        while self.line(end_max - self.at, Error::HeadTooLarge)? != b"\r\n" {}
+        Ok(begin..self.at)
+    }
+
+    /// RFC 9112 section 7.1. Trailers are read and dropped.
+    fn chunks(&mut self) -> Result<Vec<u8>, Stop> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line(CHUNK_LINE_BYTES_MAX, malformed("a chunk's size is too long"))?;
+            let size = chunk_size(line).ok_or_else(|| malformed("a chunk's size is malformed"))?;
+            if size > BODY_BYTES_MAX - body.len() {
+                return Err(Stop::Refused(Error::BodyTooLarge));
+            }
+            if size == 0 {
+                break;
+            }
+            body.extend_from_slice(self.exactly(size)?);
+            if self.exactly(2)? != b"\r\n" {
+                return Err(malformed("a chunk does not end where it says").into());
+            }
+            self.buffer.drain(..self.at);
+            self.at = 0;
+        }
+        let trailers_max = self.at + TRAILERS_BYTES_MAX;
+        loop {
+            match self.line(trailers_max - self.at, Error::HeadTooLarge)? {
+                b"\r\n" => return Ok(body),
+                line if !is_clean(line) => return Err(malformed("a trailer is malformed").into()),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn malformed(msg: &'static str) -> Error {
+    Error::Malformed(vec![FieldError { loc: vec!["header"], msg, kind: "framing" }])
+}
+
+/// Has lines that end in CRLF, and otherwise no control character but HTAB: no bare CR or LF.
+fn is_clean(lines: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(lines);
+    text.split("\r\n").all(|line| line.chars().all(|char| !char.is_ascii_control() || char == '\t'))
+}
+
+/// Hexadecimal digits, and extensions that are not looked at.
+fn chunk_size(line: &[u8]) -> Option<usize> {
+    let line = line.strip_suffix(b"\r\n").filter(|line| is_clean(line))?;
+    let digits = std::str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?;
+    let is_hex = digits.len() <= 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    usize::from_str_radix(digits, 16).ok().filter(|_| is_hex)
+}
+
+fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Result<(), Error> {
+    if !is_clean(head) {
+        return Err(malformed("there is a control character in the header section"));
+    }
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => Ok(()),
+        Err(httparse::Error::TooManyHeaders) => Err(Error::HeadTooLarge),
+        Err(httparse::Error::Version) => Err(malformed("the version must be HTTP/1.1 or HTTP/1.0")),
+        _ => Err(malformed("the header section is malformed")),
+    }
+}
+
+/// RFC 9112 section 3.2: origin-form, `*` for OPTIONS, or absolute-form cut to its path.
+fn origin_form(method: &str, target: &str) -> Result<String, Error> {
+    let path = match target.split_once("://") {
+        Some((scheme, rest)) if ["http", "https"].iter().any(|http| http.eq_ignore_ascii_case(scheme)) => {
+            rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/")
+        }
+        _ => target,
+    };
+    let is_visible = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    let fits = is_visible && (path.starts_with('/') || (path == "*" && method == "OPTIONS"));
+    if fits { Ok(path.to_owned()) } else { Err(malformed("the request target is malformed")) }
+}
+
+struct Fields<'h>(&'h [httparse::Header<'h>]);
+
+impl<'h> Fields<'h> {
+    fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+        self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    }
+
+    fn has_token(&self, name: &str, token: &str) -> bool {
+        let mut tokens = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
+        tokens.any(|given| given.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    fn forwarded(&self) -> Vec<(String, String)> {
+        let is_read =
+            |field: &&httparse::Header| FORWARDED.iter().any(|name| field.name.eq_ignore_ascii_case(name));
+        // tiny_http reads ASCII alone. DEL stands for the rest: no value that counts has it, and no
+        // client can send it.
+        let ascii = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '\x7f' };
+        let copy =
+            |field: &httparse::Header| (field.name.to_owned(), field.value.iter().map(ascii).collect());
+        self.0.iter().filter(is_read).map(copy).collect()
+    }
+
+    fn check_host(&self, is_old: bool) -> Result<(), Error> {
+        let mut hosts = self.values("Host");
+        let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) if host.iter().all(is_host) => Ok(()),
+            (None, _) if is_old => Ok(()),
+            _ => Err(malformed("there must be one Host")),
+        }
+    }
+
+    /// RFC 9112 section 6; None when the body is chunked.
+    fn body_length(&self, is_old: bool) -> Result<Option<usize>, Error> {
+        let lengths: Vec<_> = self.values("Content-Length").collect();
+        let codings: Vec<_> = self.values("Transfer-Encoding").collect();
+        match (lengths.as_slice(), codings.as_slice()) {
+            ([], []) => Ok(Some(0)),
+            ([], [coding]) if !is_old && coding.eq_ignore_ascii_case(b"chunked") => Ok(None),
+            ([length], []) if !length.is_empty() && length.iter().all(u8::is_ascii_digit) => {
+                let number = std::str::from_utf8(length).ok().and_then(|digits| digits.parse().ok());
+                let number = number.filter(|number| *number <= BODY_BYTES_MAX);
+                number.map(Some).ok_or(Error::BodyTooLarge)
+            }
+            _ => Err(malformed("the length of the body must be said once, and clearly")),
+        }
+    }
+
+    /// The last entry is what the trusted peer itself saw (RFC 7239 section 4).
+    fn client(&self, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
+        if !trusted.contains(&peer) {
+            return peer;
+        }
+        let last = |name| std::str::from_utf8(self.values(name).last()?).ok()?.rsplit(',').next();
+        let node = last("X-Forwarded-For").or_else(|| {
+            let mut pairs = last("Forwarded")?.split(';').filter_map(|pair| pair.trim().split_once('='));
+            pairs.find(|(name, _)| name.eq_ignore_ascii_case("for")).map(|(_, node)| node)
+        });
+        let node = node.unwrap_or_default().trim().trim_matches('"');
+        let address = node.parse::<SocketAddr>().map(|address| address.ip());
+        let address = address.or_else(|_| node.trim_matches(['[', ']']).parse());
+        address.unwrap_or(peer)
+    }
+}
+
+/// The request as tiny_http will read it: nothing is in it but what was checked above.
+fn message(head: &Head, target: String, body: &[u8]) -> Vec<u8> {
+    let mut text = [&head.method, " ", &target, " HTTP/1.1\r\nGate-Client: ", &head.client, "\r\n"].concat();
+    for (name, value) in &head.fields {
+        text.extend([name, ": ", value, "\r\n"]);
+    }
+    text.extend(["Content-Length: ", &body.len().to_string(), "\r\n\r\n"]);
+    [text.as_bytes(), body].concat()
+}
