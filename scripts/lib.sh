@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# What the scripts share. To be sourced.
+
+# Standard output is kept for results.
+say() { printf '%s\n' "$*" >&2; }
+die() {
+    say "$@"
+    exit 1
+}
+
+# Installs Debian packages, and says so first.
+install() {
+    local root=()
+    command -v apt-get >/dev/null || die "please install (on Debian: $*), then try again"
+    if ((EUID)); then
+        command -v sudo >/dev/null || die "please install as root, then try again: apt-get install $*"
+        root=(sudo)
+    fi
+    say "installing Debian packages${root:+ with sudo}: $*"
+    root+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+    "${root[@]}" update </dev/null >/dev/null
+    "${root[@]}" install --yes --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+# The newest PostgreSQL server here: the folder of its programs.
+postgresql_bin() {
+    local programs
+    programs=$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | sort -V | tail -n1)
+    [[ $programs ]] && dirname "$programs"
+}
+
+# All that is needed to build, test and run.
+prepare() {
+    local missing=()
+    # Debian's package may start a cluster of its own, on port 5432. It is not ours and never used.
+    postgresql_bin >/dev/null || missing+=(postgresql)
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    ((${#missing[@]} == 0)) || install "${missing[@]}"
+    # shellcheck source=/dev/null
+    command -v cargo >/dev/null || . "${CARGO_HOME:-$HOME/.cargo}/env" ||
+        die "Rust is missing: see https://rustup.rs"
+}
+
+# lock FD WHAT: takes the lock on an open file; says what it waits for.
+lock() {
+    flock -n "$1" && return
+    say "waiting for $2"
+    flock "$1"
+}
+
+random_hex() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
+
+# Whether something listens on a port of 127.0.0.1.
+taken() { (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Below 32768, so that the kernel gives it to no outgoing connection.
+free_port() {
+    local port
+    while port=$((20000 + RANDOM % 12000)) && taken "$port"; do :; done
+    echo "$port"
+}

@@ -1,0 +1,373 @@
+//! "Configuration" and the commands: exit codes, one line for each bad variable, secrets that stay
+//! secret.
+
+use crate::{
+    harness::{App, Database, Directory, Outcome, binary, run, run_binary},
+    token::SECRET,
+};
+use serde_json::{Value, json};
+
+/// Nobody listens there.
+const URL: &str = "postgres://user:pa55word@127.0.0.1:1/db";
+const VERSION: &str = concat!("tinytasks ", env!("CARGO_PKG_VERSION"), "\n");
+
+fn good() -> Vec<(&'static str, &'static str)> {
+    vec![("DATABASE_URL", URL), ("JWT_SECRET_KEY", SECRET), ("PORT", "0")]
+}
+
+/// The good variables but for this one; an empty value means that it is unset.
+fn but<'a>(name: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
+    let mut variables: Vec<_> = good().into_iter().filter(|(known, _)| *known != name).collect();
+    if !value.is_empty() {
+        variables.push((name, value));
+    }
+    variables
+}
+
+/// Exit code 2, nothing on standard output, and on standard error a line for each of these alone.
+#[track_caller]
+fn assert_complains(outcome: &Outcome, names: &[&str]) {
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{outcome:?}");
+    let mut seen: Vec<_> =
+        outcome.stderr.lines().map(|line| line.split_once(": ").map_or(line, |(name, _)| name)).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, names, "{outcome:?}");
+    for line in outcome.stderr.lines() {
+        assert!(line.split(' ').count() > 3, "it says what is wrong and what would be right: {line}");
+    }
+}
+
+/// The claims of a token, read without judging it.
+fn claims(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'-' => 62,
+        _ => 63,
+    };
+    let mut bytes = Vec::new();
+    for chunk in payload.as_bytes().chunks(4) {
+        let group = chunk.iter().fold(0_u32, |group, byte| group << 6 | u32::from(digit(*byte)));
+        let group = group << (6 * (4 - chunk.len()));
+        bytes.extend(&group.to_be_bytes()[1..chunk.len()]);
+    }
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+#[test]
+fn help_and_version_need_no_configuration() {
+    for option in ["--help", "-h"] {
+        let outcome = run_binary(&[option], &[]);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+        for word in ["serve", "migrate", "check", "token", "--user", "--ttl", "DATABASE_URL"] {
+            assert!(outcome.stdout.contains(word), "{word}");
+        }
+    }
+    for option in ["--version", "-V"] {
+        let outcome = run_binary(&[option], &[]);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), VERSION));
+    }
+}
+
+#[test]
+fn a_bad_command_line_is_exit_code_2() {
+    let longest = "x".repeat(256);
+    for args in [
+        &["nothing"][..],
+        &["--nothing"],
+        &["serve", "now"],
+        &["migrate", "down"],
+        &["check", "--fast"],
+        &["--help", "--version"],
+        &[""],
+        &["token"],
+        &["token", "alice"],
+        &["token", "--user"],
+        &["token", "--user", ""],
+        &["token", "--user", &longest],
+        &["token", "--user", "alice", "--ttl"],
+        &["token", "--user", "alice", "--ttl", ""],
+        &["token", "--user", "alice", "--ttl", "1"],
+        &["token", "--user", "alice", "--ttl", "h"],
+        &["token", "--user", "alice", "--ttl", "1w"],
+        &["token", "--user", "alice", "--ttl", "0s"],
+        &["token", "--user", "alice", "--ttl", "-1h"],
+        &["token", "--user", "alice", "--ttl", "1.5h"],
+        &["token", "--user", "alice", "--ttl", "1 h"],
+        &["token", "--user", "alice", "--ttl", "99999999999999999999d"],
+        &["token", "--user", "alice", "--ttl", "1h\u{e9}"],
+        &["token", "--user", "alice", "--x", "y"],
+    ] {
+        let outcome = run_binary(args, &good());
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args:?} {outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{args:?} {outcome:?}");
+    }
+}
+
+#[test]
+fn a_bad_variable_is_exit_code_2_and_one_line_that_names_it() {
+    let same = "x".repeat(64);
+    let short = "0123456789abcdef0123456789abcde";
+    for (name, value) in [
+        ("DATABASE_URL", ""),
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", "mysql://user:pa55word@127.0.0.1/db"),
+        ("DATABASE_URL", "postgres://user:pa55word@127.0.0.1:99999/db"),
+        ("DATABASE_URL", "postgres://user:pa55word@127.0.0.1/db?sslmode=pa55word"),
+        ("DATABASE_URL", "postgres://user:pa55word@127.0.0.1/db?connect_timeout=pa55word"),
+        ("JWT_SECRET_KEY", ""),
+        ("JWT_SECRET_KEY", short),
+        ("JWT_SECRET_KEY", &same),
+        ("BETTER_AUTH_SECRET", short),
+        ("JWT_SECRET_KEY_PREVIOUS", short),
+        ("JWT_SECRET_KEY_PREVIOUS", &same),
+        ("JWT_LEEWAY_SECONDS", "61"),
+        ("JWT_LEEWAY_SECONDS", "-1"),
+        ("JWT_LEEWAY_SECONDS", "5s"),
+        ("HOST", "no host"),
+        ("HOST", "127.0.0.1:8000"),
+        ("HOST", "127.0.0.256"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", "http"),
+        ("CORS_ORIGINS", "localhost:3000"),
+        ("CORS_ORIGINS", "http://localhost:3000/"),
+        ("CORS_ORIGINS", "http://localhost:3000/app"),
+        ("CORS_ORIGINS", "http://user@localhost"),
+        ("CORS_ORIGINS", "http://localhost?x"),
+        ("CORS_ORIGINS", "http://a.example,*"),
+        ("CORS_ORIGINS", "http://a.example,,http://b.example"),
+        ("CORS_ORIGINS", "http://*.example"),
+        ("CORS_ORIGINS", "null"),
+        ("DATABASE_POOL_SIZE", "0"),
+        ("DATABASE_POOL_SIZE", "-1"),
+        ("DATABASE_POOL_SIZE", "many"),
+        ("DATABASE_PREPARED", "maybe"),
+        ("DOCS", "off"),
+        ("AUTO_MIGRATE", "1"),
+        ("LOG_FORMAT", "xml"),
+    ] {
+        let mut variables = but(name, value);
+        if name == "BETTER_AUTH_SECRET" {
+            variables.retain(|(known, _)| *known != "JWT_SECRET_KEY");
+        }
+        let outcome = run_binary(&[], &variables);
+        assert_complains(&outcome, &[name]);
+        for secret in ["pa55word", SECRET, short, &same] {
+            assert!(!outcome.stderr.contains(secret), "{outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn a_database_url_with_what_is_not_supported_is_refused_by_name() {
+    for (query, word) in [
+        ("sslmode=require", "sslmode"),
+        ("sslmode=verify-full", "sslmode"),
+        ("channel_binding=require", "channel_binding"),
+        ("frobnicate=1", "frobnicate"),
+        ("sslrootcert=x.pem", "sslrootcert"),
+    ] {
+        let url = format!("{URL}?{query}");
+        let outcome = run_binary(&["serve"], &but("DATABASE_URL", &url));
+        assert_complains(&outcome, &["DATABASE_URL"]);
+        assert!(outcome.stderr.contains(word), "{outcome:?}");
+    }
+}
+
+#[test]
+fn all_bad_variables_are_named_at_once() {
+    let variables = [
+        ("JWT_SECRET_KEY", "secret"),
+        ("PORT", "x"),
+        ("CORS_ORIGINS", "x"),
+        ("LOG_FORMAT", "x"),
+        ("DOCS", "x"),
+    ];
+    let names = ["CORS_ORIGINS", "DATABASE_URL", "DOCS", "JWT_SECRET_KEY", "LOG_FORMAT", "PORT"];
+    assert_complains(&run_binary(&[], &variables), &names);
+    assert_complains(&run_binary(&["serve"], &variables), &names);
+    assert_complains(&run_binary(&["check"], &variables), &names);
+    assert_complains(&run_binary(&[], &[]), &["DATABASE_URL", "JWT_SECRET_KEY"]);
+}
+
+#[test]
+fn a_secret_may_stand_in_a_file_and_then_not_in_the_variable() {
+    let files = Directory::create();
+    let database = Database::create();
+    let url = files.write("url", &format!("{}\n", database.url));
+    let secret = files.write("secret", &format!("{SECRET}\n"));
+    let app = App::setup()
+        .database(database)
+        .unset("JWT_SECRET_KEY")
+        .env("DATABASE_URL", "")
+        .env("DATABASE_URL_FILE", &url)
+        .env("JWT_SECRET_KEY_FILE", &secret)
+        .spawn();
+    app.user("alice").create("t");
+    drop(app);
+
+    for (name, content, is_good) in [
+        ("none", SECRET.to_owned(), true),
+        ("one", format!("{SECRET}\n"), true),
+        ("two", format!("{SECRET}\n\n"), false),
+        ("space", format!(" {SECRET}"), false),
+    ] {
+        let path = files.write(name, &content);
+        let outcome = run_binary(&["token", "--user", "alice"], &[("JWT_SECRET_KEY_FILE", &path)]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        let token = outcome.stdout.trim();
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        let by_secret = {
+            use jwt_simple::algorithms::{HS256Key, MACLike};
+            let key = HS256Key::from_bytes(SECRET.as_bytes());
+            format!("{signed}.{}", crate::token::base64url(&key.authentication_tag(signed.as_bytes())))
+        };
+        assert_eq!(token == by_secret, is_good, "{name}");
+    }
+
+    let mut both = good();
+    both.push(("JWT_SECRET_KEY_FILE", &secret));
+    both.push(("DATABASE_URL_FILE", &url));
+    assert_complains(&run_binary(&[], &both), &["DATABASE_URL", "JWT_SECRET_KEY"]);
+    let previous = [("JWT_SECRET_KEY_PREVIOUS", SECRET), ("JWT_SECRET_KEY_PREVIOUS_FILE", &secret)];
+    let outcome = run_binary(&[], &[good(), previous.to_vec()].concat());
+    assert_complains(&outcome, &["JWT_SECRET_KEY_PREVIOUS"]);
+}
+
+#[test]
+fn a_secret_file_that_cannot_be_read_is_named_with_its_path() {
+    let missing = [("DATABASE_URL", URL), ("JWT_SECRET_KEY_FILE", "/nothing/here")];
+    let outcome = run_binary(&[], &missing);
+    assert_complains(&outcome, &["JWT_SECRET_KEY_FILE"]);
+    assert!(outcome.stderr.contains("/nothing/here"), "{outcome:?}");
+    let outcome = run_binary(&["migrate"], &[("DATABASE_URL_FILE", "/nothing/here")]);
+    assert_complains(&outcome, &["DATABASE_URL_FILE"]);
+}
+
+/// Runs `serve` with a `.env`, and `DATABASE_URL` empty so that it ends: the complaints tell what
+/// was read.
+fn with_dot_env(content: &str, variables: &[(&str, &str)]) -> Outcome {
+    let directory = Directory::create();
+    directory.write(".env", content);
+    let mut command = binary(&directory);
+    command.arg("serve").envs(variables.iter().copied());
+    run(command)
+}
+
+#[test]
+fn a_dot_env_file_fills_in_what_is_unset() {
+    let secret = format!("JWT_SECRET_KEY={SECRET}\n");
+    let none: &[(&str, &str)] = &[];
+    for (content, variables, complaints) in [
+        ("", none, &["DATABASE_URL", "JWT_SECRET_KEY"][..]),
+        (&secret, none, &["DATABASE_URL"]),
+        (&format!("# comment\n\n  {secret}PORT=8000 # comment\n"), none, &["DATABASE_URL"]),
+        (&format!("{secret}PORT=\"8000\"\nHOST='127.0.0.1' # comment\r\n"), none, &["DATABASE_URL"]),
+        (&format!("{secret}PORT=80x\n"), none, &["DATABASE_URL", "PORT"]),
+        // The environment goes first.
+        (&format!("{secret}PORT=80x\n"), &[("PORT", "8000")], &["DATABASE_URL"]),
+        (&secret, &[("JWT_SECRET_KEY", "weak")], &["DATABASE_URL", "JWT_SECRET_KEY"]),
+        // No expansion: this is 19 characters, whatever HOME is.
+        ("JWT_SECRET_KEY=$HOME${HOME}`true`\n", &[("HOME", SECRET)], &["DATABASE_URL", "JWT_SECRET_KEY"]),
+        (&format!("{secret}no line of this kind\n"), none, &[".env", "DATABASE_URL"]),
+    ] {
+        let outcome = with_dot_env(content, variables);
+        assert_complains(&outcome, complaints);
+        assert!(!outcome.stderr.contains(SECRET), "{outcome:?}");
+    }
+}
+
+#[test]
+fn token_prints_a_token_that_the_service_takes() {
+    let app = App::spawn();
+    let secret = [("JWT_SECRET_KEY", SECRET)];
+    for (options, seconds) in [
+        (&[][..], 3600),
+        (&["--ttl", "30s"], 30),
+        (&["--ttl", "15m"], 900),
+        (&["--ttl", "1h"], 3600),
+        (&["--ttl", "7d"], 604_800),
+    ] {
+        for user_id in ["alice", "\u{1F600} / %2F"] {
+            let args = [&["token", "--user", user_id], options].concat();
+            let outcome = run_binary(&args, &secret);
+            assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+            let token = outcome.stdout.strip_suffix('\n').unwrap();
+            assert!(!token.contains(char::is_whitespace));
+            let claims = claims(token);
+            assert_eq!(claims["user_id"], user_id);
+            let ttl = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+            assert_eq!(ttl, seconds, "{options:?}");
+            let target = format!("/api/{}/tasks", crate::token::segment(user_id));
+            app.get(&target).bearer(token).send().expect(200);
+        }
+    }
+    assert_complains(&run_binary(&["token", "--user", "alice"], &[]), &["JWT_SECRET_KEY"]);
+    let issued = [secret[0], ("JWT_ISSUER", "i"), ("JWT_AUDIENCE", "a")];
+    let outcome = run_binary(&["token", "--user", "alice"], &issued);
+    let claims = claims(outcome.stdout.trim());
+    assert_eq!(claims["iss"], "i");
+    assert!(claims["aud"] == "a" || claims["aud"] == json!(["a"]), "{claims}");
+}
+
+#[test]
+fn migrate_makes_the_table_and_needs_the_database_alone() {
+    let database = Database::create();
+    let outcome = run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(database.value("select count(*) from tasks"), "0");
+    let app = App::setup().database(database).env("AUTO_MIGRATE", "false").spawn();
+    app.user("alice").create("t");
+}
+
+#[test]
+fn without_auto_migrate_a_start_leaves_the_database_as_it_is() {
+    let app = App::setup().env("AUTO_MIGRATE", "false").unhealthy().spawn();
+    app.user("alice").request("GET", "/tasks").send();
+    assert_eq!(app.database.value("select to_regclass('tasks') is null"), "true");
+}
+
+#[test]
+fn a_command_that_cannot_do_its_work_is_exit_code_1_with_a_reason() {
+    for command in ["migrate", "check"] {
+        let outcome = run_binary(&[command], &good());
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(!outcome.stderr.is_empty() && !outcome.stderr.contains("pa55word"), "{outcome:?}");
+    }
+    assert_complains(&run_binary(&["migrate"], &[]), &["DATABASE_URL"]);
+    assert_complains(&run_binary(&["check"], &[]), &["DATABASE_URL", "JWT_SECRET_KEY"]);
+}
+
+#[test]
+fn check_finds_a_missing_table_a_wrong_one_and_old_rows_that_break_a_rule() {
+    let database = Database::create();
+    let check = || run_binary(&["check"], &[("DATABASE_URL", &database.url), ("JWT_SECRET_KEY", SECRET)]);
+    let outcome = check();
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("tasks"), "{outcome:?}");
+    assert_eq!(database.value("select to_regclass('tasks') is null"), "true", "it only looks");
+
+    run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
+    let outcome = check();
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
+
+    database.execute("alter table tasks rename column title to heading");
+    let outcome = check();
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("title"), "{outcome:?}");
+
+    database.execute(
+        "drop table tasks; create table tasks (id serial primary key, user_id varchar, \
+         title varchar(200), description varchar(1000), complete boolean, created_at timestamp, \
+         updated_at timestamp); insert into tasks (user_id, title) values ('alice', ' ')",
+    );
+    run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
+    let outcome = check();
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("title"), "{outcome:?}");
+    database.execute("update tasks set title = 'mended'");
+    assert_eq!(check().code, Some(0), "{outcome:?}");
+}

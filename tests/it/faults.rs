@@ -1,0 +1,300 @@
+//! A database that is away, slow, locked, read-only or broken: what clients are told meanwhile, and
+//! that the service gets well by itself.
+
+use crate::{
+    harness::{App, Cluster, Database, eventually, eventually_settles},
+    http::Response,
+};
+use serde_json::json;
+use std::{
+    collections::BTreeSet,
+    io::{self, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+#[track_caller]
+fn assert_unavailable(response: Response) {
+    response.expect_problem(503, "SERVICE_UNAVAILABLE");
+}
+
+fn assert_unhealthy(app: &App) {
+    let wanted = json!({"status": "unhealthy", "service": "tinytasks",
+        "version": env!("CARGO_PKG_VERSION"), "database": "disconnected"});
+    eventually("unhealthiness", || app.get("/health").send().status == 503);
+    assert_eq!(app.get("/health").send().expect(503).json(), wanted);
+}
+
+#[test]
+fn a_service_started_without_its_database_answers_503_and_is_well_once_it_comes() {
+    let cluster = Cluster::start();
+    let database = Database::create_on(&cluster.url());
+    cluster.stop();
+    let app = App::setup().database(database).unhealthy().spawn();
+    let alice = app.user("alice");
+    assert_unhealthy(&app);
+    assert_unavailable(alice.request("GET", "/tasks").send());
+    assert_unavailable(alice.post(json!({"title": "t"})));
+    // What needs no database is as it always is.
+    app.get("/").send().expect(200);
+    app.get("/openapi.json").send().expect(200);
+    app.get("/api/alice/tasks").send().expect(401);
+    alice.post(json!({"title": ""})).expect(422);
+
+    // With an empty database: the schema is part of getting well.
+    cluster.start_again();
+    eventually("health", || app.get("/health").send().status == 200);
+    eventually("a task", || alice.post(json!({"title": "t"})).status == 201);
+    eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
+
+    // Now a restart under a service that has connections.
+    cluster.stop();
+    assert_unhealthy(&app);
+    assert_unavailable(alice.request("GET", "/tasks").send());
+    assert_unavailable(alice.post(json!({"title": "t"})));
+    cluster.start_again();
+    eventually("health", || app.get("/health").send().status == 200);
+    eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
+    let before = alice.list()["count"].as_i64().unwrap();
+    alice.create("t");
+    assert_eq!(alice.list()["count"], before + 1);
+}
+
+#[test]
+fn connections_that_the_database_ends_are_replaced() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    for round in 0..3 {
+        alice.create("t");
+        app.database.terminate_sessions();
+        // A read may be tried again inside, a write may not: neither is ever a 500.
+        let statuses = ["GET", "POST"].map(|method| {
+            let request = alice.request(method, "/tasks");
+            let request = if method == "POST" { request.json(json!({"title": "t"})) } else { request };
+            request.send().status
+        });
+        for status in statuses {
+            assert!([200, 201, 503].contains(&status), "round {round}: {statuses:?}");
+        }
+        eventually("a task", || alice.post(json!({"title": "t"})).status == 201);
+        eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
+    }
+}
+
+#[test]
+fn a_write_that_waits_for_a_lock_too_long_is_503_and_not_done() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    let before = alice.task(id);
+    let mut holder = app.database.client();
+    let mut lock = holder.transaction().unwrap();
+    lock.execute("select from tasks for update", &[]).unwrap();
+    let start = Instant::now();
+    assert_unavailable(alice.on_task("PATCH", id).json(json!({"complete": true})).send());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    lock.rollback().unwrap();
+    assert_eq!(alice.task(id), before);
+    alice.on_task("PATCH", id).json(json!({"complete": true})).send().expect(200);
+}
+
+#[test]
+fn a_request_that_finds_every_connection_taken_is_503_in_time() {
+    let app = App::setup().env("DATABASE_POOL_SIZE", "1").spawn();
+    let id = app.user("alice").create_id();
+    let mut holder = app.database.client();
+    let mut lock = holder.transaction().unwrap();
+    lock.execute("select from tasks for update", &[]).unwrap();
+    thread::scope(|scope| {
+        let patch = json!({"complete": true});
+        let patch = app.user("alice").on_task("PATCH", id).json(patch);
+        let blocked = scope.spawn(move || patch.send());
+        app.database.wait_until_blocked();
+        let start = Instant::now();
+        assert_unavailable(app.user("bob").request("GET", "/tasks").send());
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        // The database itself is there, and what needs none of it is served.
+        app.get("/health").send().expect(200);
+        app.get("/api/bob/tasks").send().expect(401);
+        lock.rollback().unwrap();
+        let status = blocked.join().unwrap().status;
+        assert!([200, 503].contains(&status), "{status}");
+    });
+    eventually("the list", || app.user("bob").request("GET", "/tasks").send().status == 200);
+}
+
+#[test]
+fn a_read_only_database_is_503_for_writes_alone() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    let database = &app.database;
+    let name = &database.name;
+    database.execute(&format!("alter database {name} set default_transaction_read_only = on"));
+    database.terminate_sessions();
+    eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
+    let task = json!({"title": "t", "complete": true});
+    for _ in 0..3 {
+        assert_unavailable(alice.post(task.clone()));
+        assert_unavailable(alice.on_task("PUT", id).json(task.clone()).send());
+        assert_unavailable(alice.on_task("PATCH", id).json(task.clone()).send());
+        assert_unavailable(alice.on_task("DELETE", id).send());
+        eventually("a read", || alice.on_task("GET", id).send().status == 200);
+        assert_eq!(database.value("select complete from tasks"), "false");
+    }
+    // In two steps: this session is read-only as well.
+    let mut client = database.client();
+    client.batch_execute("set default_transaction_read_only = off").unwrap();
+    let reset = format!("alter database {name} reset default_transaction_read_only");
+    client.batch_execute(&reset).unwrap();
+    database.terminate_sessions();
+    eventually("a task", || alice.post(task.clone()).status == 201);
+}
+
+#[test]
+fn a_broken_schema_is_500_and_tells_nothing() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    app.database.execute("alter table tasks rename column title to heading");
+    let task = json!({"title": "t", "complete": true});
+    for request in [
+        alice.request("GET", "/tasks"),
+        alice.request("POST", "/tasks").json(task.clone()),
+        alice.on_task("GET", id),
+        alice.on_task("PUT", id).json(task.clone()),
+        alice.on_task("PATCH", id).json(task.clone()),
+    ] {
+        let response = request.header("X-Request-Id", "broken").send();
+        let response = response.expect_problem(500, "DATABASE_ERROR");
+        let mut problem = response.json();
+        problem["error_code"].take();
+        let text = problem.to_string().to_lowercase();
+        for word in ["heading", "column", "sql", "postgres", "42703", "select", "tasks", ".rs"] {
+            assert!(!text.contains(word), "{word}: {text}");
+        }
+    }
+    let line = app.wait_for_log(|line| line.contains("request_id=broken"));
+    assert!(line.contains("error_code=DATABASE_ERROR") && line.contains("column"), "{line}");
+    app.database.execute("alter table tasks rename column heading to title");
+    eventually("the list", || alice.request("GET", "/tasks").send().status == 200);
+
+    app.database.execute("drop table tasks");
+    alice.request("GET", "/tasks").send().expect_problem(500, "DATABASE_ERROR");
+}
+
+/// A migration under a running service must not need a restart of it.
+#[test]
+fn a_column_added_or_a_type_changed_under_the_service_does_no_harm() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    for sql in [
+        "alter table tasks add column colour text not null default 'red'",
+        "alter table tasks alter column title type varchar(200)",
+        "alter table tasks alter column title type text",
+        "deallocate all; create index on tasks (complete)",
+    ] {
+        app.database.execute(sql);
+        // A prepared statement may not fit any more; that is never the client's fault.
+        eventually_settles(sql, || {
+            let patch = alice.on_task("PATCH", id).json(json!({"complete": true}));
+            let statuses = [patch, alice.on_task("GET", id), alice.request("GET", "/tasks")]
+                .map(|request| request.send().status);
+            assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{sql}: {statuses:?}");
+            statuses == [200, 200, 200]
+        });
+    }
+}
+
+/// What a pooler would see of the service.
+#[derive(Default, Debug)]
+struct Seen {
+    /// Names of the settings that sessions start with.
+    sessions: BTreeSet<String>,
+    statements: usize,
+    named_statements: usize,
+}
+
+/// Passes connections on to the database, and listens (the protocol:
+/// https://www.postgresql.org/docs/current/protocol-message-formats.html).
+struct Tap {
+    address: String,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Tap {
+    fn start(server: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tap = Self { address: listener.local_addr().unwrap().to_string(), seen: Arc::default() };
+        let (server, seen) = (server.to_owned(), Arc::clone(&tap.seen));
+        // Ends with the process: a thread that waits costs nothing.
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(upstream) = TcpStream::connect(&server) else { return };
+                let (mut from, mut to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+                let seen = Arc::clone(&seen);
+                thread::spawn(move || {
+                    let _ = listen(&client, &upstream, &seen);
+                    let _ = upstream.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        tap
+    }
+}
+
+/// One direction: from the client to the server.
+fn listen(mut client: &TcpStream, mut server: &TcpStream, seen: &Mutex<Seen>) -> io::Result<()> {
+    let mut is_start = true;
+    loop {
+        let mut head = vec![0; if is_start { 4 } else { 5 }];
+        client.read_exact(&mut head)?;
+        let length = u32::from_be_bytes(head[head.len() - 4..].try_into().unwrap());
+        let mut body = vec![0; length as usize - 4];
+        client.read_exact(&mut body)?;
+        let mut seen = seen.lock().unwrap();
+        if is_start {
+            let texts = String::from_utf8_lossy(&body[4..]);
+            let names = texts.trim_end_matches('\0').split('\0').step_by(2);
+            seen.sessions.extend(names.map(str::to_owned));
+        } else if head[0] == b'P' {
+            seen.statements += 1;
+            seen.named_statements += usize::from(body[0] != 0);
+        }
+        is_start = false;
+        drop(seen);
+        server.write_all(&[head, body].concat())?;
+    }
+}
+
+#[test]
+fn a_pooler_that_keeps_no_session_sees_no_named_statement_and_no_setting() {
+    let database = Database::create();
+    let tap = Tap::start(database.server_address());
+    let url = database.url.replace(database.server_address(), &tap.address);
+    let setup = App::setup().database(database).env("DATABASE_URL", &url);
+    let app = setup.env("DATABASE_PREPARED", "false").spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    let task = json!({"title": "t", "description": "d", "complete": true});
+    alice.on_task("PUT", id).json(task.clone()).send().expect(200);
+    alice.on_task("PATCH", id).json(json!({"description": null})).send().expect(200);
+    assert_eq!(alice.list()["tasks"], json!([alice.task(id)]));
+    alice.on_task("DELETE", id).send().expect(204);
+    alice.on_task("DELETE", id).send().expect(404);
+    let seen = tap.seen.lock().unwrap();
+    assert!(!seen.sessions.is_empty() && seen.statements > 5, "{seen:?}");
+    assert_eq!(seen.named_statements, 0, "{seen:?}");
+    // Those that PgBouncer takes unless it is told of more.
+    for name in &seen.sessions {
+        let is_taken = ["user", "database", "client_encoding", "application_name"].contains(&name.as_str());
+        assert!(is_taken, "{name}: {seen:?}");
+    }
+}

@@ -1,0 +1,370 @@
+//! An HTTP/1.1 client that also sends what no library would, and that judges every answer by the
+//! rules that hold for all of them, so that no test has to.
+
+use crate::contract::hold_to_the_document;
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+/// Longer than anything the service may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request that is being put together; `send` opens a connection for it.
+#[derive(Clone)]
+pub struct Request {
+    address: String,
+    pub method: String,
+    pub target: String,
+    fields: Vec<(String, String)>,
+    body: Option<Vec<u8>>,
+    /// Whether tasks in the answer keep the rules of a Task: those from before them need not.
+    keeps_schema: bool,
+}
+
+impl Request {
+    pub fn new(address: &str, method: &str, target: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            method: method.to_owned(),
+            target: target.to_owned(),
+            fields: Vec::new(),
+            body: None,
+            keeps_schema: true,
+        }
+    }
+
+    /// The answer may hold tasks from before the rules.
+    pub fn of_old_rows(mut self) -> Self {
+        self.keeps_schema = false;
+        self
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.fields.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("Authorization", &format!("Bearer {token}"))
+    }
+
+    /// The bytes alone: the content type is the caller's business.
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = Some(body.as_ref().to_owned());
+        self
+    }
+
+    /// JSON text, good or bad, as `application/json`.
+    pub fn text(self, json: impl AsRef<[u8]>) -> Self {
+        self.header("Content-Type", "application/json").body(json)
+    }
+
+    pub fn json(self, body: Value) -> Self {
+        self.text(body.to_string())
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.address);
+        for (name, value) in &self.fields {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if let Some(body) = &self.body {
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        head += "\r\n";
+        let mut bytes = head.into_bytes();
+        bytes.extend(self.body.as_deref().unwrap_or_default());
+        bytes
+    }
+
+    /// Sends, reads the answer and holds it against the rules for every answer.
+    pub fn send(&self) -> Response {
+        let answer = self.try_send();
+        answer.unwrap_or_else(|error| panic!("{} {}: {error}", self.method, self.target))
+    }
+
+    /// As `send`, for a service that may be gone.
+    pub fn try_send(&self) -> std::io::Result<Response> {
+        let mut connection = Connection::open(&self.address)?;
+        connection.write(&self.bytes());
+        let response = connection.read(&self.method)?;
+        hold_to_the_document(&self.method, &self.target, &response, self.keeps_schema);
+        response.hold_to_common_rules(&self.method, &self.target);
+        Ok(response)
+    }
+}
+
+/// A connection that stays open between requests.
+pub struct Connection {
+    reader: BufReader<TcpStream>,
+}
+
+impl Connection {
+    pub fn open(address: &str) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        let reader = BufReader::new(stream);
+        Ok(Self { reader })
+    }
+
+    /// An error is no failure: the service may answer and close before it has read everything.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let _ = self.reader.get_mut().write_all(bytes);
+    }
+
+    /// One answer to a request of that method. An error when the connection ends before it does.
+    pub fn read(&mut self, method: &str) -> std::io::Result<Response> {
+        let status_line = self.line()?;
+        let mut parts = status_line.splitn(3, ' ');
+        assert_eq!(parts.next(), Some("HTTP/1.1"), "{status_line}");
+        let status = parts.next().unwrap().parse().unwrap();
+        let mut fields = Vec::new();
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(':').expect(&line);
+            fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut response = Response { status, fields, body: Vec::new() };
+        if method != "HEAD" && status >= 200 && status != 204 && status != 304 {
+            response.body = self.body(&response)?;
+        }
+        Ok(response)
+    }
+
+    fn line(&mut self) -> std::io::Result<String> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        match line.strip_suffix("\r\n") {
+            Some(line) => Ok(line.to_owned()),
+            None => Err(std::io::Error::other(format!("the answer ends in {line:?}"))),
+        }
+    }
+
+    fn body(&mut self, response: &Response) -> std::io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        if let Some(length) = response.field("Content-Length") {
+            body.resize(length.parse().unwrap(), 0);
+            self.reader.read_exact(&mut body)?;
+        } else if response.field("Transfer-Encoding") == Some("chunked") {
+            loop {
+                let length = usize::from_str_radix(&self.line()?, 16).unwrap();
+                let mut chunk = vec![0; length];
+                self.reader.read_exact(&mut chunk)?;
+                assert_eq!(self.line()?, "", "a chunk ends with its length");
+                if length == 0 {
+                    break;
+                }
+                body.extend(chunk);
+            }
+        } else {
+            self.reader.read_to_end(&mut body)?;
+        }
+        Ok(body)
+    }
+
+    /// Whether the service has closed: nothing more comes, and no time-out either.
+    pub fn is_at_end(&mut self) -> bool {
+        self.reader
+            .fill_buf()
+            .map_or_else(|error| error.kind() == std::io::ErrorKind::ConnectionReset, <[u8]>::is_empty)
+    }
+}
+
+#[derive(Clone)]
+pub struct Response {
+    pub status: u16,
+    /// Names in lower case, in the order of arrival.
+    pub fields: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body: String = self.text().chars().take(2000).collect();
+        write!(f, "{} {:?} {body}", self.status, self.fields)
+    }
+}
+
+impl Response {
+    /// The value of a field that may be there once.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let name = name.to_ascii_lowercase();
+        let mut values = self.fields.iter().filter(|(field, _)| *field == name);
+        let value = values.next().map(|(_, value)| value.as_str());
+        assert!(values.next().is_none(), "{name} is there twice: {self:?}");
+        value
+    }
+
+    /// The members of a list-valued field, sorted.
+    pub fn list(&self, name: &str) -> Vec<&str> {
+        let members = self.field(name).unwrap_or_default().split(',').map(str::trim);
+        let mut members: Vec<_> = members.filter(|member| !member.is_empty()).collect();
+        members.sort_unstable();
+        members
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+
+    /// The answer is this problem.
+    #[track_caller]
+    pub fn expect_problem(self, status: u16, error_code: &str) -> Self {
+        let text = self.text();
+        assert_eq!((self.status, &self.json()["error_code"]), (status, &Value::from(error_code)), "{text}");
+        self
+    }
+
+    /// `(loc, type)` of every field error, sorted; `loc` joined with dots.
+    pub fn field_errors(&self) -> Vec<(String, String)> {
+        let json = self.json();
+        let errors = json["errors"].as_array().expect("errors is a list").iter();
+        let mut errors: Vec<_> = errors
+            .map(|error| {
+                let loc = error["loc"].as_array().unwrap().iter();
+                let loc: Vec<_> = loc.map(|part| part.as_str().unwrap()).collect();
+                (loc.join("."), error["type"].as_str().unwrap().to_owned())
+            })
+            .collect();
+        errors.sort();
+        errors
+    }
+
+    /// What `send` does with each answer.
+    pub fn hold_to_the_rules(&self, method: &str, target: &str) {
+        hold_to_the_document(method, target, self, true);
+        self.hold_to_common_rules(method, target);
+    }
+
+    /// "On every response" and "Errors" in the contract.
+    fn hold_to_common_rules(&self, method: &str, target: &str) {
+        let context = format!("{method} {target}: {self:?}");
+        let request_id = self.field("X-Request-Id").expect(&context);
+        assert!(is_request_id(request_id), "{context}");
+        assert_eq!(self.field("X-Content-Type-Options"), Some("nosniff"), "{context}");
+        assert!(self.field("Date").is_some_and(is_http_date), "{context}");
+        let server = self.field("Server").expect(&context).to_ascii_lowercase();
+        assert!(!server.contains(|char: char| char.is_ascii_digit() || char == '/'), "{context}");
+        assert!(!server.contains("tiny-http") && !server.contains("rust"), "{context}");
+
+        let media_type = self.field("Content-Type").unwrap_or_default();
+        if media_type.contains("json") {
+            let policy = "default-src 'none'; frame-ancestors 'none'";
+            assert_eq!(self.field("Content-Security-Policy"), Some(policy), "{context}");
+        }
+        if self.status == 204 {
+            assert!(self.body.is_empty() && media_type.is_empty(), "{context}");
+        }
+        if self.status < 400 {
+            return;
+        }
+        assert_eq!(self.field("Cache-Control"), Some("no-store"), "{context}");
+        let is_there = |name| self.field(name).is_some();
+        assert_eq!(self.status == 401, is_there("WWW-Authenticate"), "{context}");
+        assert!(self.status != 405 || is_there("Allow"), "{context}");
+        if self.status == 503 && target == "/health" {
+            return;
+        }
+        let retry_after = self.field("Retry-After").map(str::parse::<u32>);
+        assert_eq!(self.status == 503, matches!(retry_after, Some(Ok(_))), "{context}");
+        assert_eq!(media_type, "application/problem+json", "{context}");
+        if method != "HEAD" {
+            self.hold_to_the_rules_for_problems(request_id, &context);
+        }
+    }
+
+    fn hold_to_the_rules_for_problems(&self, request_id: &str, context: &str) {
+        let json = self.json();
+        let problem = json.as_object().expect(context);
+        let error_code = problem["error_code"].as_str().expect(context);
+        let mut names: Vec<_> = problem.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let wanted: &[_] = match error_code {
+            "VALIDATION_ERROR" => {
+                &["detail", "error_code", "errors", "request_id", "status", "timestamp", "title", "type"]
+            }
+            _ => &["detail", "error_code", "request_id", "status", "timestamp", "title", "type"],
+        };
+        assert_eq!(names, wanted, "{context}");
+        let (title, error_codes): (_, &[_]) = match self.status {
+            400 => ("Bad Request", &["VALIDATION_ERROR"]),
+            401 => ("Unauthorized", &["AUTH_MISSING", "AUTH_INVALID"]),
+            403 => ("Forbidden", &["AUTH_FORBIDDEN"]),
+            404 => ("Not Found", &["NOT_FOUND"]),
+            405 => ("Method Not Allowed", &["METHOD_NOT_ALLOWED"]),
+            408 => ("Request Timeout", &["REQUEST_TIMEOUT"]),
+            413 => ("Content Too Large", &["PAYLOAD_TOO_LARGE"]),
+            414 => ("URI Too Long", &["URI_TOO_LONG"]),
+            415 => ("Unsupported Media Type", &["UNSUPPORTED_MEDIA_TYPE"]),
+            422 => ("Unprocessable Content", &["VALIDATION_ERROR"]),
+            431 => ("Request Header Fields Too Large", &["HEADERS_TOO_LARGE"]),
+            500 => ("Internal Server Error", &["DATABASE_ERROR", "INTERNAL_ERROR"]),
+            503 => ("Service Unavailable", &["SERVICE_UNAVAILABLE"]),
+            _ => panic!("a status that the contract does not know: {context}"),
+        };
+        assert_eq!(problem["type"], "about:blank", "{context}");
+        assert_eq!(problem["title"], title, "{context}");
+        assert_eq!(problem["status"], self.status, "{context}");
+        assert!(error_codes.contains(&error_code), "{context}");
+        assert_eq!(problem["request_id"], request_id, "{context}");
+        assert!(problem["timestamp"].as_str().is_some_and(is_timestamp), "{context}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{context}");
+        if error_code == "VALIDATION_ERROR" {
+            let errors = problem["errors"].as_array().expect(context);
+            assert!(!errors.is_empty(), "{context}");
+            for error in errors {
+                let part = error["loc"][0].as_str().expect(context);
+                assert!(["body", "path", "query", "header"].contains(&part), "{context}");
+                assert!(error["msg"].is_string() && error["type"].is_string(), "{context}");
+                assert_eq!(error.as_object().map(serde_json::Map::len), Some(3), "{context}");
+            }
+        }
+    }
+}
+
+/// JSON followed by white space up to that length in bytes: the format's own width ends at 65535.
+pub fn padded(json: &str, length: usize) -> String {
+    json.to_owned() + &" ".repeat(length - json.len())
+}
+
+pub fn is_request_id(text: &str) -> bool {
+    let is_in_set = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(is_in_set)
+}
+
+/// RFC 3339, UTC, six fraction digits, `Z`.
+pub fn is_timestamp(text: &str) -> bool {
+    has_shape(text, "0000-00-00T00:00:00.000000Z") && text.parse::<jiff::Timestamp>().is_ok()
+}
+
+/// The IMF-fixdate of RFC 9110.
+fn is_http_date(text: &str) -> bool {
+    has_shape(text, "Aaa, 00 Aaa 0000 00:00:00 GMT")
+}
+
+/// `0` stands for a digit, `A` and `a` for a letter, anything else for itself.
+pub fn has_shape(text: &str, shape: &str) -> bool {
+    let fits = |(byte, shape): (u8, u8)| match shape {
+        b'0' => byte.is_ascii_digit(),
+        b'A' => byte.is_ascii_uppercase(),
+        b'a' => byte.is_ascii_lowercase(),
+        _ => byte == shape,
+    };
+    text.len() == shape.len() && text.bytes().zip(shape.bytes()).all(fits)
+}

@@ -1,0 +1,239 @@
+//! The log: one line a request that says who, what and why, that nobody can forge, and that tells
+//! no secret.
+
+use crate::{
+    harness::App,
+    http::{has_shape, is_timestamp},
+    token::{SECRET, now, segment, sign, token},
+};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// `key=value` pairs of a line in the text form; a value with special characters is a JSON string.
+fn pairs(line: &str) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once('=') {
+        let key = before.rsplit(' ').next().unwrap().to_owned();
+        let mut values = serde_json::Deserializer::from_str(after).into_iter::<String>();
+        let (value, end) = match after.starts_with('"') {
+            true => (values.next().expect(line).expect(line), values.byte_offset()),
+            false => {
+                let value = after.split(' ').next().unwrap();
+                (value.to_owned(), value.len())
+            }
+        };
+        pairs.push((key, value));
+        rest = &after[end..];
+    }
+    pairs
+}
+
+fn value(line: &str, key: &str) -> Option<String> {
+    let mut found = pairs(line).into_iter().filter(|(known, _)| known == key);
+    let value = found.next().map(|(_, value)| value);
+    assert!(found.next().is_none(), "{key} is there twice: {line}");
+    value
+}
+
+#[track_caller]
+fn assert_line(line: &str) {
+    let mut words = line.splitn(3, ' ');
+    assert!(words.next().is_some_and(is_timestamp), "{line:?}");
+    let level = words.next().unwrap_or_default();
+    assert!(["TRACE", "DEBUG", "INFO", "WARN", "ERROR"].contains(&level), "{line:?}");
+    assert!(!line.contains(char::is_control), "{line:?}");
+}
+
+fn is_request(line: &str) -> bool {
+    line.split(' ').nth(2) == Some("request")
+}
+
+#[test]
+fn a_request_is_one_line_with_all_that_the_contract_names() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    let item = "/api/{user_id}/tasks/{task_id}";
+    for (request_id, request, status, route, user_id, error_code) in [
+        ("get", app.get("/health"), 200, "/health", None, None),
+        ("list", alice.request("GET", "/tasks?x=1"), 200, "/api/{user_id}/tasks", Some("alice"), None),
+        ("item", alice.on_task("GET", id), 200, item, Some("alice"), None),
+        ("delete", alice.on_task("DELETE", id), 204, item, Some("alice"), None),
+        ("gone", alice.on_task("DELETE", id), 404, item, Some("alice"), Some("NOT_FOUND")),
+        ("options", app.request("OPTIONS", "/health"), 204, "/health", None, None),
+        ("method", app.post("/health"), 405, "/health", None, Some("METHOD_NOT_ALLOWED")),
+        (
+            "bad",
+            alice.request("POST", "/tasks").text("{}"),
+            422,
+            "/api/{user_id}/tasks",
+            Some("alice"),
+            Some("VALIDATION_ERROR"),
+        ),
+        ("no", app.get("/api/alice/tasks"), 401, "/api/{user_id}/tasks", None, Some("AUTH_MISSING")),
+    ] {
+        let sent = request.header("X-Request-Id", request_id);
+        sent.send().expect(status);
+        let line = app.wait_for_log(|line| value(line, "request_id").as_deref() == Some(request_id));
+        assert_line(&line);
+        assert!(is_request(&line), "{line}");
+        let seen = |key| value(&line, key);
+        assert_eq!(seen("client").as_deref(), Some("127.0.0.1"));
+        assert_eq!(seen("method").as_deref(), Some(sent.method.as_str()), "{line}");
+        assert_eq!(seen("route").as_deref(), Some(route), "{line}");
+        assert_eq!(seen("status"), Some(status.to_string()), "{line}");
+        assert!(seen("duration_ms").unwrap().parse::<f64>().is_ok_and(|ms| ms >= 0.0), "{line}");
+        assert_eq!(seen("user_id").as_deref(), user_id, "{line}");
+        assert_eq!(seen("error_code").as_deref(), error_code, "{line}");
+        assert_eq!(seen("reason").is_some(), error_code.is_some(), "{line}");
+    }
+    let log = app.log();
+    for request_id in ["get", "list", "item", "delete", "gone", "options", "method", "bad", "no"] {
+        let lines = log.iter().filter(|line| value(line, "request_id").as_deref() == Some(request_id));
+        assert_eq!(lines.count(), 1, "{request_id}");
+    }
+}
+
+/// Requests that try to break a line or to write one of their own; the last is an honest one.
+fn attack(app: &App) -> usize {
+    let users = [
+        "eve\n2026-11-21T03:00:00.000000Z INFO request request_id=forged status=200 user_id=admin",
+        "eve\" status=200 user_id=\"admin",
+        "eve user_id=admin",
+        "eve\r\n\u{1b}[31m\u{7f}",
+        "eve\\\",\"user_id\":\"admin",
+        "eve\u{85}\u{2028}\u{2029}\u{202e}\u{feff}",
+        "{}=%0a",
+        "007",
+        "null",
+    ];
+    let mut count = 0;
+    let mut send = |request: crate::http::Request| {
+        request.send();
+        count += 1;
+    };
+    for user_id in users {
+        let user = app.user(user_id);
+        send(user.request("GET", "/tasks"));
+        send(user.request("POST", "/tasks").json(json!({"title": user_id})));
+        send(user.request("GET", &format!("/tasks/{}", segment(user_id))));
+        // The user of the token, where the path is another's.
+        send(app.get("/api/alice/tasks").bearer(&token(user_id)));
+        send(app.get(&format!("/api/{}/tasks", segment(user_id))));
+        send(app.get(&format!("/{}", segment(user_id))));
+        send(app.get(&format!("/health?x={}", segment(user_id))));
+        let claims = json!({"exp": now() + 60, "iss": user_id, "user_id": [user_id]});
+        send(app.get("/api/alice/tasks").bearer(&sign(SECRET, &claims)));
+    }
+    for id in ["a b", "x\" status=500", "forged user_id=admin", "a,b;c", "{}", "%0a"] {
+        send(app.get("/health").header("X-Request-Id", id));
+    }
+    for method in ["QUERY", "user_id", "A|B'~"] {
+        send(app.request(method, "/health"));
+    }
+    send(app.get("/%0a%0d2026-11-21T03:00:00.000000Z%20INFO%20request%20user_id=admin"));
+    send(app.get("/api/%0aalice/tasks/%0a1"));
+    send(app.get("/api/%zz%0a/tasks"));
+    count
+}
+
+#[test]
+fn nothing_that_a_client_sends_breaks_or_forges_a_line() {
+    let app = App::spawn();
+    let before = app.log().len() + 1;
+    let sent = attack(&app);
+    let log = app.log();
+    for line in &log {
+        assert_line(line);
+        assert!(value(line, "user_id").is_none_or(|user_id| user_id != "admin"), "{line}");
+        assert!(value(line, "request_id").is_none_or(|id| !id.contains("forged")), "{line}");
+    }
+    let lines = log.iter().skip(before).filter(|line| is_request(line));
+    assert_eq!(lines.count(), sent, "{}", log.join("\n"));
+}
+
+#[test]
+fn the_json_form_is_one_object_a_line() {
+    let app = App::setup().env("LOG_FORMAT", "json").spawn();
+    let before = app.log().len() + 1;
+    let sent = attack(&app);
+    let log: Vec<Value> = app
+        .log()
+        .iter()
+        .map(|line| {
+            assert!(!line.contains(char::is_control), "{line:?}");
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        })
+        .collect();
+    for line in &log {
+        let level = line["level"].as_str().unwrap();
+        assert!(has_shape(level, &"A".repeat(level.len())), "{line}");
+        assert!(line["timestamp"].as_str().is_some_and(is_timestamp), "{line}");
+        assert!(line["message"].is_string(), "{line}");
+        assert_ne!(line["user_id"], "admin");
+    }
+    let requests: Vec<_> = log.iter().skip(before).filter(|line| line["message"] == "request").collect();
+    assert_eq!(requests.len(), sent);
+    for line in &requests {
+        for key in ["request_id", "client", "method", "route"] {
+            assert!(line[key].is_string(), "{key}: {line}");
+        }
+        assert!(line["status"].is_u64() && line["duration_ms"].is_number(), "{line}");
+        assert_eq!(line["status"].as_u64() >= Some(400), line["error_code"].is_string(), "{line}");
+    }
+    let users = requests.iter().map(|line| line["user_id"].as_str().unwrap_or_default());
+    let users: BTreeSet<_> = users.map(|user_id| user_id.chars().take(8).collect::<String>()).collect();
+    assert!(
+        ["eve\n2026", "eve\" sta", "007", "null"].iter().all(|user_id| users.contains(*user_id)),
+        "{users:?}"
+    );
+}
+
+#[test]
+fn no_secret_is_in_the_log_even_at_trace() {
+    let password = "pa55-w0rd-of-the-role";
+    let previous = "the previous secret, which is long enough too";
+    let app = App::setup().env("RUST_LOG", "trace").env("JWT_SECRET_KEY_PREVIOUS", previous).spawn();
+    let role = format!("{}_secret", app.database.name);
+    app.database.execute(&format!("create role {role} login superuser password '{password}'"));
+    let url = app.database.url_as(&role, password);
+    let other = App::setup().env("RUST_LOG", "trace").env("DATABASE_URL", &url).spawn();
+    other.user("alice").create("t");
+    let other_log = other.log().join("\n");
+    drop(other);
+    app.database.execute(&format!("drop role {role}"));
+    assert!(!other_log.contains(password), "{other_log}");
+
+    let good = token("alice");
+    let expired = sign(SECRET, &json!({"user_id": "alice", "exp": 1}));
+    let unsigned =
+        sign("some other secret that is also long enough", &json!({"user_id": "alice", "exp": now() + 60}));
+    for token in [&good, &expired, &unsigned] {
+        app.get("/api/alice/tasks").bearer(token).send();
+        app.post("/api/alice/tasks").bearer(token).json(json!({"title": "t\nt"})).send();
+        app.get("/api/bob/tasks").bearer(token).send();
+        app.get("/api/alice/tasks").header("Authorization", token).send();
+        app.get(&format!("/health?access_token={token}")).send();
+    }
+    let log = app.log();
+    let text = log.join("\n");
+    for token in [&good, &expired, &unsigned] {
+        let (_, tag) = token.rsplit_once('.').unwrap();
+        assert!(!text.contains(tag), "a token is in the log");
+    }
+    for secret in [SECRET, previous, &app.database.url] {
+        assert!(!text.contains(secret), "a secret is in the log");
+    }
+    for line in &log {
+        assert_line(line);
+    }
+}
+
+#[test]
+fn rust_log_chooses_the_levels() {
+    let app = App::setup().env("RUST_LOG", "warn,tinytasks=info").spawn();
+    app.get("/health").header("X-Request-Id", "here").send();
+    app.wait_for_log(|line| line.contains("request_id=here"));
+    assert!(app.log().iter().all(|line| !line.contains(" DEBUG ") && !line.contains(" TRACE ")));
+}

@@ -1,0 +1,31 @@
+//! Black-box tests: the built binary on a port of its own, against a PostgreSQL database of its own.
+//! `./scripts/test` brings the database server; see `harness.rs` for what a test starts with.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stderr,
+    reason = "in a test a broken assumption is a failure, and should stop it at once"
+)]
+
+mod harness;
+mod http;
+mod token;
+
+mod auth;
+mod cli;
+mod contract;
+mod cors;
+mod docs;
+mod faults;
+mod gate;
+mod logging;
+mod schema;
+mod shutdown;
+mod tasks;
+mod tidy;
+mod validation;
+mod wire;

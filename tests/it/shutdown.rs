@@ -1,0 +1,113 @@
+//! SIGTERM and SIGINT: stop accepting, finish what is in flight, exit 0.
+
+use crate::{
+    harness::{App, eventually},
+    http::Connection,
+};
+use serde_json::json;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+/// Whether a new client is served. It is not when nobody answers it soon.
+fn serves(address: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else {
+        return false;
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    matches!(stream.read(&mut [0; 12]), Ok(1..))
+}
+
+#[test]
+fn a_signal_lets_the_running_request_finish_and_takes_no_other() {
+    for signal in ["TERM", "INT"] {
+        let mut app = App::spawn();
+        let id = app.user("alice").create_id();
+        let mut holder = app.database.client();
+        let mut lock = holder.transaction().unwrap();
+        lock.execute("select from tasks for update", &[]).unwrap();
+        let patch = app.user("alice").on_task("PATCH", id).json(json!({"complete": true}));
+        let running = std::thread::spawn(move || patch.send());
+        app.database.wait_until_blocked();
+        app.signal(signal);
+        eventually("the end of new requests", || !serves(&app.address));
+        assert!(app.is_running(), "{signal}: a request is in flight");
+        lock.rollback().unwrap();
+        let task = running.join().unwrap().expect(200).json();
+        assert_eq!(task["complete"], true, "{signal}");
+        assert_eq!(app.wait_for_exit(), Some(0), "{signal}");
+        let stored = app.database.value("select complete from tasks");
+        assert_eq!(stored, "true", "{signal}");
+    }
+}
+
+#[test]
+fn idle_connections_do_not_hold_up_the_end() {
+    let mut app = App::spawn();
+    let mut idle = Connection::open(&app.address).unwrap();
+    let mut silent = Connection::open(&app.address).unwrap();
+    idle.write(&app.get("/").bytes());
+    idle.read("GET").unwrap().expect(200);
+    let start = Instant::now();
+    app.signal("TERM");
+    assert_eq!(app.wait_for_exit(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(idle.is_at_end() && silent.is_at_end());
+}
+
+#[test]
+fn a_request_that_does_not_arrive_is_given_up_after_ten_seconds() {
+    let mut app = App::spawn();
+    let mut half = Connection::open(&app.address).unwrap();
+    half.write(b"GET / HTTP/1.1\r\nHost");
+    let start = Instant::now();
+    app.signal("TERM");
+    assert_eq!(app.wait_for_exit(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(13), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_request_that_does_not_end_is_given_up_after_ten_seconds() {
+    // Without settings on the connection, the statement has no limit of its own.
+    let mut app = App::setup().env("DATABASE_PREPARED", "false").spawn();
+    let id = app.user("alice").create_id();
+    let mut holder = app.database.client();
+    let mut lock = holder.transaction().unwrap();
+    lock.execute("select from tasks for update", &[]).unwrap();
+    let patch = app.user("alice").on_task("PATCH", id).json(json!({"complete": true}));
+    let running = std::thread::spawn(move || patch.try_send());
+    app.database.wait_until_blocked();
+    let start = Instant::now();
+    app.signal("TERM");
+    assert_eq!(app.wait_for_exit(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(13), "{:?}", start.elapsed());
+    // Whether it was cut off or told of the time-out: not a success.
+    if let Ok(response) = running.join().unwrap() {
+        response.expect(503);
+    }
+}
+
+#[test]
+fn a_service_without_its_database_stops_as_well() {
+    let mut app =
+        App::setup().env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing").unhealthy().spawn();
+    app.get("/health").send().expect(503);
+    app.signal("TERM");
+    assert_eq!(app.wait_for_exit(), Some(0));
+}
+
+#[test]
+fn a_port_that_is_taken_ends_the_start_with_a_reason() {
+    let app = App::spawn();
+    let port = app.address.rsplit_once(':').unwrap().1;
+    let outcome = crate::harness::run_binary(
+        &["serve"],
+        &[("DATABASE_URL", &app.database.url), ("JWT_SECRET_KEY", crate::token::SECRET), ("PORT", port)],
+    );
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains(&app.address), "{outcome:?}");
+    app.get("/health").send().expect(200);
+}

@@ -1,0 +1,190 @@
+//! The structural rules that a reader cannot see: who may name what, how SQL is written, and that
+//! the version has a heading in the changelog.
+
+use std::{fs, path::Path};
+
+const LINES_MAX: usize = 300;
+const LINES_MAX_ALL: usize = 2500;
+
+/// Path below the repository, and the text without `#[cfg(test)]` and what follows it.
+fn sources() -> Vec<(String, String)> {
+    fn collect(directory: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
+                let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+                found.push((name.to_str().unwrap().to_owned(), code));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    found.sort();
+    assert!(found.len() > 5);
+    found
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The numbered lines without comments. (In a string of ours no space stands before `//`.)
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let code = |line: &'_ str| line.find(" //").map_or(line.len(), |start| start);
+    let lines = text.lines().map(move |line| &line[..code(line)]);
+    lines.enumerate().map(|(index, line)| (index + 1, line)).filter(|(_, line)| !line.starts_with("//"))
+}
+
+/// Whether the word is there, not as a part of a longer one.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_part = |char: Option<char>| char.is_some_and(|char| char.is_alphanumeric() || char == '_');
+    line.match_indices(word).any(|(start, _)| {
+        let (before, after) = (&line[..start], &line[start + word.len()..]);
+        !is_part(before.chars().next_back()) && !is_part(after.chars().next())
+    })
+}
+
+#[test]
+fn a_crate_is_named_in_its_module_alone() {
+    for (word, home) in [
+        ("tiny_http", "src/http/server.rs"),
+        ("postgres", "src/store"),
+        ("r2d2", "src/store"),
+        ("r2d2_postgres", "src/store"),
+        ("jwt_simple", "src/auth.rs"),
+        ("httparse", "src/gate/read.rs"),
+        ("rustls", "src/gate"),
+        ("signal_hook", "src/main.rs"),
+        ("env_logger", "src/logging.rs"),
+        ("env::var", "src/config.rs"),
+        ("env::var_os", "src/config.rs"),
+        ("env::vars", "src/config.rs"),
+        ("catch_unwind", "src/http/mod.rs"),
+        ("set_hook", "src/logging.rs"),
+    ] {
+        for (name, text) in sources() {
+            for (number, line) in code_lines(&text) {
+                // A URL's scheme is no crate, nor is a name in a text.
+                let is_named = has_word(line, word) && !line.contains(&format!("{word}://"));
+                assert!(!is_named || name.starts_with(home), "{name}:{number} names {word}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_defect_is_caught_in_one_place() {
+    let calls =
+        |text: &str| code_lines(text).map(|(_, line)| line.matches("catch_unwind(").count()).sum::<usize>();
+    let count: usize = sources().iter().map(|(_, text)| calls(text)).sum();
+    assert_eq!(count, 1);
+}
+
+/// The text of every string literal that is a statement on tasks.
+fn statements(text: &str) -> Vec<String> {
+    const VERBS: [&str; 6] = ["select ", "insert ", "update ", "delete ", "with ", "merge "];
+    let mut found = Vec::new();
+    let literals = text.split('"').skip(1).step_by(2);
+    for literal in literals {
+        let words = literal.split_whitespace().collect::<Vec<_>>().join(" ") + " ";
+        let is_sql = VERBS.iter().any(|verb| words.to_lowercase().starts_with(verb));
+        if is_sql && has_word(&words, "tasks") {
+            found.push(words);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_statement_on_tasks_carries_the_user_as_its_first_parameter() {
+    let mut count = 0;
+    for (name, text) in sources() {
+        let found = statements(&text);
+        assert!(found.is_empty() || name.starts_with("src/store"), "{name} has SQL");
+        // What looks at the table as a whole serves no request.
+        if name == "src/store/schema.rs" {
+            continue;
+        }
+        for sql in found {
+            count += 1;
+            let is_insert = sql.starts_with("insert into tasks (user_id,") && sql.contains("values ($1,");
+            let is_bound = sql.contains("where user_id = $1 ");
+            assert!(is_insert || is_bound, "{name}: {sql}");
+            assert_eq!(sql.matches(" tasks ").count(), 1, "{name}: one table, once: {sql}");
+        }
+    }
+    assert!(count >= 6, "the rule has lost its sight: {count} statements");
+}
+
+#[test]
+fn no_statement_is_put_together_with_format() {
+    const VERBS: [&str; 7] = ["select", "insert", "update", "delete", "alter", "create", "drop"];
+    for (name, text) in sources() {
+        for (index, _) in text.match_indices("format!(") {
+            let argument = text[index + "format!(".len()..].trim_start().trim_start_matches('"');
+            let first = argument.split_whitespace().next().unwrap_or_default().to_lowercase();
+            assert!(!VERBS.contains(&first.as_str()), "{name}: format!({first}");
+        }
+    }
+}
+
+/// Clippy finds them (Cargo.toml); nobody may have told it to look away.
+#[test]
+fn what_may_panic_is_left_to_the_tests() {
+    let manifest = read("Cargo.toml");
+    for lint in ["unwrap_used", "expect_used", "panic", "indexing_slicing"] {
+        assert!(manifest.contains(&format!("\n{lint} = ")), "{lint} is not on");
+    }
+    for (name, text) in sources() {
+        for (number, line) in code_lines(&text) {
+            for lint in
+                ["unwrap_used", "expect_used", "panic", "indexing_slicing", "string_slice", "unreachable"]
+            {
+                let excused = line.contains("allow(") || line.contains("expect(clippy");
+                assert!(!(excused && line.contains(lint)), "{name}:{number} {line}");
+            }
+            for word in ["panic!(", "todo!(", "unimplemented!(", "unreachable!(", "dbg!("] {
+                assert!(!line.contains(word), "{name}:{number} {line}");
+            }
+            let is_const = line.trim_start().starts_with("const ") || line.contains(" const ");
+            for word in [".unwrap()", ".expect("] {
+                // In a constant it is the compiler that would fail.
+                assert!(!line.contains(word) || is_const, "{name}:{number} {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_says_first_what_it_is_for() {
+    for (name, text) in sources() {
+        assert!(text.starts_with("//! "), "{name}");
+    }
+}
+
+#[test]
+fn the_program_stays_small() {
+    let lines = |text: &str| text.lines().count();
+    let sources = sources();
+    let long = sources.iter().filter(|(_, text)| lines(text) > LINES_MAX).map(|(name, _)| name.as_str());
+    let all: usize = sources.iter().map(|(_, text)| lines(text)).sum();
+    assert_eq!((long.collect(), all < LINES_MAX_ALL), (Vec::<&str>::new(), true), "src has {all} lines");
+}
+
+#[test]
+fn the_version_has_a_heading_in_the_changelog_and_stands_in_the_document() {
+    let version = env!("CARGO_PKG_VERSION");
+    let changelog = read("CHANGELOG.md");
+    let is_heading = |line: &str| line.starts_with("## ") && has_version(line, version);
+    assert!(changelog.lines().any(is_heading), "{version}");
+    let document: serde_json::Value = serde_json::from_str(&read("openapi.json")).unwrap();
+    assert_eq!(document["info"]["version"], version);
+}
+
+fn has_version(line: &str, version: &str) -> bool {
+    line.split([' ', '[', ']', '(', ')']).any(|word| word.trim_start_matches('v') == version)
+}
