@@ -26,6 +26,9 @@ begin
     complete boolean not null default false,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
+    -- What POST was sent with: the client's key, and a hash of the content, which may change later.
+    idempotency_key text,
+    idempotency_hash bytea,
     -- Begins with user_id, as every unique index here must: a user's tasks lie together, each
     -- statement touches one user, and the table can be distributed by user_id.
     constraint tasks_pkey primary key (user_id, id)
@@ -104,6 +107,21 @@ begin
 end
 $$;
 
+-- What came after the older table, and after the first version of this one.
+do $$
+begin
+  if not exists (select from pg_attribute
+                 where attrelid = 'tasks'::regclass and attname = 'idempotency_key') then
+    alter table tasks add column idempotency_key text, add column idempotency_hash bytea;
+  end if;
+  if to_regclass('tasks_idempotency_key') is null then
+    -- Partial, as most rows have no key: it costs them nothing.
+    create unique index tasks_idempotency_key on tasks (user_id, idempotency_key)
+      where idempotency_key is not null;
+  end if;
+end
+$$;
+
 -- The rules of the types once more, for whatever else writes here. Not validated against rows from
 -- before: those stay readable as they are.
 do $$
@@ -118,7 +136,8 @@ begin
     -- The 25 code points of Unicode White_Space; PostgreSQL's own notion of a space is another.
     ['tasks_title_not_blank', $check$btrim(title, E'\t\n\x0B\f\r \u0085\u00A0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200A\u2028\u2029\u202F\u205F\u3000') <> ''$check$],
     ['tasks_description_length', 'char_length(description) <= 1000'],
-    ['tasks_updated_at_order', 'updated_at >= created_at']
+    ['tasks_updated_at_order', 'updated_at >= created_at'],
+    ['tasks_idempotency_key_form', $check$idempotency_key ~ '^[!-~]{1,255}$'$check$]
   ] loop
     if not exists (select from pg_constraint
                    where conrelid = 'tasks'::regclass and conname = rule[1]) then

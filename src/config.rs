@@ -112,29 +112,24 @@ pub fn load_jwt() -> Result<Jwt, Complaints> {
 }
 
 fn database(source: &mut Source, check_url: CheckUrl) -> Database {
-    let url = source.secret("DATABASE_URL").unwrap_or_default();
-    if url.is_empty() {
-        source.complain("DATABASE_URL", "is missing; give postgres://user:password@host/database");
-    } else if let Err(complaint) = check_url(&url) {
+    let url = source.required("DATABASE_URL", "give postgres://user:password@host/database");
+    if let Some(Err(complaint)) = url.as_deref().map(check_url) {
         source.complain("DATABASE_URL", &complaint);
     }
     let size = |text: &str| text.parse().ok().filter(|size: &NonZeroU32| size.get() <= 1000);
     Database {
-        url,
+        url: url.unwrap_or_default(),
         pool_size: source.parse("DATABASE_POOL_SIZE", "a number from 1 to 1000", POOL_SIZE_DEFAULT, size),
         prepared: source.boolean("DATABASE_PREPARED", true),
     }
 }
 
 fn jwt(source: &mut Source) -> Jwt {
-    let mut name = "JWT_SECRET_KEY";
-    let mut secret = source.secret(name);
-    if secret.is_none() {
-        secret = source.secret("BETTER_AUTH_SECRET").inspect(|_| name = "BETTER_AUTH_SECRET");
-    }
-    if secret.is_none() {
-        source.complain(name, "is missing; give the secret that signs tokens, 32 random bytes or more");
-    }
+    let fallback = source.secret("BETTER_AUTH_SECRET");
+    let (name, secret) = match fallback.filter(|_| !source.is_set("JWT_SECRET_KEY")) {
+        Some(secret) => ("BETTER_AUTH_SECRET", Some(secret)),
+        None => ("JWT_SECRET_KEY", source.required("JWT_SECRET_KEY", "give 32 random bytes or more")),
+    };
     let previous_secret = source.secret("JWT_SECRET_KEY_PREVIOUS");
     for (name, secret) in [(name, &secret), ("JWT_SECRET_KEY_PREVIOUS", &previous_secret)] {
         if secret.as_deref().is_some_and(is_weak) {
@@ -244,6 +239,17 @@ impl Source {
                 None
             }
         }
+    }
+
+    fn is_set(&mut self, name: &str) -> bool {
+        self.text(name).is_some() || self.text(&format!("{name}_FILE")).is_some()
+    }
+
+    fn required(&mut self, name: &str, wanted: &str) -> Option<String> {
+        if !self.is_set(name) {
+            self.complain(name, &format!("is missing; {wanted}"));
+        }
+        self.secret(name)
     }
 
     fn parse<T>(&mut self, name: &str, wanted: &str, default: T, parse: impl FnOnce(&str) -> Option<T>) -> T {

@@ -22,6 +22,8 @@ pub enum Error {
     Malformed(Vec<FieldError>),
     /// The request is understood, and breaks a rule.
     Invalid(Vec<FieldError>),
+    /// The same `Idempotency-Key` as an earlier request, with another body.
+    KeyReused,
     TokenMissing,
     TokenInvalid(String),
     /// With the token's user.
@@ -31,6 +33,7 @@ pub enum Error {
     /// With the methods that are allowed.
     MethodNotAllowed(&'static str),
     RequestTimeout,
+    PreconditionFailed,
     BodyTooLarge,
     TargetTooLong,
     /// With the media types that are taken.
@@ -51,6 +54,9 @@ impl Error {
         match self {
             Self::Malformed(_) => (400, "VALIDATION_ERROR", "the request is malformed"),
             Self::Invalid(_) => (422, "VALIDATION_ERROR", "the request breaks a rule"),
+            Self::KeyReused => {
+                (422, "IDEMPOTENCY_KEY_REUSED", "the Idempotency-Key was used with another body")
+            }
             Self::TokenMissing => (401, "AUTH_MISSING", "a bearer token is required"),
             Self::TokenInvalid(_) => (401, "AUTH_INVALID", "the token is not valid"),
             Self::Forbidden(_) => (403, "AUTH_FORBIDDEN", "the token is another user's"),
@@ -58,6 +64,9 @@ impl Error {
             Self::NoSuchTask => (404, "NOT_FOUND", "there is no such task"),
             Self::MethodNotAllowed(_) => (405, "METHOD_NOT_ALLOWED", "the method is not allowed here"),
             Self::RequestTimeout => (408, "REQUEST_TIMEOUT", "the request did not arrive in time"),
+            Self::PreconditionFailed => {
+                (412, "PRECONDITION_FAILED", "the task is not what the request expects")
+            }
             Self::BodyTooLarge => (413, "PAYLOAD_TOO_LARGE", "the body must be at most 64 KiB"),
             Self::TargetTooLong => (414, "URI_TOO_LONG", "the request line must be at most 8 KiB"),
             Self::MediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON"),

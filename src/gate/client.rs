@@ -159,6 +159,15 @@ impl Client {
         Ok(())
     }
 
+    /// Writes the parts of an answer, the first of which says so if the connection ends with it.
+    pub fn deliver(&mut self, is_last: &impl Fn() -> bool) -> impl FnMut(Vec<u8>) -> io::Result<()> {
+        let mut is_first = true;
+        move |part| {
+            let says_close = std::mem::take(&mut is_first) && is_last();
+            self.write(&if says_close { with_close(part) } else { part })
+        }
+    }
+
     /// False if the connection was evicted meanwhile.
     pub fn leave_idleness(&self) -> bool {
         self.connection.move_on(IDLE, BUSY)
@@ -176,4 +185,11 @@ impl Client {
         self.connection.shutdown(Shutdown::Write);
         let _ = io::copy(&mut Plain(self.connection).take(DRAIN_BYTES_MAX), &mut io::sink());
     }
+}
+
+/// The answer, saying that the connection ends with it.
+pub fn with_close(mut answer: Vec<u8>) -> Vec<u8> {
+    let status_line_end = answer.iter().position(|byte| *byte == b'\r').unwrap_or(answer.len());
+    answer.splice(status_line_end..status_line_end, *b"\r\nConnection: close");
+    answer
 }

@@ -7,6 +7,7 @@
 //! framed message a request, and on [`Refuse`] for answers to what is not passed on.
 
 mod client;
+mod head;
 mod read;
 mod relay;
 mod tls;
@@ -15,7 +16,7 @@ pub use read::Head;
 pub use tls::Acceptor;
 
 use crate::error::Error;
-use client::{Client, Connection};
+use client::{Client, Connection, with_close};
 use read::{Reader, Stop};
 use relay::Inner;
 use std::collections::HashMap;
@@ -41,6 +42,17 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How exactly deadlines are kept.
 const DEADLINE_POLL: Duration = Duration::from_millis(250);
+
+/// How an answer travels from tiny_http's workers to the gate: in parts, each behind its length as
+/// four bytes, big-endian, with a flag.
+pub mod frame {
+    /// Another part follows.
+    pub const MORE: u32 = 1 << 31;
+    /// Instead of a length: the answer breaks off here.
+    pub const BROKEN: u32 = 1 << 30;
+    /// Below [`BROKEN`], and below what "HTTP" is as a length, should tiny_http answer by itself.
+    pub const BYTES_MAX: u64 = (1 << 30) - 1;
+}
 
 /// Makes and logs the answer to a request that is not passed on.
 pub type Refuse = Box<dyn Fn(Head, Error) -> Vec<u8> + Send + Sync>;
@@ -188,28 +200,21 @@ impl Gate {
             let mut head = Head::default();
             let request = reader.request(&mut head, peer, &self.options.trusted_proxies);
             connection.wait_at_most(ANSWER_TIMEOUT);
-            let (is_last, answer) = match request {
-                Ok(message) => (head.is_last, self.inner.exchange(&message)),
-                Err(Stop::Refused(error)) => (true, Err(error)),
+            let is_last = head.is_last || matches!(request, Err(Stop::Refused(_)));
+            let is_last = || is_last || self.is_stopping.load(SeqCst);
+            let answered = match request {
+                Ok(message) => self.inner.exchange(&message, reader.client.deliver(&is_last)),
+                Err(Stop::Refused(error)) => Err(error),
                 Err(Stop::Gone(error)) => return Err(error),
             };
-            let answer = answer.unwrap_or_else(|error| (self.refuse)(head, error));
-            if is_last || self.is_stopping.load(SeqCst) {
-                reader.client.write(&with_close(answer))?;
+            answered.unwrap_or_else(|error| reader.client.deliver(&is_last)((self.refuse)(head, error)))?;
+            if is_last() {
                 reader.client.close();
                 return Ok(());
             }
-            reader.client.write(&answer)?;
             reader.client.be_idle(IDLE_TIMEOUT);
         }
     }
-}
-
-/// Says that the connection ends with this answer (RFC 9112 section 9.6).
-fn with_close(mut answer: Vec<u8>) -> Vec<u8> {
-    let status_line_end = answer.iter().position(|byte| *byte == b'\r').unwrap_or(answer.len());
-    answer.splice(status_line_end..status_line_end, *b"\r\nConnection: close");
-    answer
 }
 
 /// As many client connections as are wanted, or as the descriptor limit bears when the service

@@ -2,9 +2,10 @@
 //! refused, never repaired (RFC 9112 section 11). No recursion, and no buffer beyond the limits.
 
 use super::client::Client;
-use crate::error::{Error, FieldError};
+use super::head::{BODY_BYTES_MAX, FIELDS_MAX, Fields, is_clean, malformed, origin_form, parse};
+use crate::error::Error;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -13,22 +14,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
 const FIELDS_BYTES_MAX: usize = 16 * 1024;
-const FIELDS_MAX: usize = 64;
-const BODY_BYTES_MAX: usize = 64 * 1024;
 /// A chunk's size with its extensions.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
 const TRAILERS_BYTES_MAX: usize = 4 * 1024;
 const READ_BYTES: usize = 4 * 1024;
-
-/// The fields that the service reads. All others end here.
-const FORWARDED: [&str; 6] = [
-    "Authorization",
-    "Content-Type",
-    "Content-Encoding",
-    "Origin",
-    "X-Request-Id",
-    "Access-Control-Request-Method",
-];
 
 /// What is known of a request, also of one that is refused.
 #[derive(Default)]
@@ -39,6 +28,8 @@ pub struct Head {
     pub client: String,
     /// The connection ends with the answer.
     pub is_last: bool,
+    /// HTTP/1.0, which has no chunked coding.
+    pub is_old: bool,
 }
 
 /// Why there is no request.
@@ -99,6 +90,7 @@ impl Reader {
         parse(self.buffer.get(lines).unwrap_or_default(), &mut parsed)?;
         let fields = Fields(parsed.headers);
         let is_old = parsed.version == Some(0);
+        head.is_old = is_old;
         head.method = parsed.method.unwrap_or_default().to_owned();
         head.fields = fields.forwarded();
         head.client = fields.client(peer, trusted).to_string();
@@ -193,16 +185,6 @@ impl Reader {
     }
 }
 
-fn malformed(msg: &'static str) -> Error {
-    Error::Malformed(vec![FieldError { loc: vec!["header"], msg, kind: "framing" }])
-}
-
-/// Has lines that end in CRLF, and otherwise no control character but HTAB: no bare CR or LF.
-fn is_clean(lines: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(lines);
-    text.split("\r\n").all(|line| line.chars().all(|char| !char.is_ascii_control() || char == '\t'))
-}
-
 /// Hexadecimal digits, and extensions that are not looked at.
 fn chunk_size(line: &[u8]) -> Option<usize> {
     let line = line.strip_suffix(b"\r\n").filter(|line| is_clean(line))?;
@@ -211,103 +193,13 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
     usize::from_str_radix(digits, 16).ok().filter(|_| is_hex)
 }
 
-fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Result<(), Error> {
-    if !is_clean(head) {
-        return Err(malformed("there is a control character in the header section"));
-    }
-    match request.parse(head) {
-        Ok(httparse::Status::Complete(length)) if length == head.len() => Ok(()),
-        Err(httparse::Error::TooManyHeaders) => Err(Error::HeadTooLarge),
-        Err(httparse::Error::Version) => Err(malformed("the version must be HTTP/1.1 or HTTP/1.0")),
-        _ => Err(malformed("the header section is malformed")),
-    }
-}
-
-/// RFC 9112 section 3.2: origin-form, `*` for OPTIONS, or absolute-form cut to its path.
-fn origin_form(method: &str, target: &str) -> Result<String, Error> {
-    let path = match target.split_once("://") {
-        Some((scheme, rest)) if ["http", "https"].iter().any(|http| http.eq_ignore_ascii_case(scheme)) => {
-            rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/")
-        }
-        _ => target,
-    };
-    let is_visible = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    let fits = is_visible && (path.starts_with('/') || (path == "*" && method == "OPTIONS"));
-    if fits { Ok(path.to_owned()) } else { Err(malformed("the request target is malformed")) }
-}
-
-struct Fields<'h>(&'h [httparse::Header<'h>]);
-
-impl<'h> Fields<'h> {
-    fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
-        self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
-    }
-
-    fn has_token(&self, name: &str, token: &str) -> bool {
-        let mut tokens = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
-        tokens.any(|given| given.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-    }
-
-    fn forwarded(&self) -> Vec<(String, String)> {
-        let is_read =
-            |field: &&httparse::Header| FORWARDED.iter().any(|name| field.name.eq_ignore_ascii_case(name));
-        // tiny_http reads ASCII alone. DEL stands for the rest: no value that counts has it, and no
-        // client can send it.
-        let ascii = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '\x7f' };
-        let copy =
-            |field: &httparse::Header| (field.name.to_owned(), field.value.iter().map(ascii).collect());
-        self.0.iter().filter(is_read).map(copy).collect()
-    }
-
-    fn check_host(&self, is_old: bool) -> Result<(), Error> {
-        let mut hosts = self.values("Host");
-        let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
-        match (hosts.next(), hosts.next()) {
-            (Some(host), None) if host.iter().all(is_host) => Ok(()),
-            (None, _) if is_old => Ok(()),
-            _ => Err(malformed("there must be one Host")),
-        }
-    }
-
-    /// RFC 9112 section 6; None when the body is chunked.
-    fn body_length(&self, is_old: bool) -> Result<Option<usize>, Error> {
-        let lengths: Vec<_> = self.values("Content-Length").collect();
-        let codings: Vec<_> = self.values("Transfer-Encoding").collect();
-        match (lengths.as_slice(), codings.as_slice()) {
-            ([], []) => Ok(Some(0)),
-            ([], [coding]) if !is_old && coding.eq_ignore_ascii_case(b"chunked") => Ok(None),
-            ([length], []) if !length.is_empty() && length.iter().all(u8::is_ascii_digit) => {
-                let number = std::str::from_utf8(length).ok().and_then(|digits| digits.parse().ok());
-                let number = number.filter(|number| *number <= BODY_BYTES_MAX);
-                number.map(Some).ok_or(Error::BodyTooLarge)
-            }
-            _ => Err(malformed("the length of the body must be said once, and clearly")),
-        }
-    }
-
-    /// The last entry is what the trusted peer itself saw (RFC 7239 section 4).
-    fn client(&self, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
-        if !trusted.contains(&peer) {
-            return peer;
-        }
-        let last = |name| std::str::from_utf8(self.values(name).last()?).ok()?.rsplit(',').next();
-        let node = last("X-Forwarded-For").or_else(|| {
-            let mut pairs = last("Forwarded")?.split(';').filter_map(|pair| pair.trim().split_once('='));
-            pairs.find(|(name, _)| name.eq_ignore_ascii_case("for")).map(|(_, node)| node)
-        });
-        let node = node.unwrap_or_default().trim().trim_matches('"');
-        let address = node.parse::<SocketAddr>().map(|address| address.ip());
-        let address = address.or_else(|_| node.trim_matches(['[', ']']).parse());
-        address.unwrap_or(peer)
-    }
-}
-
 /// The request as tiny_http will read it: nothing is in it but what was checked above.
 fn message(head: &Head, target: String, body: &[u8]) -> Vec<u8> {
     let mut text = [&head.method, " ", &target, " HTTP/1.1\r\nGate-Client: ", &head.client, "\r\n"].concat();
     for (name, value) in &head.fields {
         text.extend([name, ": ", value, "\r\n"]);
     }
+    text.push_str(if head.is_old { "Gate-Old: 1\r\n" } else { "" });
     text.extend(["Content-Length: ", &body.len().to_string(), "\r\n\r\n"]);
     [text.as_bytes(), body].concat()
 }

@@ -2,6 +2,7 @@
 //! So at most that many requests are in flight, and tiny_http never sees a burst of connects, in
 //! which its thread pool would lose some for ever.
 
+use super::frame;
 use crate::error::Error;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,10 +13,8 @@ use std::time::Duration;
 /// For a free connection; then 503.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For an answer: longer than the database's own limits together.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(9);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(8500);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-/// Beyond any answer; below the length that "HTTP" would be, should tiny_http answer by itself.
-const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// Answered by the loop itself, without a log line.
 const PING: &[u8] = b"GET / HTTP/1.1\r\nGate-Ping: 1\r\n\r\n";
 
@@ -42,23 +41,38 @@ impl Inner {
         Ok(inner)
     }
 
-    /// Passes one request on, and takes its whole answer off the connection before that is given
-    /// back. Errors: `Unavailable`.
-    pub fn exchange(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+    /// Passes one request on, and its answer to `deliver`, part by part. An answer of one part is
+    /// taken off the connection whole, and that given back, before it is delivered. Errors:
+    /// `Unavailable` when nothing was delivered; the inner one when not all could be.
+    pub fn exchange(
+        &self,
+        message: &[u8],
+        mut deliver: impl FnMut(Vec<u8>) -> io::Result<()>,
+    ) -> Result<io::Result<()>, Error> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.freed.wait_timeout_while(free, TAKE_TIMEOUT, |free| free.is_empty());
         let taken = waited.unwrap_or_else(PoisonError::into_inner).0.pop();
         let taken = taken.ok_or_else(|| Error::Unavailable("no worker is free".to_owned()))?;
         let asked = taken.map_or_else(|| self.connect(), Ok).and_then(|mut connection| {
-            let answer = ask(&mut connection, message)?;
-            Ok((connection, answer))
+            let first = ask(&mut connection, message)?;
+            Ok((connection, first))
         });
-        let (connection, answer) = match asked {
-            Ok((connection, answer)) => (Some(connection), Ok(answer)),
-            Err(error) => (None, Err(Error::Unavailable(format!("no answer from the worker: {error}")))),
-        };
-        self.give_back(connection);
-        answer
+        let (mut connection, (mut part, mut has_more)) = asked.map_err(|error| {
+            self.give_back(None);
+            Error::Unavailable(format!("no answer from the worker: {error}"))
+        })?;
+        while has_more {
+            let next = deliver(part).and_then(|()| receive(&mut connection));
+            match next {
+                Ok(next) => (part, has_more) = next,
+                Err(error) => {
+                    self.give_back(None);
+                    return Ok(Err(error));
+                }
+            }
+        }
+        self.give_back(Some(connection));
+        Ok(deliver(part))
     }
 
     fn give_back(&self, connection: Option<UnixStream>) {
@@ -83,13 +97,24 @@ impl Inner {
     }
 }
 
-/// An answer is framed by its length in four bytes, big-endian.
-fn ask(connection: &mut UnixStream, message: &[u8]) -> io::Result<Vec<u8>> {
+/// A part of an answer, and whether more follow.
+type Part = (Vec<u8>, bool);
+
+fn ask(connection: &mut UnixStream, message: &[u8]) -> io::Result<Part> {
     connection.write_all(message)?;
+    receive(connection)
+}
+
+fn receive(connection: &mut UnixStream) -> io::Result<Part> {
     let mut length = [0; 4];
     connection.read_exact(&mut length)?;
-    let length = u64::from(u32::from_be_bytes(length));
-    let mut answer = Vec::new();
-    let read = connection.take(length.min(ANSWER_BYTES_MAX)).read_to_end(&mut answer)?;
-    if read as u64 == length { Ok(answer) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    let length = u32::from_be_bytes(length);
+    let has_more = length & frame::MORE != 0;
+    let length = u64::from(length & !frame::MORE);
+    if length > frame::BYTES_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut part = Vec::new();
+    let read = connection.take(length).read_to_end(&mut part)?;
+    if read as u64 == length { Ok((part, has_more)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -2,6 +2,7 @@
 //! Relies on what made the [`Request`] for its size and form. Guarantees: every request gets one
 //! answer and one log line, whatever happens.
 
+mod conditional;
 mod docs;
 mod request;
 mod response;
@@ -20,6 +21,7 @@ use request::Request;
 use response::Response;
 use routes::Route;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -32,16 +34,31 @@ pub struct App {
     pub has_docs: bool,
     pub is_https: bool,
     keys: Mutex<Arc<Keys>>,
+    /// One permit for each list that may be streamed at once.
+    streams: Arc<()>,
 }
+
+/// A streamed list holds a worker for as long as its client reads. The others stay free.
+const STREAMS_MAX: usize = WORKERS / 4;
 
 impl App {
     pub fn new(store: Store, keys: Keys, cors: Cors, has_docs: bool, is_https: bool) -> Self {
-        Self { store, cors, has_docs, is_https, keys: Mutex::new(Arc::new(keys)) }
+        Self { store, cors, has_docs, is_https, keys: Mutex::new(Arc::new(keys)), streams: Arc::default() }
     }
 
     /// Requests from now on are judged by these keys.
     pub fn set_keys(&self, keys: Keys) {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    /// Held while a list is streamed. Errors: `Unavailable`.
+    fn permit(&self) -> Result<Arc<()>, Error> {
+        let permit = Arc::clone(&self.streams);
+        // Beside the permits there is the original.
+        let is_free = Arc::strong_count(&permit) - 1 <= STREAMS_MAX;
+        is_free
+            .then_some(permit)
+            .ok_or_else(|| Error::Unavailable("too many lists are being read".to_owned()))
     }
 
     fn keys(&self) -> Arc<Keys> {
@@ -59,28 +76,49 @@ struct Trace {
 /// The answer to a request that the gate does not pass on.
 pub fn refuse(app: &App, head: Head, error: Error) -> Vec<u8> {
     let (method, client) = (request::method(&head.method), head.client);
-    let request = Request { method, client, fields: head.fields, target: String::new(), body: Vec::new() };
-    respond(app, &request, Err(error)).into_message(method == "HEAD")
+    let (target, body) = (String::new(), Vec::new());
+    let request = Request { method, target, fields: head.fields, body, client, is_old: false };
+    let mut answer = Vec::new();
+    let keep = |part: Vec<u8>, _| {
+        answer = part;
+        Ok(())
+    };
+    // A problem document is one part, and keeping it cannot fail.
+    let _ = respond(app, &request, Err(error), keep);
+    answer
 }
 
-/// Answers a request. `received` is Err when it was refused before all of it was read.
-pub fn respond(app: &App, request: &Request, received: Result<(), Error>) -> Response {
+/// Answers a request. `received` is Err when it was refused before all of it was read. `write` gets
+/// the parts of the answer, and whether more follow. Errors: the answer could not be completed, and
+/// what was written of it must not look as if it were.
+pub fn respond(
+    app: &App,
+    request: &Request,
+    received: Result<(), Error>,
+    write: impl FnMut(Vec<u8>, bool) -> io::Result<()>,
+) -> Result<(), ()> {
     let mut trace = Trace { started: Instant::now(), route: "", user_id: None };
-    // The one place where a defect ends: this request is lost, the process is not.
-    let work = AssertUnwindSafe(|| received.and_then(|()| answer(app, request, &mut trace)));
-    let panic = |_| Err(Error::Bug("BUG: panic, see the line before".to_owned()));
-    let answer = catch_unwind(work).unwrap_or_else(panic);
-
+    let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)));
     let request_id = request.id().map_or_else(new_request_id, str::to_owned);
     let (response, error) = match answer {
         Ok(response) => (response, None),
         Err(error) => (Response::problem(&error, &request_id), Some(error)),
     };
     log_request(request, &request_id, response.status, &trace, error.as_ref());
-    response.complete(app, request, &request_id)
+    let response = response.complete(app, request, &request_id);
+    guarded(|| response.write(request, write)).map_err(|error| {
+        let (id, reason) = (request_id.as_str(), error.reason());
+        log::error!(request_id = id, reason = reason.as_str(); "answer not completed");
+    })
 }
 
-fn answer(app: &App, request: &Request, trace: &mut Trace) -> Result<Response, Error> {
+/// The one place where a defect ends: this request is lost, the process is not.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let panic = |_| Err(Error::Bug("BUG: panic, see the line before".to_owned()));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panic)
+}
+
+fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Response<'a>, Error> {
     let path = request.path()?;
     let route = Route::find(&path, app.has_docs).ok_or(Error::NoSuchRoute)?;
     trace.route = route.template();
@@ -96,14 +134,14 @@ fn answer(app: &App, request: &Request, trace: &mut Trace) -> Result<Response, E
         Route::Tasks { user } if request.method == "POST" => {
             routes::create(app, &authorize(user, trace)?, request)
         }
-        Route::Tasks { user } => routes::list(app, &authorize(user, trace)?),
+        Route::Tasks { user } => routes::list(app, authorize(user, trace)?, request),
         Route::Task { user, id } => routes::task(app, &authorize(user, trace)?, request, id),
         _ => request.check_fields().and_then(|()| public(app, &route)),
     }
 }
 
 /// What needs no token.
-fn public(app: &App, route: &Route) -> Result<Response, Error> {
+fn public<'a>(app: &App, route: &Route) -> Result<Response<'a>, Error> {
     match route {
         Route::Root => routes::root(),
         Route::Health => routes::health(app),

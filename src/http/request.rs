@@ -6,7 +6,8 @@ use crate::error::{Error, FieldError};
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// The fields of which a second one is refused: which one is meant would be a guess. A second
 /// `Authorization` is the business of `auth` (401).
-const SINGLE_VALUED: [&str; 4] = ["Content-Type", "Origin", "X-Request-Id", "Access-Control-Request-Method"];
+const SINGLE_VALUED: [&str; 5] =
+    ["Content-Type", "Origin", "X-Request-Id", "Access-Control-Request-Method", "Idempotency-Key"];
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
 pub struct Request {
@@ -19,6 +20,8 @@ pub struct Request {
     pub body: Vec<u8>,
     /// The client's address, for the log.
     pub client: String,
+    /// Sent in HTTP/1.0, which has no chunked coding.
+    pub is_old: bool,
 }
 
 /// What [`Request::method`] holds for a method's name.
@@ -84,7 +87,7 @@ impl Request {
 }
 
 /// RFC 3986 section 2.1.
-fn percent_decode(text: &str) -> Option<String> {
+pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -7,13 +7,18 @@ use crate::task::Instant;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
 use std::borrow::Cow;
+use std::io;
 
-pub struct Response {
+pub struct Response<'a> {
     pub status: u16,
     /// Names are unique.
     fields: Vec<(&'static str, Cow<'static, str>)>,
     body: Cow<'static, [u8]>,
+    /// What follows the body, in parts; None after the last.
+    rest: Option<Rest<'a>>,
 }
+
+pub type Rest<'a> = Box<dyn FnMut() -> Result<Option<Vec<u8>>, Error> + 'a>;
 
 /// RFC 9457, with the contract's members.
 #[derive(Serialize)]
@@ -32,9 +37,9 @@ struct Problem<'a> {
 /// RFC 6797: a year.
 const HSTS: &str = "max-age=31536000";
 
-impl Response {
+impl<'a> Response<'a> {
     pub fn empty(status: u16) -> Self {
-        Self { status, fields: Vec::new(), body: Cow::Borrowed(&[]) }
+        Self { status, fields: Vec::new(), body: Cow::Borrowed(&[]), rest: None }
     }
 
     pub fn json(status: u16, value: &impl Serialize) -> Result<Self, Error> {
@@ -76,6 +81,11 @@ impl Response {
         self
     }
 
+    /// A body that goes on after what it has now.
+    pub fn followed_by(self, rest: Rest<'a>) -> Self {
+        Self { rest: Some(rest), ..self }
+    }
+
     /// Adds what every response has.
     pub fn complete(self, app: &App, request: &Request, request_id: &str) -> Self {
         let now = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now());
@@ -88,21 +98,49 @@ impl Response {
         app.cors.apply(response, request)
     }
 
-    /// The message of RFC 9112 section 2.1; for HEAD without the body, the fields staying.
-    pub fn into_message(self, is_head: bool) -> Vec<u8> {
+    /// Writes the message of RFC 9112 section 2.1 in parts; for HEAD without the body, the fields
+    /// staying. The second argument of `write` says whether more follows. Errors: why it could not
+    /// be completed; then what was written is not a whole message.
+    pub fn write(
+        self,
+        request: &Request,
+        mut write: impl FnMut(Vec<u8>, bool) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let mut write = |part: &[&[u8]], has_more| {
+            let gone = |error: io::Error| Error::Unavailable(format!("the client is gone: {error}"));
+            write(part.concat(), has_more).map_err(gone)
+        };
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
         for (name, value) in &self.fields {
             head.extend([name, ": ", value, "\r\n"]);
         }
-        // RFC 9110 section 8.6: a 204 has no Content-Length.
-        if self.status != 204 {
-            head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]);
+        match &self.rest {
+            // Without a length, the end of the connection is the end of the body.
+            Some(_) if request.is_old => {}
+            Some(_) => head.push_str("Transfer-Encoding: chunked\r\n"),
+            // RFC 9110 section 8.6: neither has a Content-Length.
+            None if [204, 304].contains(&self.status) => {}
+            None => head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]),
         }
         head.push_str("\r\n");
-        let mut message = head.into_bytes();
-        message.extend_from_slice(if is_head { &[] } else { &self.body });
-        message
+        let chunk = |data: &[u8]| if request.is_old { data.to_vec() } else { chunk(data) };
+        match self.rest {
+            _ if request.method == "HEAD" => write(&[head.as_bytes()], false),
+            None => write(&[head.as_bytes(), &self.body], false),
+            Some(mut rest) => {
+                write(&[head.as_bytes(), &chunk(&self.body)], true)?;
+                while let Some(part) = rest()? {
+                    write(&[&chunk(&part)], true)?;
+                }
+                write(&[if request.is_old { b"" } else { b"0\r\n\r\n" }], false)
+            }
+        }
     }
+}
+
+/// RFC 9112 section 7.1.
+fn chunk(data: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
 /// The origins that may read answers, by the Fetch standard's CORS protocol.
@@ -117,7 +155,7 @@ impl Cors {
         if origins.iter().any(|origin| origin == "*") { Self::Any } else { Self::Listed(origins) }
     }
 
-    fn apply(&self, response: Response, request: &Request) -> Response {
+    fn apply<'a>(&self, response: Response<'a>, request: &Request) -> Response<'a> {
         const EXPOSED: &str = "ETag, Link, Location, Content-Location, Retry-After, WWW-Authenticate, \
             X-Request-Id, Idempotent-Replayed";
         const REQUEST_FIELDS: &str = "Authorization, Content-Type, Idempotency-Key, If-Match, \
@@ -161,12 +199,14 @@ fn phrase(status: u16) -> &'static str {
         200 => "OK",
         201 => "Created",
         204 => "No Content",
+        304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",

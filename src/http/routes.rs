@@ -3,7 +3,7 @@
 
 use super::request::Request;
 use super::response::Response;
-use super::{App, docs};
+use super::{App, conditional, docs};
 use crate::auth::Caller;
 use crate::error::{Error, FieldError};
 use crate::task::{Content, Patch, Task, TaskId};
@@ -13,6 +13,9 @@ use serde_json::json;
 const JSON: &str = "application/json";
 /// RFC 7396: a PATCH body is one.
 const JSON_OR_MERGE_PATCH: &str = "application/json, application/merge-patch+json";
+
+/// Rows of a list that are in memory at once.
+const STREAM_ROWS: i64 = 500;
 
 /// What a path names.
 pub enum Route<'p> {
@@ -71,20 +74,20 @@ impl<'p> Route<'p> {
     }
 
     /// OPTIONS, a preflight included.
-    pub fn options(&self) -> Response {
+    pub fn options<'a>(&self) -> Response<'a> {
         let response = Response::empty(204).with("Allow", self.methods());
         let has_patch = matches!(self, Self::Task { .. });
         if has_patch { response.with("Accept-Patch", JSON_OR_MERGE_PATCH) } else { response }
     }
 }
 
-pub fn root() -> Result<Response, Error> {
+pub fn root<'a>() -> Result<Response<'a>, Error> {
     let message = "tinytasks, a to-do task service";
     let links = json!({"message": message, "docs": "/docs", "openapi": "/openapi.json", "health": "/health"});
     Response::json(200, &links)
 }
 
-pub fn health(app: &App) -> Result<Response, Error> {
+pub fn health<'a>(app: &App) -> Result<Response<'a>, Error> {
     let (code, status, database) = match app.store.is_reachable() {
         true => (200, "healthy", "connected"),
         false => (503, "unhealthy", "disconnected"),
@@ -94,67 +97,122 @@ pub fn health(app: &App) -> Result<Response, Error> {
     Response::json(code, &health)
 }
 
-pub fn list(app: &App, caller: &Caller) -> Result<Response, Error> {
+/// With a limit, or when all fit in one page, a plain answer; else a stream of pages. No database
+/// connection is held while the client reads.
+pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
     #[derive(Serialize)]
     struct List<'a> {
         tasks: &'a [Task<'a>],
         count: usize,
     }
-    let tasks = app.store.list(caller)?;
-    Response::json(200, &List { tasks: &tasks, count: tasks.len() })
+    let mut page = conditional::page(request)?;
+    let size = page.limit.unwrap_or(STREAM_ROWS);
+    let mut tasks = app.store.list(&caller, page, size + 1)?;
+    let has_more = i64::try_from(tasks.len()).is_ok_and(|rows| rows > size) && tasks.pop().is_some();
+    let last = tasks.last().map(|task| task.id).filter(|_| has_more);
+    if page.limit.is_some() || last.is_none() {
+        let response = Response::json(200, &List { tasks: &tasks, count: tasks.len() })?;
+        let path = tasks_path(caller.user_id());
+        let link = last.map(|last| format!("<{path}?{}>; rel=\"next\"", page.next(last)));
+        return Ok(link.into_iter().fold(response, |response, link| response.with("Link", link)));
+    }
+    let permit = app.permit()?;
+    let mut count = tasks.len();
+    let first = [b"{\"tasks\":[", items(&tasks)?.as_slice()].concat();
+    drop(tasks);
+    (page.after, page.offset) = (last, 0);
+    let mut is_done = false;
+    let rest = move || {
+        let _held = &permit;
+        if is_done {
+            return Ok(None);
+        }
+        let tasks = app.store.list(&caller, page, STREAM_ROWS)?;
+        count += tasks.len();
+        page.after = tasks.last().map(|task| task.id);
+        is_done = tasks.is_empty();
+        let part = if is_done {
+            format!("],\"count\":{count}}}").into()
+        } else {
+            [b",".as_slice(), &items(&tasks)?].concat()
+        };
+        Ok(Some(part))
+    };
+    Ok(Response::data(200, JSON, first).followed_by(Box::new(rest)))
 }
 
-pub fn create(app: &App, caller: &Caller, request: &Request) -> Result<Response, Error> {
+/// The members of a JSON array, with the commas between them.
+fn items(tasks: &[Task]) -> Result<Vec<u8>, Error> {
+    let mut array = serde_json::to_vec(tasks).map_err(|error| Error::Bug(error.to_string()))?;
+    array.pop();
+    Ok(array.split_off(1))
+}
+
+pub fn create<'a>(app: &App, caller: &Caller, request: &Request) -> Result<Response<'a>, Error> {
     request.check_media_type(JSON)?;
-    let task = app.store.insert(caller, &Content::for_create(&request.body)?)?;
-    Ok(one(201, &task)?.with("Location", location(&task)))
+    let (key, content) = both(conditional::idempotency_key(request), Content::for_create(&request.body))?;
+    let (task, is_replay) = app.store.insert(caller, &content, key)?;
+    let response = one(201, &task)?.with("Location", location(&task));
+    Ok(if is_replay { response.with("Idempotent-Replayed", "true") } else { response })
 }
 
-/// `id` is as in the path. What is wrong with it is told after what is wrong with the fields.
-pub fn task(app: &App, caller: &Caller, request: &Request, id: &str) -> Result<Response, Error> {
-    let id = TaskId::parse(id);
+/// `id` is as in the path. What is wrong with it is told with what is wrong with the body.
+pub fn task<'a>(app: &App, caller: &Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
+    let (id, when) = (TaskId::parse(id), conditional::precondition(request));
     let changed = match request.method {
         "PUT" => {
             request.check_media_type(JSON)?;
             let (id, content) = both(id, Content::for_replace(&request.body))?;
-            app.store.replace(caller, id, &content)?
+            app.store.replace(caller, id, &when, &content)?
         }
         "PATCH" => {
             request.check_media_type(JSON_OR_MERGE_PATCH)?;
             let (id, patch) = both(id, Patch::parse(&request.body))?;
-            app.store.patch(caller, id, &patch)?
+            app.store.patch(caller, id, &when, &patch)?
         }
         "DELETE" => {
-            app.store.delete(caller, both(id, Ok(()))?.0)?;
+            app.store.delete(caller, both(id, Ok(()))?.0, &when)?;
             return Ok(Response::empty(204));
         }
-        _ => return one(200, &app.store.get(caller, both(id, Ok(()))?.0)?),
+        _ => {
+            let task = app.store.get(caller, both(id, Ok(()))?.0)?;
+            let is_unchanged = conditional::is_unchanged(request, &task)?;
+            return if is_unchanged { Ok(tagged(Response::empty(304), &task)) } else { one(200, &task) };
+        }
     };
     Ok(one(200, &changed)?.with("Content-Location", location(&changed)))
 }
 
-/// All that is wrong with the path and the body, in one answer.
-fn both<T>(id: Result<TaskId, FieldError>, body: Result<T, Error>) -> Result<(TaskId, T), Error> {
-    match (id, body) {
-        (Ok(id), Ok(body)) => Ok((id, body)),
+/// All that is wrong with the head and the body, in one answer.
+fn both<H, B>(head: Result<H, FieldError>, body: Result<B, Error>) -> Result<(H, B), Error> {
+    match (head, body) {
+        (Ok(head), Ok(body)) => Ok((head, body)),
         (Err(wrong), Ok(_)) => Err(Error::Invalid(vec![wrong])),
         (Err(wrong), Err(Error::Invalid(more))) => Err(Error::Invalid([vec![wrong], more].concat())),
         (_, Err(error)) => Err(error),
     }
 }
 
-fn one(status: u16, task: &Task) -> Result<Response, Error> {
-    Ok(Response::json(status, task)?.with("Cache-Control", "private, no-cache"))
+fn one<'a>(status: u16, task: &Task) -> Result<Response<'a>, Error> {
+    Response::json(status, task).map(|response| tagged(response, task))
 }
 
-/// The path of a task, its user percent-encoded (RFC 3986 section 2.3).
+fn tagged<'a>(response: Response<'a>, task: &Task) -> Response<'a> {
+    response.with("Cache-Control", "private, no-cache").with("ETag", conditional::etag(task))
+}
+
 fn location(task: &Task) -> String {
+    format!("{}/{}", tasks_path(task.user_id), task.id)
+}
+
+/// The path of a user's tasks, the user percent-encoded (RFC 3986 section 2.3).
+fn tasks_path(user_id: &str) -> String {
     let mut path = "/api/".to_owned();
-    for byte in task.user_id.bytes() {
+    for byte in user_id.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => path.push(byte.into()),
             _ => path.push_str(&format!("%{byte:02X}")),
         }
     }
-    format!("{path}/tasks/{}", task.id)
+    path + "/tasks"
 }

@@ -3,6 +3,8 @@
 
 use super::request::{Request, method};
 use super::{App, respond};
+use crate::error::Error;
+use crate::gate::frame;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -62,28 +64,39 @@ impl Drop for Deadman {
 fn work(app: &App, server: &tiny_http::Server) {
     let _deadman = Deadman;
     while let Ok(mut incoming) = server.recv() {
-        let answer = answer(app, &mut incoming);
-        let length = u32::try_from(answer.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let (request, received) = read(&mut incoming);
         let mut writer = incoming.into_writer();
-        // An error means that the gate gave up on this one.
-        let _ = writer.write_all(&[length.as_slice(), &answer].concat()).and_then(|()| writer.flush());
+        let mut write = |part: &[u8], flag: u32| {
+            let length = u32::try_from(part.len()).map_err(io::Error::other)? | flag;
+            writer.write_all(&[&length.to_be_bytes(), part].concat()).and_then(|()| writer.flush())
+        };
+        let is_ping = request.single("Gate-Ping").is_some();
+        let outcome = match is_ping {
+            true => write(&[], 0).map_err(drop),
+            false => respond(app, &request, received, |part, has_more| {
+                write(&part, if has_more { frame::MORE } else { 0 })
+            }),
+        };
+        if outcome.is_err() {
+            // An error here means that the gate gave up first.
+            let _ = write(&[], frame::BROKEN);
+        }
     }
 }
 
-fn answer(app: &App, incoming: &mut tiny_http::Request) -> Vec<u8> {
+fn read(incoming: &mut tiny_http::Request) -> (Request, Result<(), Error>) {
     let text = |field: &tiny_http::Header| (field.field.to_string(), field.value.to_string());
+    let mut body = Vec::new();
+    let read = incoming.as_reader().read_to_end(&mut body);
     let mut request = Request {
         method: method(incoming.method().as_str()),
         target: incoming.url().to_owned(),
         fields: incoming.headers().iter().map(text).collect(),
-        body: Vec::new(),
+        body,
         client: String::new(),
+        is_old: false,
     };
-    if request.single("Gate-Ping").is_some() {
-        return Vec::new();
-    }
+    request.is_old = request.single("Gate-Old").is_some();
     request.client = request.single("Gate-Client").unwrap_or_default().to_owned();
-    let read = incoming.as_reader().read_to_end(&mut request.body);
-    let read = read.map(drop).map_err(|error| crate::error::Error::Unavailable(error.to_string()));
-    respond(app, &request, read).into_message(request.method == "HEAD")
+    (request, read.map(drop).map_err(|error| Error::Unavailable(error.to_string())))
 }

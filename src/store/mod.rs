@@ -4,16 +4,21 @@
 
 mod pool;
 mod schema;
+mod sqlstate;
 
 pub use pool::check_url;
 pub use schema::{inspect, migrate};
 
 use crate::auth::Caller;
 use crate::error::Error;
-use crate::task::{Content, Instant, Patch, Task, TaskId, Text};
+use crate::task::{Content, Instant, Page, Patch, Precondition, Task, TaskId, Text};
 use pool::{Pool, Repeat};
 use postgres::Row;
 use postgres::types::{FromSql, ToSql, Type};
+use std::time::{Duration, SystemTime};
+
+/// How often a create is tried with a key that others free.
+const KEY_TRIES_MAX: usize = 3;
 
 /// A statement and the types of its parameters, so that it means the same prepared or not.
 struct Statement {
@@ -24,52 +29,92 @@ struct Statement {
 /// Where a statement stands in [`STATEMENTS`].
 #[derive(Clone, Copy)]
 enum Do {
-    List,
+    ListUp,
+    ListDown,
     Get,
     Insert,
+    FindKey,
     Replace,
     Patch,
     Delete,
 }
 
-/// All go by the primary key `(user_id, id)`: LIST by a range of it, the others by one entry. A
-/// change is atomic by the row's lock, and moves `updated_at` forward whatever the clock does.
-static STATEMENTS: [Statement; 6] = [
+/// All go by the primary key `(user_id, id)`, lists by a range of it; only FindKey, and Insert when
+/// there is a key, by the unique index on `(user_id, idempotency_key)`. A change is atomic by the
+/// row's lock: PostgreSQL looks at the precondition again when it had to wait for another change.
+/// `updated_at` moves forward whatever the clock does.
+static STATEMENTS: [Statement; 8] = [
     Statement {
         sql: "select id, title, description, complete, created_at, updated_at
-            from tasks where user_id = $1 order by id",
-        types: &[Type::TEXT],
+            from tasks where user_id = $1 and id > $2 and ($3 is null or complete = $3)
+            order by id limit $4 offset $5",
+        types: &[Type::TEXT, Type::INT8, Type::BOOL, Type::INT8, Type::INT8],
+    },
+    Statement {
+        sql: "select id, title, description, complete, created_at, updated_at
+            from tasks where user_id = $1 and id < $2 and ($3 is null or complete = $3)
+            order by id desc limit $4 offset $5",
+        types: &[Type::TEXT, Type::INT8, Type::BOOL, Type::INT8, Type::INT8],
     },
     Statement {
         sql: "select id, title, description, complete, created_at, updated_at
             from tasks where user_id = $1 and id = $2",
         types: &[Type::TEXT, Type::INT8],
     },
-    // Both times are the column's default, now(): one instant.
+    // Both times are the column's default, now(): one instant. Of several with one key, the unique
+    // index lets one in; the others wait for its commit, and give no row.
     Statement {
-        sql: "insert into tasks (user_id, title, description, complete) values ($1, $2, $3, $4)
-            returning id, title, description, complete, created_at, updated_at",
-        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL],
+        sql: "insert into tasks (user_id, title, description, complete, idempotency_key, idempotency_hash)
+            values ($1, $2, $3, $4, $5, case when $5 is not null
+                then sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) end)
+            on conflict (user_id, idempotency_key) where idempotency_key is not null do nothing
+            returning id, title, description, complete, created_at, updated_at, true as is_same",
+        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
     },
     Statement {
-        sql: "update tasks set title = $3, description = $4, complete = $5, updated_at =
+        sql: "select id, title, description, complete, created_at, updated_at, idempotency_hash
+                = sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) as is_same
+            from tasks where user_id = $1 and idempotency_key = $5",
+        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
+    },
+    Statement {
+        sql: "update tasks set title = $5, description = $6, complete = $7, updated_at =
                 greatest(clock_timestamp(), greatest(created_at, updated_at) + interval '1 microsecond')
-            where user_id = $1 and id = $2
+            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
             returning id, title, description, complete, created_at, updated_at",
-        types: &[Type::TEXT, Type::INT8, Type::TEXT, Type::TEXT, Type::BOOL],
+        types: &[
+            Type::TEXT,
+            Type::INT8,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::TEXT,
+            Type::TEXT,
+            Type::BOOL,
+        ],
     },
-    // A null keeps title and complete. For description null is a value, so $5 says whether $4 counts.
+    // A null keeps title and complete. For description null is a value, so $7 says whether $6 counts.
     Statement {
-        sql: "update tasks set title = coalesce($3, title), complete = coalesce($6, complete),
-                description = case when $5 then $4 else description end, updated_at =
+        sql: "update tasks set title = coalesce($5, title), complete = coalesce($8, complete),
+                description = case when $7 then $6 else description end, updated_at =
                 greatest(clock_timestamp(), greatest(created_at, updated_at) + interval '1 microsecond')
-            where user_id = $1 and id = $2
+            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
             returning id, title, description, complete, created_at, updated_at",
-        types: &[Type::TEXT, Type::INT8, Type::TEXT, Type::TEXT, Type::BOOL, Type::BOOL],
+        types: &[
+            Type::TEXT,
+            Type::INT8,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::TEXT,
+            Type::TEXT,
+            Type::BOOL,
+            Type::BOOL,
+        ],
     },
     Statement {
-        sql: "delete from tasks where user_id = $1 and id = $2 returning id",
-        types: &[Type::TEXT, Type::INT8],
+        sql: "delete from tasks
+            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
+            returning id",
+        types: &[Type::TEXT, Type::INT8, Type::TIMESTAMPTZ_ARRAY, Type::TIMESTAMPTZ_ARRAY],
     },
 ];
 
@@ -99,60 +144,102 @@ impl Store {
         self.pool.reconnect_with(url)
     }
 
-    /// All tasks of the caller, by id.
-    pub fn list<'c>(&self, caller: &'c Caller) -> Result<Vec<Task<'c>>, Error> {
-        let rows = self.rows(Do::List, &[&caller.user_id()])?;
-        rows.iter().map(|row| task(caller, row)).collect()
+    /// The first `limit` of the caller's tasks on that page, by id.
+    pub fn list<'c>(&self, caller: &'c Caller, page: Page, limit: i64) -> Result<Vec<Task<'c>>, Error> {
+        let (what, from) = if page.is_descending { (Do::ListDown, i64::MAX) } else { (Do::ListUp, i64::MIN) };
+        let after = page.after.unwrap_or(from);
+        let values: Values = &[&caller.user_id(), &after, &page.complete, &limit, &page.offset];
+        self.rows(what, Repeat::Safe, values)?.iter().map(|row| task(caller, row)).collect()
     }
 
     pub fn get<'c>(&self, caller: &'c Caller, id: TaskId) -> Result<Task<'c>, Error> {
-        self.one(Do::Get, caller, &[&caller.user_id(), &id.get()])
+        let rows = self.rows(Do::Get, Repeat::Safe, &[&caller.user_id(), &id.get()])?;
+        task(caller, rows.first().ok_or(Error::NoSuchTask)?)
     }
 
-    pub fn insert<'c>(&self, caller: &'c Caller, new: &Content) -> Result<Task<'c>, Error> {
+    /// With a key, a task that was made with it before is given instead, and true. Errors also:
+    /// `KeyReused` when that was made from another content.
+    pub fn insert<'c>(
+        &self,
+        caller: &'c Caller,
+        new: &Content,
+        key: Option<&str>,
+    ) -> Result<(Task<'c>, bool), Error> {
         let description = new.description.as_ref().map(Text::as_str);
-        let values: &[&(dyn ToSql + Sync)] =
-            &[&caller.user_id(), &new.title.as_str(), &description, &new.complete];
-        self.one(Do::Insert, caller, values)
+        let values: Values = &[&caller.user_id(), &new.title.as_str(), &description, &new.complete, &key];
+        let repeat = if key.is_some() { Repeat::Safe } else { Repeat::Never };
+        // More than once only when the task is deleted in between, which frees the key.
+        for _ in 0..KEY_TRIES_MAX {
+            for (what, is_replay) in [(Do::Insert, false), (Do::FindKey, true)] {
+                if let Some(row) = self.rows(what, repeat, values)?.first() {
+                    let is_same: bool = row.try_get("is_same").map_err(|error| refused(&error))?;
+                    return if is_same { Ok((task(caller, row)?, is_replay)) } else { Err(Error::KeyReused) };
+                }
+            }
+        }
+        Err(Error::Unavailable("the idempotency key is used and freed all the time".to_owned()))
     }
 
-    pub fn replace<'c>(&self, caller: &'c Caller, id: TaskId, new: &Content) -> Result<Task<'c>, Error> {
+    /// Errors of this and the next two also: `PreconditionFailed`.
+    pub fn replace<'c>(
+        &self,
+        caller: &'c Caller,
+        id: TaskId,
+        when: &Precondition,
+        new: &Content,
+    ) -> Result<Task<'c>, Error> {
         let description = new.description.as_ref().map(Text::as_str);
-        let values: &[&(dyn ToSql + Sync)] =
-            &[&caller.user_id(), &id.get(), &new.title.as_str(), &description, &new.complete];
-        self.one(Do::Replace, caller, values)
+        self.change(Do::Replace, caller, id, when, &[&new.title.as_str(), &description, &new.complete])
+            .and_then(|row| task(caller, &row))
     }
 
-    pub fn patch<'c>(&self, caller: &'c Caller, id: TaskId, patch: &Patch) -> Result<Task<'c>, Error> {
+    pub fn patch<'c>(
+        &self,
+        caller: &'c Caller,
+        id: TaskId,
+        when: &Precondition,
+        patch: &Patch,
+    ) -> Result<Task<'c>, Error> {
         let title = patch.title.as_ref().map(Text::as_str);
         let description = patch.description.as_ref().and_then(Option::as_ref).map(Text::as_str);
-        let has_description = patch.description.is_some();
-        let values: &[&(dyn ToSql + Sync)] =
-            &[&caller.user_id(), &id.get(), &title, &description, &has_description, &patch.complete];
-        self.one(Do::Patch, caller, values)
+        let values: Values = &[&title, &description, &patch.description.is_some(), &patch.complete];
+        self.change(Do::Patch, caller, id, when, values).and_then(|row| task(caller, &row))
     }
 
-    pub fn delete(&self, caller: &Caller, id: TaskId) -> Result<(), Error> {
-        let rows = self.rows(Do::Delete, &[&caller.user_id(), &id.get()])?;
-        if rows.is_empty() { Err(Error::NoSuchTask) } else { Ok(()) }
+    pub fn delete(&self, caller: &Caller, id: TaskId, when: &Precondition) -> Result<(), Error> {
+        self.change(Do::Delete, caller, id, when, &[]).map(drop)
     }
 
-    fn one<'c>(
+    /// The changed row. Check and change are one statement; only why nothing was changed is asked
+    /// for in a second one.
+    fn change(
         &self,
         what: Do,
-        caller: &'c Caller,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Task<'c>, Error> {
-        task(caller, self.rows(what, values)?.first().ok_or(Error::NoSuchTask)?)
+        caller: &Caller,
+        id: TaskId,
+        when: &Precondition,
+        values: Values,
+    ) -> Result<Row, Error> {
+        let (user_id, number) = (caller.user_id(), id.get());
+        let (any_of, none_of) = (system_times(when.any_of.as_ref()), system_times(when.none_of.as_ref()));
+        let target: Values = &[&user_id, &number, &any_of, &none_of];
+        let rows = self.rows(what, Repeat::Never, &[target, values].concat())?;
+        match rows.into_iter().next() {
+            Some(row) => Ok(row),
+            None if when.is_none() => Err(Error::NoSuchTask),
+            None => self.get(caller, id).and(Err(Error::PreconditionFailed)),
+        }
     }
 
-    fn rows(&self, what: Do, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-        let repeat = match what {
-            Do::List | Do::Get => Repeat::Safe,
-            Do::Insert | Do::Replace | Do::Patch | Do::Delete => Repeat::Never,
-        };
+    fn rows(&self, what: Do, repeat: Repeat, values: Values) -> Result<Vec<Row>, Error> {
         self.pool.query(what as usize, repeat, values)
     }
+}
+
+type Values<'v> = &'v [&'v (dyn ToSql + Sync)];
+
+fn refused(error: &postgres::Error) -> Error {
+    Error::Database(sqlstate::cause(error))
 }
 
 fn task<'c>(caller: &'c Caller, row: &Row) -> Result<Task<'c>, Error> {
@@ -167,14 +254,15 @@ fn task<'c>(caller: &'c Caller, row: &Row) -> Result<Task<'c>, Error> {
             updated_at: row.try_get("updated_at")?,
         })
     };
-    read().map_err(|error| Error::Database(pool::cause(&error)))
+    read().map_err(|error| refused(&error))
 }
 
 /// A `timestamptz` is microseconds since 2000-01-01T00:00:00Z as a big-endian i64; `infinity` is
 /// the largest (https://www.postgresql.org/docs/current/datatype-datetime.html).
+const UNIX_MICROS_OF_2000: i64 = 946_684_800_000_000;
+
 impl<'a> FromSql<'a> for Instant {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        const UNIX_MICROS_OF_2000: i64 = 946_684_800_000_000;
         let micros = i64::from_be_bytes(raw.try_into()?);
         Ok(Self::from_unix_micros(micros.saturating_add(UNIX_MICROS_OF_2000)))
     }
@@ -182,4 +270,14 @@ impl<'a> FromSql<'a> for Instant {
     fn accepts(ty: &Type) -> bool {
         *ty == Type::TIMESTAMPTZ
     }
+}
+
+/// As the driver takes it for a `timestamptz`.
+fn system_times(versions: Option<&Vec<Instant>>) -> Option<Vec<SystemTime>> {
+    let time = |instant: &Instant| {
+        let micros = Duration::from_micros(instant.unix_micros().unsigned_abs());
+        let is_before = instant.unix_micros() < 0;
+        if is_before { SystemTime::UNIX_EPOCH - micros } else { SystemTime::UNIX_EPOCH + micros }
+    };
+    versions.map(|versions| versions.iter().map(time).collect())
 }

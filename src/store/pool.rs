@@ -4,17 +4,15 @@
 //! The watching connection applies the schema; only then the pool is filled. It is also why
 //! `/health` needs no connection of the pool.
 
+use super::sqlstate::{Fate, cause};
 use super::{STATEMENTS, schema};
 use crate::config;
-use crate::error::{Error, FieldError};
-use crate::task::{DESCRIPTION_LENGTH, TITLE_LENGTH, TITLE_NOT_BLANK, broken};
+use crate::error::Error;
 use postgres::config::{ChannelBinding, SslMode};
-use postgres::error::SqlState;
 use postgres::types::ToSql;
 use postgres::{Client, Config, NoTls, Row};
 use r2d2::ManageConnection;
 use r2d2_postgres::PostgresConnectionManager;
-use std::error::Error as _;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,6 +44,8 @@ pub struct Pool {
     /// Empty until the schema is there.
     connections: Arc<OnceLock<r2d2::Pool<Link>>>,
     last_answer: Arc<Mutex<Option<Instant>>>,
+    /// Sessions from before are not used again: one of them was dead or stale, so others will be.
+    distrusted: Mutex<Option<Instant>>,
 }
 
 impl Pool {
@@ -53,7 +53,12 @@ impl Pool {
     pub fn open(database: &config::Database, auto_migrate: bool) -> Result<Self, String> {
         let manager = Arc::new(Mutex::new(Arc::new(manager(&database.url, database.prepared)?)));
         let link = Link { manager, prepared: database.prepared };
-        let pool = Self { link: link.clone(), connections: Arc::default(), last_answer: Arc::default() };
+        let pool = Self {
+            link: link.clone(),
+            connections: Arc::default(),
+            last_answer: Arc::default(),
+            distrusted: Mutex::default(),
+        };
         let (connections, last_answer) = (Arc::clone(&pool.connections), Arc::clone(&pool.last_answer));
         let size = database.pool_size.get();
         let watch = move || watch(&link, &connections, &last_answer, size, auto_migrate);
@@ -79,21 +84,31 @@ impl Pool {
     ) -> Result<Vec<Row>, Error> {
         let pool = self.connections.get();
         let pool = pool.ok_or_else(|| Error::Unavailable("no database yet".to_owned()))?;
-        let mut tries = 1;
+        let mut tries = 0;
         loop {
             let mut session = pool.get().map_err(|error| Error::Unavailable(error.to_string()))?;
+            if lock(&self.distrusted).is_some_and(|since| session.born <= since) {
+                session.is_spent = true;
+                continue;
+            }
             let error = match session.query(index, values) {
                 Ok(rows) => return Ok(rows),
                 Err(error) => error,
             };
             let fate = Fate::of(&error);
-            session.is_spent = matches!(fate, Fate::Lost | Fate::Stale);
-            let again =
-                matches!(fate, Fate::Aborted | Fate::Stale) || (fate == Fate::Lost && repeat == Repeat::Safe);
+            if matches!(fate, Fate::Lost | Fate::Stale) {
+                session.is_spent = true;
+                *lock(&self.distrusted) = Some(Instant::now());
+            }
+            let again = match fate {
+                Fate::Aborted | Fate::Stale => true,
+                Fate::Lost => repeat == Repeat::Safe,
+                Fate::Passing | Fate::Refused => false,
+            };
+            tries += 1;
             if !again || tries == TRIES_MAX {
                 return Err(fate.error(&error));
             }
-            tries += 1;
         }
     }
 }
@@ -169,7 +184,8 @@ impl ManageConnection for Link {
         for statement in STATEMENTS.iter().filter(|_| self.prepared) {
             prepared.push(client.prepare_typed(statement.sql, statement.types)?);
         }
-        Ok(Session { client, prepared, last_used: Instant::now(), is_spent: false })
+        let now = Instant::now();
+        Ok(Session { client, prepared, born: now, last_used: now, is_spent: false })
     }
 
     /// A ping costs a round trip, so a busy connection is not asked: if it is dead, the statement
@@ -188,6 +204,7 @@ impl ManageConnection for Link {
 struct Session {
     client: Client,
     prepared: Vec<postgres::Statement>,
+    born: Instant,
     last_used: Instant,
     is_spent: bool,
 }
@@ -204,72 +221,6 @@ impl Session {
             (None, None) => Ok(Vec::new()),
         }
     }
-}
-
-/// What became of a statement that failed.
-#[derive(Clone, Copy, PartialEq)]
-enum Fate {
-    /// Rolled back for a reason that may be gone at the next try.
-    Aborted,
-    /// Not begun: what was prepared no longer fits the table, or is gone.
-    Stale,
-    /// The connection broke, or refuses to work: nobody knows whether the statement was done.
-    Lost,
-    /// Rolled back for a reason that passes by itself, but not at once.
-    Passing,
-    /// Rolled back for good.
-    Refused,
-}
-
-impl Fate {
-    /// By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-    fn of(error: &postgres::Error) -> Self {
-        let Some(state) = error.code() else {
-            // Not the server's answer: the connection broke, or a value cannot be converted.
-            let is_io = error.source().is_some_and(|source| source.is::<std::io::Error>());
-            return if is_io || error.is_closed() { Self::Lost } else { Self::Refused };
-        };
-        match *state {
-            SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Self::Aborted,
-            SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME => Self::Stale,
-            SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => Self::Passing,
-            // A standby, or a primary that became one: a new connection may find the primary.
-            SqlState::READ_ONLY_SQL_TRANSACTION => Self::Lost,
-            _ if state.code().starts_with("08") || state.code().starts_with("57P") => Self::Lost,
-            _ if state.code().starts_with("53") => Self::Passing,
-            _ => Self::Refused,
-        }
-    }
-
-    fn error(self, error: &postgres::Error) -> Error {
-        match (self, broken_rule(error)) {
-            (Self::Refused, Some(rule)) => Error::Invalid(vec![rule]),
-            (Self::Refused, None) => Error::Database(cause(error)),
-            _ => Error::Unavailable(cause(error)),
-        }
-    }
-}
-
-/// Bodies are checked before, so this is a row from before the rules, which a change of another
-/// column of it would have to keep.
-fn broken_rule(error: &postgres::Error) -> Option<FieldError> {
-    match error.as_db_error()?.constraint()? {
-        "tasks_title_length" => Some(broken("title", TITLE_LENGTH)),
-        "tasks_title_not_blank" => Some(broken("title", TITLE_NOT_BLANK)),
-        "tasks_description_length" => Some(broken("description", DESCRIPTION_LENGTH)),
-        _ => None,
-    }
-}
-
-/// The whole chain, for the log.
-pub fn cause(error: &postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 /// Says what is wrong with a `DATABASE_URL`, or that this service cannot do it.

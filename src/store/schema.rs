@@ -1,7 +1,7 @@
 //! `schema.sql` and what it left: applying it, and the report of `tinytasks check`. Speaks of the
 //! table as a whole, never of a user's tasks.
 
-use super::{STATEMENTS, pool};
+use super::{STATEMENTS, pool, sqlstate};
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
@@ -25,7 +25,7 @@ pub fn migrate(url: &str) -> Result<(), String> {
 pub fn apply(client: &mut Client) -> Result<(), String> {
     client
         .batch_execute(SCHEMA)
-        .map_err(|error| format!("the schema cannot be applied: {}", pool::cause(&error)))
+        .map_err(|error| format!("the schema cannot be applied: {}", sqlstate::cause(&error)))
 }
 
 /// `tinytasks check`: one line for each thing that is well. Errors: the first that is not.
@@ -41,7 +41,7 @@ pub fn inspect(url: &str, say: &mut dyn FnMut(&str)) -> Result<(), String> {
     for statement in &STATEMENTS {
         client
             .prepare_typed(statement.sql, statement.types)
-            .map_err(|error| format!("schema: {}; run `tinytasks migrate`", pool::cause(&error)))?;
+            .map_err(|error| format!("schema: {}; run `tinytasks migrate`", sqlstate::cause(&error)))?;
     }
     say("schema: as it should be");
     let old_rows = pairs(&mut client, OLD_ROWS).map_err(|error| format!("rows: {error}"))?;
@@ -62,7 +62,7 @@ pub fn inspect(url: &str, say: &mut dyn FnMut(&str)) -> Result<(), String> {
 
 /// The first two columns of all rows, as text.
 fn pairs(client: &mut Client, sql: &str) -> Result<Vec<(String, String)>, String> {
-    let messages = client.simple_query(sql).map_err(|error| pool::cause(&error))?;
+    let messages = client.simple_query(sql).map_err(|error| sqlstate::cause(&error))?;
     let text = |row: &SimpleQueryRow, column| row.get(column).unwrap_or_default().to_owned();
     Ok(messages
         .iter()

@@ -401,8 +401,9 @@ impl App {
 
     /// By name, as `kill` has it.
     pub fn signal(&self, signal: &str) {
-        let mut command = Command::new("kill");
-        command.args(["-s", signal]).arg(self.child.id().to_string());
+        // The shell's own: the program of that name is not on every machine.
+        let mut command = Command::new("sh");
+        command.args(["-c", "kill -s $0 $1", signal]).arg(self.child.id().to_string());
         assert!(command.status().unwrap().success());
     }
 

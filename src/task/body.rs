@@ -1,51 +1,13 @@
-//! The domain: what a task is, and how a request body becomes one. No I/O, no HTTP, no SQL.
-//! Guarantees: a value of these types keeps the contract's rules, and holds exactly what was sent.
-//! A *character* is a Unicode code point.
+//! A request body → the content of a task. All that is wrong with it is found, not only the first.
 
 use crate::error::{Error, FieldError};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::fmt;
 
-const USER_ID_CHARS_MAX: usize = 255;
 const TITLE_CHARS_MAX: usize = 200;
 const DESCRIPTION_CHARS_MAX: usize = 1000;
-
-/// The owner of tasks: 1–255 characters that PostgreSQL can hold (no U+0000).
-pub struct UserId(String);
-
-impl UserId {
-    /// None when the text breaks the rule.
-    pub fn parse(text: String) -> Option<Self> {
-        let fits = (1..=USER_ID_CHARS_MAX).contains(&text.chars().count()) && !text.contains('\0');
-        fits.then_some(Self(text))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// A task's number as a client may ask for it: 1 … 2^63 − 1.
-pub struct TaskId(i64);
-
-impl TaskId {
-    /// Takes `[1-9][0-9]*` alone.
-    pub fn parse(text: &str) -> Result<Self, FieldError> {
-        let is_canonical = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse().ok().filter(|_| is_canonical);
-        number.map(Self).ok_or_else(|| FieldError {
-            loc: vec!["path", "task_id"],
-            msg: "must be a whole number from 1 to 9223372036854775807, without leading zeros",
-            kind: "path_id",
-        })
-    }
-
-    pub fn get(&self) -> i64 {
-        self.0
-    }
-}
 
 /// A title or a description that keeps its rule: only this file makes one.
 pub struct Text(String);
@@ -110,50 +72,6 @@ impl Patch {
         }
         let (given, errors) = members.read();
         if errors.is_empty() { Ok(given) } else { Err(Error::Invalid(errors)) }
-    }
-}
-
-/// A stored task, as clients see it.
-#[derive(Serialize)]
-pub struct Task<'a> {
-    pub id: i64,
-    pub user_id: &'a str,
-    pub title: String,
-    pub description: Option<String>,
-    pub complete: bool,
-    pub created_at: Instant,
-    pub updated_at: Instant,
-}
-
-/// A moment with microseconds, in the years that RFC 3339 can write. Old rows may hold others
-/// (`infinity`): they are shown as the nearest.
-pub struct Instant(jiff::Timestamp);
-
-impl Instant {
-    const MICROS_MIN: i64 = -62_167_219_200_000_000;
-    const MICROS_MAX: i64 = 253_402_207_200_999_999;
-
-    /// From microseconds since 1970-01-01T00:00:00Z.
-    pub fn from_unix_micros(micros: i64) -> Self {
-        let micros = micros.clamp(Self::MICROS_MIN, Self::MICROS_MAX);
-        Self(jiff::Timestamp::from_microsecond(micros).unwrap_or_default())
-    }
-
-    pub fn now() -> Self {
-        Self(jiff::Timestamp::now())
-    }
-}
-
-/// RFC 3339: UTC, six fraction digits, `Z`.
-impl fmt::Display for Instant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.6}", self.0)
-    }
-}
-
-impl Serialize for Instant {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

@@ -1,0 +1,121 @@
+//! What the head of a request may say, and what it means. Knows no stream.
+
+use crate::error::{Error, FieldError};
+use std::net::{IpAddr, SocketAddr};
+
+pub const FIELDS_MAX: usize = 64;
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// The fields that the service reads. All others end here.
+const FORWARDED: [&str; 9] = [
+    "Authorization",
+    "Content-Type",
+    "Content-Encoding",
+    "Origin",
+    "If-Match",
+    "If-None-Match",
+    "Idempotency-Key",
+    "X-Request-Id",
+    "Access-Control-Request-Method",
+];
+
+pub fn malformed(msg: &'static str) -> Error {
+    Error::Malformed(vec![FieldError { loc: vec!["header"], msg, kind: "framing" }])
+}
+
+/// Has lines that end in CRLF, and otherwise no control character but HTAB: no bare CR or LF.
+pub fn is_clean(lines: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(lines);
+    text.split("\r\n").all(|line| line.chars().all(|char| !char.is_ascii_control() || char == '\t'))
+}
+
+pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Result<(), Error> {
+    if !is_clean(head) {
+        return Err(malformed("there is a control character in the header section"));
+    }
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => Ok(()),
+        Err(httparse::Error::TooManyHeaders) => Err(Error::HeadTooLarge),
+        Err(httparse::Error::Version) => Err(malformed("the version must be HTTP/1.1 or HTTP/1.0")),
+        _ => Err(malformed("the header section is malformed")),
+    }
+}
+
+/// RFC 9112 section 3.2: origin-form, `*` for OPTIONS, or absolute-form cut to its path.
+pub fn origin_form(method: &str, target: &str) -> Result<String, Error> {
+    let path = match target.split_once("://") {
+        Some((scheme, rest)) if ["http", "https"].iter().any(|http| http.eq_ignore_ascii_case(scheme)) => {
+            rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/")
+        }
+        _ => target,
+    };
+    let is_visible = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    let fits = is_visible && (path.starts_with('/') || (path == "*" && method == "OPTIONS"));
+    if fits { Ok(path.to_owned()) } else { Err(malformed("the request target is malformed")) }
+}
+
+pub struct Fields<'h>(pub &'h [httparse::Header<'h>]);
+
+impl<'h> Fields<'h> {
+    fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+        self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    }
+
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        let mut tokens = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
+        tokens.any(|given| given.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    pub fn forwarded(&self) -> Vec<(String, String)> {
+        let is_read =
+            |field: &&httparse::Header| FORWARDED.iter().any(|name| field.name.eq_ignore_ascii_case(name));
+        // tiny_http reads ASCII alone. DEL stands for the rest: no value that counts has it, and no
+        // client can send it.
+        let ascii = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '\x7f' };
+        let copy =
+            |field: &httparse::Header| (field.name.to_owned(), field.value.iter().map(ascii).collect());
+        self.0.iter().filter(is_read).map(copy).collect()
+    }
+
+    pub fn check_host(&self, is_old: bool) -> Result<(), Error> {
+        let mut hosts = self.values("Host");
+        let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) if host.iter().all(is_host) => Ok(()),
+            (None, _) if is_old => Ok(()),
+            _ => Err(malformed("there must be one Host")),
+        }
+    }
+
+    /// RFC 9112 section 6; None when the body is chunked.
+    pub fn body_length(&self, is_old: bool) -> Result<Option<usize>, Error> {
+        let lengths: Vec<_> = self.values("Content-Length").collect();
+        let codings: Vec<_> = self.values("Transfer-Encoding").collect();
+        match (lengths.as_slice(), codings.as_slice()) {
+            ([], []) => Ok(Some(0)),
+            ([], [coding]) if !is_old && coding.eq_ignore_ascii_case(b"chunked") => Ok(None),
+            ([length], []) if !length.is_empty() && length.iter().all(u8::is_ascii_digit) => {
+                let number = std::str::from_utf8(length).ok().and_then(|digits| digits.parse().ok());
+                let number = number.filter(|number| *number <= BODY_BYTES_MAX);
+                number.map(Some).ok_or(Error::BodyTooLarge)
+            }
+            _ => Err(malformed("the length of the body must be said once, and clearly")),
+        }
+    }
+
+    /// The last entry is what the trusted peer itself saw (RFC 7239 section 4).
+    pub fn client(&self, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
+        if !trusted.contains(&peer) {
+            return peer;
+        }
+        let last = |name| std::str::from_utf8(self.values(name).last()?).ok()?.rsplit(',').next();
+        let node = last("X-Forwarded-For").or_else(|| {
+            let mut pairs = last("Forwarded")?.split(';').filter_map(|pair| pair.trim().split_once('='));
+            pairs.find(|(name, _)| name.eq_ignore_ascii_case("for")).map(|(_, node)| node)
+        });
+        let node = node.unwrap_or_default().trim().trim_matches('"');
+        let address = node.parse::<SocketAddr>().map(|address| address.ip());
+        let address = address.or_else(|_| node.trim_matches(['[', ']']).parse());
+        address.unwrap_or(peer)
+    }
+}
