@@ -15,7 +15,7 @@ const JSON: &str = "application/json";
 const JSON_OR_MERGE_PATCH: &str = "application/json, application/merge-patch+json";
 
 /// Rows of a list that are in memory at once.
-const STREAM_ROWS: i64 = 500;
+const STREAM_ROWS: i64 = 128;
 
 /// What a path names.
 pub enum Route<'p> {

@@ -13,15 +13,20 @@
 
 mod harness;
 mod http;
+mod probe;
 mod token;
 
 mod auth;
 mod cli;
+mod conditional;
 mod contract;
 mod cors;
 mod docs;
 mod faults;
 mod gate;
+mod idempotency;
+mod instances;
+mod list;
 mod logging;
 mod schema;
 mod shutdown;

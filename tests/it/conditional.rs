@@ -1,0 +1,414 @@
+//! "Concurrency and retries" in the contract: `ETag`, `If-Match`, `If-None-Match`.
+
+use crate::{
+    harness::{App, User},
+    http::Connection,
+    probe::{tagged, wait_until_blocked},
+};
+use serde_json::{Value, json};
+use std::thread;
+
+const ORIGIN: &str = "http://localhost:3000";
+
+/// A field of a request: in so many lines.
+struct Case {
+    name: &'static str,
+    lines: Vec<String>,
+    /// By the strong comparison, and by the weak one (RFC 9110 section 8.8.3.2).
+    matches: (bool, bool),
+}
+
+/// For a task of that tag, which had `old` before.
+fn cases(tag: &str, old: &str) -> Vec<Case> {
+    let inner = tag.trim_matches('"');
+    let upper = tag.to_uppercase();
+    let many = format!("{}{tag}", "\"0123456789\", ".repeat(500));
+    let (yes, no, weakly) = ((true, true), (false, false), (false, true));
+    let one = |name, line: String, matches| Case { name, lines: vec![line], matches };
+    let two =
+        |name, lines: [&str; 2], matches| Case { name, lines: lines.map(str::to_owned).into(), matches };
+    vec![
+        one("its tag", tag.to_owned(), yes),
+        one("any", "*".to_owned(), yes),
+        one("its tag, weak", format!("W/{tag}"), weakly),
+        one("the tag before", old.to_owned(), no),
+        one("another", "\"x\"".to_owned(), no),
+        one("the last of a list", format!("\"x\", \"y\", {tag}"), yes),
+        one("the first of a list", format!("{tag}, \"x\""), yes),
+        one("a list without white space", format!("\"x\",{tag},\"y\""), yes),
+        one("a list with tabs", format!("\"x\"\t,\t{tag}"), yes),
+        one("a list with empty members", format!(", ,{tag},,"), yes),
+        one("a long list", many, yes),
+        one("weak in a list", format!("\"x\", W/{tag}"), weakly),
+        one("weak others", format!("W/\"x\", {tag}, W/{old}"), yes),
+        one("weak and strong", format!("W/{tag}, {tag}"), yes),
+        one("a list of others", format!("\"x\", {old}, W/\"y\""), no),
+        two("the second line", ["\"x\"", tag], yes),
+        two("the first line", [tag, "\"x\""], yes),
+        two("two lines of others", ["\"x\"", old], no),
+        two("a weak second line", ["\"x\"", &format!("W/{tag}")], weakly),
+        one("nothing", String::new(), no),
+        one("an empty tag", "\"\"".to_owned(), no),
+        one("no quotes", inner.to_owned(), no),
+        one("half a quote", format!("\"{inner}"), no),
+        one("other quotes", format!("'{inner}'"), no),
+        one("a small w", format!("w/{tag}"), no),
+        one("weak with a space", format!("W/ {tag}"), no),
+        one("a space inside", format!("\" {inner}\""), no),
+        one("a zero before", format!("\"0{inner}\""), no),
+        one("a plus before", format!("\"+{inner}\""), no),
+        one("a minus before", format!("\"-{inner}\""), no),
+        // Tags are opaque: compared byte by byte.
+        one("capitals", upper.clone(), (upper == tag, upper == tag)),
+        one("a star in quotes", "\"*\"".to_owned(), no),
+        one("two stars", "**".to_owned(), no),
+        // A tag may hold commas (RFC 9110 section 8.8.3).
+        one("a star between commas in quotes", "\"a,*,b\"".to_owned(), no),
+        one("others with commas", format!("\"a,b\", {tag}"), yes),
+        one("beyond ASCII", "\"\u{e9}\"".to_owned(), no),
+        one("zero", "\"0\"".to_owned(), no),
+        one("the largest of 63 bits", "\"7fffffffffffffff\"".to_owned(), no),
+        one("the smallest of 64 bits", "\"8000000000000000\"".to_owned(), no),
+        one("the largest of 64 bits", "\"ffffffffffffffff\"".to_owned(), no),
+        one("beyond 64 bits", "\"10000000000000000\"".to_owned(), no),
+    ]
+}
+
+/// A task that was changed once, its tag, and the one before.
+fn changed_task(user: User) -> (i64, String, String) {
+    let first = user.request("POST", "/tasks").json(json!({"title": "t"})).send().expect(201);
+    let id = first.json()["id"].as_i64().unwrap();
+    let second = user.on_task("PATCH", id).json(json!({"title": "u"})).send().expect(200);
+    let tag = |response: &crate::http::Response| response.field("ETag").unwrap().to_owned();
+    (id, tag(&second), tag(&first))
+}
+
+/// The contract's answer. (`name`, whether the field matches) → status; `good` when it goes on.
+fn wanted(name: &str, (strongly, weakly): (bool, bool), if_none_match: u16, good: u16) -> u16 {
+    match name {
+        "If-Match" if !strongly => 412,
+        "If-None-Match" if weakly => if_none_match,
+        _ => good,
+    }
+}
+
+#[test]
+fn reading_asks_for_this_version_or_for_another() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let (id, tag, old) = changed_task(alice);
+    let task = alice.task(id);
+    for case in cases(&tag, &old) {
+        for name in ["If-Match", "If-None-Match"] {
+            for method in ["GET", "HEAD"] {
+                let request = alice.on_task(method, id);
+                let request = case.lines.iter().fold(request, |request, line| request.header(name, line));
+                let response = request.send();
+                let wanted = wanted(name, case.matches, 304, 200);
+                assert_eq!(response.status, wanted, "{method} {name}: {}: {response:?}", case.name);
+                let tag = (wanted != 412).then_some(tag.as_str());
+                assert_eq!(response.field("ETag"), tag, "{method} {name}: {}", case.name);
+                if (method, wanted) == ("GET", 200) {
+                    assert_eq!(response.json(), task, "{name}: {}", case.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_is_done_when_its_precondition_holds_and_else_not_at_all() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let body = json!({"title": "v", "complete": true});
+    for method in ["PUT", "PATCH", "DELETE"] {
+        for name in ["If-Match", "If-None-Match"] {
+            let (mut id, mut tag, mut old) = changed_task(alice);
+            for index in 0..cases(&tag, &old).len() {
+                let case = cases(&tag, &old).swap_remove(index);
+                let before = alice.task(id);
+                let request = alice.on_task(method, id);
+                let request = if method == "DELETE" { request } else { request.json(body.clone()) };
+                let request = case.lines.iter().fold(request, |request, line| request.header(name, line));
+                let response = request.send();
+                let good = if method == "DELETE" { 204 } else { 200 };
+                let wanted = wanted(name, case.matches, 412, good);
+                let context = format!("{method} {name}: {}", case.name);
+                assert_eq!(response.status, wanted, "{context}: {response:?}");
+                match wanted {
+                    412 => {
+                        response.expect_problem(412, "PRECONDITION_FAILED");
+                        assert_eq!(alice.task(id), before, "{context}");
+                        continue;
+                    }
+                    200 => assert_eq!(tagged(alice, id).0["title"], "v", "{context}"),
+                    _ => _ = alice.on_task("GET", id).send().expect(404),
+                }
+                (id, tag, old) = changed_task(alice);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tag_is_strong_and_that_of_the_task_in_the_answer() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let body = json!({"title": "t", "complete": false});
+    let created = alice.request("POST", "/tasks").json(body.clone()).send().expect(201);
+    let id = created.json()["id"].as_i64().unwrap();
+    let mut seen = vec![created.field("ETag").unwrap().to_owned()];
+    assert_eq!(tagged(alice, id), (created.json(), seen[0].clone()));
+    // The same content again is a change as well: `updated_at` moves.
+    for (method, body) in [
+        ("PUT", body.clone()),
+        ("PUT", body),
+        ("PATCH", json!({"title": "t"})),
+        ("PATCH", json!({"title": "u"})),
+    ] {
+        let changed = alice.on_task(method, id).json(body).send().expect(200);
+        let tag = changed.field("ETag").unwrap().to_owned();
+        assert!(tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"'), "{tag}");
+        assert!(!seen.contains(&tag), "{method}: {tag} in {seen:?}");
+        assert_eq!(tagged(alice, id), (changed.json(), tag.clone()), "{method}");
+        let head = alice.on_task("HEAD", id).send().expect(200);
+        assert_eq!(head.field("ETag"), Some(tag.as_str()));
+        seen.push(tag);
+    }
+}
+
+#[test]
+fn a_304_repeats_what_a_cache_needs_and_has_no_body() {
+    let app = App::spawn();
+    let id = app.user("alice").create_id();
+    for setup in [Some(ORIGIN), None] {
+        for method in ["GET", "HEAD"] {
+            let with_origin = |request: crate::http::Request| match setup {
+                Some(origin) => request.header("Origin", origin),
+                None => request,
+            };
+            let fresh = with_origin(app.user("alice").on_task(method, id)).send().expect(200);
+            let tag = fresh.field("ETag").unwrap();
+            let request = with_origin(app.user("alice").on_task(method, id));
+            let same = request.header("If-None-Match", tag).send().expect(304);
+            for name in [
+                "ETag",
+                "Cache-Control",
+                "Vary",
+                "Content-Location",
+                "Access-Control-Allow-Origin",
+                "Access-Control-Allow-Credentials",
+                "Access-Control-Expose-Headers",
+            ] {
+                assert_eq!(same.field(name), fresh.field(name), "{method} {name}");
+            }
+            assert_eq!(same.field("Access-Control-Allow-Origin"), setup);
+            assert_eq!(same.field("Cache-Control"), Some("private, no-cache"));
+            for name in ["Content-Type", "Content-Length", "Transfer-Encoding"] {
+                assert_eq!(same.field(name), None, "{method} {name}");
+            }
+        }
+    }
+    // The next request on the connection finds the answer ended where it says.
+    let tag = tagged(app.user("alice"), id).1;
+    let mut connection = Connection::open(&app.address).unwrap();
+    for _ in 0..2 {
+        connection.write(&app.user("alice").on_task("GET", id).header("If-None-Match", &tag).bytes());
+        connection.read("GET").unwrap().expect(304);
+        connection.write(&app.user("alice").on_task("GET", id).bytes());
+        connection.read("GET").unwrap().expect(200);
+    }
+}
+
+#[test]
+fn both_preconditions_have_to_hold() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    for (if_match, if_none_match, get, patch) in [
+        ("its", "\"x\"", 200, 200),
+        ("*", "\"x\"", 200, 200),
+        ("its", "its", 304, 412),
+        ("its", "*", 304, 412),
+        ("\"x\"", "its", 412, 412),
+        ("\"x\"", "\"x\"", 412, 412),
+    ] {
+        let (id, tag, _) = changed_task(alice);
+        let tag = |value: &str| if value == "its" { tag.clone() } else { value.to_owned() };
+        for (method, wanted) in [("GET", get), ("HEAD", get), ("PATCH", patch)] {
+            let request = alice.on_task(method, id);
+            let request = if method == "PATCH" { request.json(json!({"title": "v"})) } else { request };
+            let request = request.header("If-Match", &tag(if_match));
+            let response = request.header("If-None-Match", &tag(if_none_match)).send();
+            assert_eq!(response.status, wanted, "{method} {if_match} {if_none_match}");
+        }
+    }
+}
+
+#[test]
+fn a_precondition_comes_last() {
+    let app = App::spawn();
+    let (alice, bob) = (app.user("alice"), app.user("bob"));
+    let (id, others) = (alice.create_id(), bob.create_id());
+    let deleted = alice.create_id();
+    alice.on_task("DELETE", deleted).send().expect(204);
+    let good = json!({"title": "t", "complete": true});
+    for (name, value) in
+        [("If-Match", "*"), ("If-Match", "\"x\""), ("If-None-Match", "*"), ("If-None-Match", "\"x\"")]
+    {
+        let none_such = [deleted, others, i64::MAX].into_iter();
+        for id in none_such {
+            for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE"] {
+                let request = alice.on_task(method, id).header(name, value);
+                let has_body = ["PUT", "PATCH"].contains(&method);
+                let request = if has_body { request.json(good.clone()) } else { request };
+                assert_eq!(request.send().status, 404, "{method} {id} {name}: {value}");
+            }
+        }
+        for (request, wanted) in [
+            (app.patch(&format!("/api/alice/tasks/{id}")).json(good.clone()), 401),
+            (alice.request("PATCH", "/tasks/x").json(good.clone()), 422),
+            (alice.on_task("PATCH", id).json(json!({"title": ""})), 422),
+            (alice.on_task("PATCH", id).json(json!({})), 400),
+            (alice.on_task("PUT", id).body("{}"), 415),
+            (alice.on_task("POST", id), 405),
+        ] {
+            let request = request.header(name, value);
+            let response = request.send();
+            assert_eq!(response.status, wanted, "{} {} {value}", request.method, request.target);
+        }
+        // Where no version of a task is asked for, there is none to compare.
+        for (request, wanted) in [
+            (alice.request("GET", "/tasks"), 200),
+            (alice.request("POST", "/tasks").json(good.clone()), 201),
+            (app.get("/"), 200),
+            (app.get("/health"), 200),
+        ] {
+            let request = request.header(name, value);
+            let response = request.send();
+            assert_eq!(response.status, wanted, "{} {} {value}", request.method, request.target);
+        }
+    }
+    assert_eq!(bob.task(others)["title"], "a task");
+}
+
+#[test]
+fn of_two_changes_of_one_version_at_once_one_is_done() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let second = json!({"title": "second", "complete": true});
+    for (method, other) in [("PATCH", "PATCH"), ("PUT", "PUT"), ("PATCH", "DELETE"), ("DELETE", "DELETE")] {
+        let id = alice.create_id();
+        let (_, tag) = tagged(alice, id);
+        let mut holder = app.database.client();
+        let mut lock = holder.transaction().unwrap();
+        lock.execute("select from tasks where id = $1 for update", &[&id]).unwrap();
+        let mut statuses = thread::scope(|scope| {
+            let both = [method, other].map(|method| {
+                let request = alice.on_task(method, id).header("If-Match", &tag);
+                let request = if method == "DELETE" { request } else { request.json(second.clone()) };
+                scope.spawn(move || request.send().status)
+            });
+            wait_until_blocked(&app.database, 2);
+            lock.rollback().unwrap();
+            both.map(|one| one.join().unwrap())
+        });
+        statuses.sort_unstable();
+        // A deletion that comes first leaves nothing of which a precondition could fail.
+        let fits = match (method, other) {
+            (_, "DELETE") if method == "DELETE" => statuses == [204, 404],
+            (_, "DELETE") => statuses == [200, 412] || statuses == [204, 404],
+            _ => statuses == [200, 412],
+        };
+        assert!(fits, "{method} {other}: {statuses:?}");
+    }
+}
+
+#[test]
+fn a_version_that_goes_while_a_change_waits_for_it_is_412() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    let body = json!({"title": "lost", "complete": true});
+    for method in ["PUT", "PATCH", "DELETE"] {
+        let (_, tag) = tagged(alice, id);
+        let mut holder = app.database.client();
+        let mut change = holder.transaction().unwrap();
+        let sql = "update tasks set title = 'kept', updated_at = updated_at + interval '1 microsecond' where id = $1";
+        change.execute(sql, &[&id]).unwrap();
+        thread::scope(|scope| {
+            let request = alice.on_task(method, id).header("If-Match", &tag);
+            let request = if method == "DELETE" { request } else { request.json(body.clone()) };
+            let waits = scope.spawn(move || request.send());
+            wait_until_blocked(&app.database, 1);
+            change.commit().unwrap();
+            waits.join().unwrap().expect_problem(412, "PRECONDITION_FAILED");
+        });
+        assert_eq!(alice.task(id)["title"], "kept", "{method}");
+    }
+}
+
+#[test]
+fn updated_at_and_the_tag_move_on_when_the_clock_does_not() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    // As after a step of the clock: the row is from a year to come.
+    app.database.execute("update tasks set updated_at = updated_at + interval '1 year'");
+    let body = json!({"title": "t", "complete": false});
+    let instant = |task: &Value| task["updated_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    for method in ["PUT", "PATCH", "PUT", "PATCH"] {
+        let (before, tag) = tagged(alice, id);
+        let request = alice.on_task(method, id).json(body.clone());
+        let after = request.header("If-Match", &tag).send().expect(200);
+        assert_ne!(after.field("ETag"), Some(tag.as_str()), "{method}");
+        let after = after.json();
+        assert!(instant(&after) > instant(&before), "{method}: {after}");
+        assert_eq!(after["created_at"], before["created_at"], "{method}");
+        alice.on_task("PATCH", id).json(body.clone()).header("If-Match", &tag).send().expect(412);
+    }
+}
+
+#[test]
+fn a_counter_in_a_title_loses_no_count_to_fifty_clients() {
+    const CLIENTS: usize = 50;
+    const ROUNDS: usize = 20;
+    let app = App::spawn();
+    let id = app.user("alice").create("0")["id"].as_i64().unwrap();
+    let (mut done, mut refused) = (0, 0);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut connection = Connection::open(&app.address).unwrap();
+                    let alice = app.user("alice");
+                    let (mut done, mut refused) = (0, 0);
+                    for _ in 0..ROUNDS {
+                        connection.write(&alice.on_task("GET", id).bytes());
+                        let read = connection.read("GET").unwrap();
+                        // So many at once may be too many: refused before anything is done.
+                        if read.status == 503 {
+                            continue;
+                        }
+                        let count: usize = read.json()["title"].as_str().unwrap().parse().unwrap();
+                        let change = json!({"title": (count + 1).to_string()});
+                        let change = alice.on_task("PATCH", id).json(change);
+                        let change = change.header("If-Match", read.field("ETag").unwrap());
+                        connection.write(&change.bytes());
+                        match connection.read("PATCH").unwrap().status {
+                            200 => done += 1,
+                            412 => refused += 1,
+                            status => assert_eq!(status, 503),
+                        }
+                    }
+                    (done, refused)
+                })
+            })
+            .collect();
+        for client in clients {
+            let (more_done, more_refused) = client.join().unwrap();
+            (done, refused) = (done + more_done, refused + more_refused);
+        }
+    });
+    assert_eq!(app.user("alice").task(id)["title"], done.to_string());
+    assert!(done > 0 && refused > 0, "{done} done, {refused} refused");
+}

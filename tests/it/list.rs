@@ -1,0 +1,527 @@
+//! "List parameters" in the contract: pages, all tasks in one stream, and clients that read it
+//! slowly.
+
+use crate::{
+    harness::{App, User, eventually},
+    http::{Connection, Response},
+    probe::{SlowClient, insert_many, old_bytes},
+    token::token,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Far more than all buffers on the way hold: some 4 KB each.
+const WIDE_TASKS: i64 = 10_000;
+const DESCRIPTION_CHARS_MAX: i32 = 1000;
+/// Lists that may be streamed at once.
+const STREAMS_MAX: usize = 8;
+
+#[track_caller]
+fn ids(response: &Response) -> Vec<i64> {
+    let list = response.json();
+    let ids: Vec<_> =
+        list["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_i64().unwrap()).collect();
+    assert_eq!(list["count"], ids.len());
+    ids
+}
+
+/// The target of the next page.
+fn next(response: &Response) -> Option<String> {
+    let link = response.field("Link")?;
+    let target = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
+    Some(target.unwrap_or_else(|| panic!("{link}")).to_owned())
+}
+
+/// The parameters of a target, sorted; those that say what is so anyhow are left out.
+fn parameters(target: &str) -> Vec<&str> {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let mut pairs: Vec<_> = query.split('&').filter(|pair| !["", "order=asc"].contains(pair)).collect();
+    pairs.sort_unstable();
+    pairs
+}
+
+fn get(user: User, query: &str) -> Response {
+    user.request("GET", &format!("/tasks{query}")).send()
+}
+
+#[test]
+fn each_parameter_does_what_it_says_at_its_edges() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    for index in 0..5 {
+        alice.post(json!({"title": "t", "complete": index % 2 == 1})).expect(201);
+        app.user("bob").create("another's");
+    }
+    let all = ids(&get(alice, ""));
+    let [a, b, c, d, e] = all[..] else { panic!("{all:?}") };
+    let after = |id: i64| format!("?after={id}");
+    for (query, wanted) in [
+        ("?".to_owned(), vec![a, b, c, d, e]),
+        ("?complete=true".to_owned(), vec![b, d]),
+        ("?complete=false".to_owned(), vec![a, c, e]),
+        ("?order=asc".to_owned(), vec![a, b, c, d, e]),
+        ("?order=desc".to_owned(), vec![e, d, c, b, a]),
+        ("?limit=1".to_owned(), vec![a]),
+        ("?limit=4".to_owned(), vec![a, b, c, d]),
+        ("?limit=5".to_owned(), vec![a, b, c, d, e]),
+        ("?limit=1000".to_owned(), vec![a, b, c, d, e]),
+        ("?offset=0".to_owned(), vec![a, b, c, d, e]),
+        ("?offset=1".to_owned(), vec![b, c, d, e]),
+        ("?offset=4".to_owned(), vec![e]),
+        ("?offset=5".to_owned(), vec![]),
+        ("?offset=9223372036854775807".to_owned(), vec![]),
+        ("?offset=9223372036854775807&limit=1000".to_owned(), vec![]),
+        (after(1), if a == 1 { vec![b, c, d, e] } else { vec![a, b, c, d, e] }),
+        (after(a), vec![b, c, d, e]),
+        // Another's id is a place in the order as any other.
+        (after(b + 1), vec![c, d, e]),
+        (after(e), vec![]),
+        (after(e + 1), vec![]),
+        (after(i64::MAX), vec![]),
+        (after(c) + "&order=desc", vec![b, a]),
+        (after(i64::MAX) + "&order=desc", vec![e, d, c, b, a]),
+        (after(a) + "&order=desc", vec![]),
+        ("?complete=true&offset=1".to_owned(), vec![d]),
+        ("?order=desc&offset=1&limit=2".to_owned(), vec![d, c]),
+        // Names and values are percent-decoded, each once.
+        ("?limit=%32".to_owned(), vec![a, b]),
+        ("?%6cimi%74=2&ord%65r=des%63".to_owned(), vec![e, d]),
+    ] {
+        assert_eq!(ids(&get(alice, &query).expect(200)), wanted, "{query}");
+        let head = alice.request("HEAD", &format!("/tasks{query}")).send().expect(200);
+        assert_eq!(head.field("Link"), get(alice, &query).field("Link"), "{query}");
+    }
+}
+
+#[test]
+fn what_is_not_a_parameter_is_ignored() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let all = [alice.create_id(), alice.create_id()];
+    for query in [
+        "?",
+        "??",
+        "?&&",
+        "?=",
+        "?=5",
+        "?limi=0",
+        "?Limit=0",
+        "?LIMIT=0",
+        "?limit%20=0",
+        "?limit[]=0",
+        "??limit=0",
+        "?x=%zz",
+        "?%zz=1",
+        "?%ff=1",
+        "?x",
+        "?page=2&per_page=1",
+        "?a=1;limit=0",
+        "?limit%00=0",
+        "?%256cimit=0",
+        "?x=1&x=1",
+        "?user_id=bob",
+        "?after%3D1",
+    ] {
+        assert_eq!(ids(&get(alice, query).expect(200)), all, "{query}");
+    }
+    // They belong to the list alone.
+    for (method, rest, status) in
+        [("POST", "/tasks", 201), ("PATCH", "/tasks/1", 200), ("GET", "/tasks/1", 200)]
+    {
+        let request = alice.request(method, &format!("{rest}?limit=0&order=x&after=y&offset=z"));
+        let request = if method == "GET" { request } else { request.json(json!({"title": "t"})) };
+        request.send().expect(status);
+    }
+}
+
+#[test]
+fn a_bad_value_is_422_and_all_of_them_are_told_at_once() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    alice.create_id();
+    let numbers = [
+        "",
+        "-1",
+        "+1",
+        "01",
+        "00",
+        "1.0",
+        "1e2",
+        "0x1",
+        "1%20",
+        "%201",
+        "1+",
+        "x",
+        "null",
+        "1,2",
+        "%",
+        "%1",
+        "%zz",
+        "%ff",
+        "%D9%A1",
+        "1%00",
+        "9223372036854775808",
+        "99999999999999999999999",
+    ];
+    let mut cases: Vec<(String, BTreeSet<&str>)> = Vec::new();
+    for name in ["limit", "offset", "after"] {
+        cases.push((format!("?{name}"), [name].into()));
+        cases.extend(numbers.map(|value| (format!("?{name}={value}"), [name].into())));
+    }
+    for (name, values) in [
+        ("limit", &["0", "1001", "1000000", "9223372036854775807"][..]),
+        ("after", &["0"]),
+        ("complete", &["", "True", "TRUE", "1", "0", "yes", "null", "true,false", "true%20", "%74rue%"]),
+        ("order", &["", "ASC", "Desc", "up", "id", "asc,desc", "-id", "desc%20"]),
+    ] {
+        cases.extend(values.iter().map(|value| (format!("?{name}={value}"), [name].into())));
+    }
+    for (query, names) in [
+        ("?limit=1&limit=1", &["limit"][..]),
+        ("?limit=1&limit=2", &["limit"]),
+        ("?limit=1&%6Cimit=1", &["limit"]),
+        ("?limit=0&limit=1", &["limit"]),
+        ("?offset=1&offset=1", &["offset"]),
+        ("?after=1&after=1", &["after"]),
+        ("?order=asc&x=1&order=asc", &["order"]),
+        ("?complete=true&complete=false", &["complete"]),
+        ("?offset=0&after=1", &["after"]),
+        ("?after=1&offset=1", &["after"]),
+        ("?limit=0&order=x", &["limit", "order"]),
+        ("?complete=x&order=x&limit=x&offset=x&x=x", &["complete", "order", "limit", "offset"]),
+        ("?complete=&order&limit=0&offset=-1&after=0", &["complete", "order", "limit", "offset", "after"]),
+        ("?complete=true&complete=x&limit=5&order=x&limit=5", &["complete", "order", "limit"]),
+    ] {
+        cases.push((query.to_owned(), names.iter().copied().collect()));
+    }
+    for (query, names) in cases {
+        let response = get(alice, &query).expect_problem(422, "VALIDATION_ERROR");
+        let locs: BTreeSet<_> = response.field_errors().into_iter().map(|(loc, _)| loc).collect();
+        let wanted: BTreeSet<_> = names.iter().map(|name| format!("query.{name}")).collect();
+        assert_eq!(locs, wanted, "{query}: {}", response.text());
+        assert_eq!(response.field("Link"), None, "{query}");
+    }
+    alice.request("HEAD", "/tasks?limit=0").send().expect(422);
+    // Who asks comes before what is asked.
+    app.get("/api/alice/tasks?limit=0").send().expect(401);
+    app.get("/api/alice/tasks?limit=0").bearer(&token("bob")).send().expect(403);
+}
+
+/// Every combination, against what a client would pick from the whole list by itself.
+#[test]
+fn parameters_together_are_as_one_would_pick_by_hand() {
+    const TASKS: i64 = 12;
+    let app = App::spawn();
+    let alice = app.user("alice");
+    for index in 0..TASKS {
+        let complete = [1, 2, 5, 7, 11].contains(&index);
+        alice.post(json!({"title": "t", "complete": complete})).expect(201);
+        app.user("bob").create("another's");
+    }
+    let tasks = alice.list()["tasks"].as_array().unwrap().clone();
+    let (first, last) = (tasks[0]["id"].as_i64().unwrap(), tasks[11]["id"].as_i64().unwrap());
+    let offsets = [0, 1, 4, 11, 12, i64::MAX].map(|offset| (Some(offset), None));
+    let afters = [1, first, first + 1, first + 9, last, last + 1, i64::MAX].map(|after| (None, Some(after)));
+    let mut connection = Connection::open(&app.address).unwrap();
+    for complete in [None, Some(true), Some(false)] {
+        for order in [None, Some("asc"), Some("desc")] {
+            for limit in [None, Some(1), Some(2), Some(5), Some(12), Some(1000)] {
+                for (offset, after) in [(None, None)].into_iter().chain(offsets).chain(afters) {
+                    let is_desc = order == Some("desc");
+                    let mut wanted: Vec<i64> = tasks
+                        .iter()
+                        .filter(|task| complete.is_none_or(|complete| task["complete"] == complete))
+                        .map(|task| task["id"].as_i64().unwrap())
+                        .collect();
+                    if is_desc {
+                        wanted.reverse();
+                    }
+                    wanted.retain(|id| {
+                        after.is_none_or(|after| if is_desc { *id < after } else { *id > after })
+                    });
+                    let skipped = wanted.len().min(usize::try_from(offset.unwrap_or(0)).unwrap());
+                    let mut wanted = wanted.split_off(skipped);
+                    let has_more = limit.is_some_and(|limit| limit < wanted.len());
+                    wanted.truncate(limit.unwrap_or(wanted.len()));
+
+                    let kept: Vec<String> = [
+                        complete.map(|complete| format!("complete={complete}")),
+                        limit.map(|limit| format!("limit={limit}")),
+                        order.map(|order| format!("order={order}")),
+                    ]
+                    .into_iter()
+                    .flatten()
+                    .collect();
+                    let mut query = kept.clone();
+                    query.extend(offset.map(|offset| format!("offset={offset}")));
+                    query.extend(after.map(|after| format!("after={after}")));
+                    let query = query.join("&");
+                    let target = format!("/tasks?{query}");
+                    connection.write(&alice.request("GET", &target).bytes());
+                    let response = connection.read("GET").unwrap().expect(200);
+                    assert_eq!(ids(&response), wanted, "{query}");
+                    let wanted_next = has_more.then(|| {
+                        let after = format!("after={}", wanted.last().unwrap());
+                        format!("?{}&{after}", kept.join("&"))
+                    });
+                    let seen = next(&response);
+                    assert!(seen.iter().all(|seen| seen.starts_with("/api/alice/tasks?")), "{seen:?}");
+                    let parameters =
+                        |target: &Option<String>| target.as_ref().map(|target| parameters(target).join("&"));
+                    assert_eq!(parameters(&seen), parameters(&wanted_next), "{query}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_next_pages_lead_to_every_task_once_whoever_the_user_is() {
+    let app = App::spawn();
+    for user_id in
+        ["alice", "a/b c", "100%", "?x=1&y#z", "Grüße\u{1F600}", "a%2Fb", "..", "<a>;\"b\", c", "a+b"]
+    {
+        let user = app.user(user_id);
+        insert_many(&app.database, user_id, 23, 0);
+        let all = ids(&get(user, ""));
+        assert_eq!(all.len(), 23);
+        let open: Vec<_> = user.list()["tasks"].as_array().unwrap().clone();
+        let open = open.iter().filter(|task| task["complete"] == false);
+        let open: Vec<_> = open.map(|task| task["id"].as_i64().unwrap()).collect();
+        let reversed: Vec<_> = all.iter().rev().copied().collect();
+        for (query, wanted, pages) in [
+            ("?limit=5", &all, 5),
+            ("?limit=23", &all, 1),
+            ("?limit=22", &all, 2),
+            ("?limit=1", &all, 23),
+            ("?order=desc&limit=7", &reversed, 4),
+            ("?limit=3&complete=false", &open, 6),
+            ("?offset=20&limit=2", &all[20..].to_vec(), 2),
+        ] {
+            let mut page = get(user, query).expect(200);
+            let mut seen = ids(&page);
+            let mut count = 1;
+            while let Some(target) = next(&page) {
+                assert!(!target.contains("offset"), "{target}");
+                // As it is: an absolute path that needs nothing done to it.
+                page = app.get(&target).bearer(&token(user_id)).send().expect(200);
+                let more = ids(&page);
+                assert!(!more.is_empty(), "{user_id} {target}");
+                seen.extend(more);
+                count += 1;
+            }
+            assert_eq!((&seen, count), (wanted, pages), "{user_id} {query}");
+        }
+    }
+}
+
+#[test]
+fn tasks_that_come_and_go_between_pages_make_none_twice_and_none_missing() {
+    let app = App::spawn();
+    for (order, query) in [("asc", "?limit=3"), ("desc", "?order=desc&limit=3")] {
+        let user_id = format!("user-{order}");
+        let user = app.user(&user_id);
+        insert_many(&app.database, &user_id, 12, 0);
+        let mut stay: BTreeSet<_> = ids(&get(user, "")).into_iter().collect();
+        let mut seen = Vec::new();
+        let mut page = get(user, query).expect(200);
+        loop {
+            let part = ids(&page);
+            seen.extend(&part);
+            // Gone are: one that was read, the last of the page, and one that was not read yet.
+            let unread = stay.iter().copied().find(|id| !seen.contains(id));
+            let gone = [part.first().copied(), part.last().copied(), unread];
+            for id in gone.into_iter().flatten().collect::<BTreeSet<_>>() {
+                user.on_task("DELETE", id).send().expect(204);
+                stay.remove(&id);
+            }
+            let new = user.create_id();
+            if order == "asc" && seen.len() < 9 {
+                stay.insert(new);
+            }
+            let Some(target) = next(&page) else { break };
+            page = app.get(&target).bearer(&token(&user_id)).send().expect(200);
+        }
+        let once: BTreeSet<_> = seen.iter().copied().collect();
+        assert_eq!(once.len(), seen.len(), "{order}: {seen:?}");
+        assert!(seen.is_sorted_by(|a, b| if order == "asc" { a < b } else { a > b }), "{order}: {seen:?}");
+        let missing: Vec<_> = stay.iter().filter(|id| !once.contains(id)).collect();
+        assert!(missing.is_empty(), "{order}: {missing:?}");
+    }
+}
+
+#[test]
+fn without_a_limit_the_list_is_whole_however_long() {
+    let app = App::spawn();
+    // Around what the service may read at once.
+    for count in [0, 1, 127, 128, 129, 255, 256, 257, 1234] {
+        let user_id = format!("user-{count}");
+        let user = app.user(&user_id);
+        insert_many(&app.database, &user_id, count, 0);
+        let titles = |query: &str| -> Vec<i64> {
+            let response = get(user, query).expect(200);
+            assert_eq!(next(&response), None, "{count} {query}");
+            let list = response.json();
+            let tasks = list["tasks"].as_array().unwrap();
+            assert_eq!(list["count"], tasks.len(), "{count} {query}");
+            assert!(tasks.iter().all(|task| task["user_id"] == user_id.as_str()));
+            tasks.iter().map(|task| task["title"].as_str().unwrap().parse().unwrap()).collect()
+        };
+        let all: Vec<i64> = (1..=count).collect();
+        let back: Vec<i64> = all.iter().rev().copied().collect();
+        let open: Vec<i64> = all.iter().copied().filter(|title| title % 3 != 0).collect();
+        assert_eq!(titles(""), all);
+        assert_eq!(titles("?order=desc"), back);
+        assert_eq!(titles("?complete=false"), open);
+        // An offset is skipped once, and not once for each part.
+        assert_eq!(titles("?offset=3"), all.iter().skip(3).copied().collect::<Vec<_>>());
+        assert_eq!(titles("?order=desc&offset=700"), back.iter().skip(700).copied().collect::<Vec<_>>());
+        let first = get(user, "?limit=1").expect(200);
+        if let Some(after) = ids(&first).first() {
+            assert_eq!(titles(&format!("?after={after}")), all[1..]);
+            assert_eq!(titles(&format!("?order=desc&after={after}")), [] as [i64; 0]);
+        }
+    }
+}
+
+#[test]
+fn a_long_list_leaves_the_connection_fit_for_the_next_request() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    insert_many(&app.database, "alice", 1234, 0);
+    let mut connection = Connection::open(&app.address).unwrap();
+    for _ in 0..2 {
+        connection.write(&alice.request("GET", "/tasks").bytes());
+        let list = connection.read("GET").unwrap().expect(200);
+        assert_eq!(list.field("Content-Length"), None);
+        assert_eq!(list.field("Cache-Control"), Some("no-store"));
+        assert_eq!(ids(&list).len(), 1234);
+        connection.write(&alice.request("HEAD", "/tasks").bytes());
+        let head = connection.read("HEAD").unwrap().expect(200);
+        head.hold_to_the_rules("HEAD", "/api/alice/tasks");
+        let names = |response: &Response| -> Vec<String> {
+            response.fields.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&head), names(&list));
+        connection.write(&alice.request("HEAD", "/tasks?limit=2").bytes());
+        let head = connection.read("HEAD").unwrap().expect(200);
+        assert!(next(&head).is_some());
+        connection.write(&app.get("/health").bytes());
+        connection.read("GET").unwrap().expect(200);
+    }
+}
+
+#[test]
+fn a_client_of_before_http_1_1_gets_the_list_without_chunks_and_then_the_end() {
+    let app = App::spawn();
+    insert_many(&app.database, "few", 3, 0);
+    insert_many(&app.database, "many", 1234, 0);
+    for (user_id, count) in [("few", 3), ("many", 1234)] {
+        for method in ["GET", "HEAD"] {
+            let request = app.user(user_id).request(method, "/tasks").header("Connection", "keep-alive");
+            let (head, body) = SlowClient::send(&app, &old_bytes(&request)).rest();
+            let head = head.to_lowercase();
+            assert!(!head.contains("transfer-encoding") && head.contains("connection: close"), "{head}");
+            if method == "HEAD" {
+                assert!(body.is_empty());
+                continue;
+            }
+            let list: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(list["count"], count);
+            assert_eq!(list["tasks"].as_array().map(Vec::len), Some(count));
+        }
+    }
+}
+
+#[test]
+fn a_list_that_fails_on_the_way_ends_without_an_end() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    insert_many(&app.database, "alice", WIDE_TASKS, DESCRIPTION_CHARS_MAX);
+    let request = alice.request("GET", "/tasks");
+    for (fault, is_old) in [("rename", false), ("rename", true), ("lock", false)] {
+        let bytes = if is_old { old_bytes(&request) } else { request.bytes() };
+        let client = SlowClient::send(&app, &bytes);
+        assert_eq!(client.status(), "200");
+        // Nothing of the service's stands in the way: it holds no lock while the client waits.
+        let mut holder = app.database.client();
+        let mut change = holder.transaction().unwrap();
+        change.batch_execute("alter table tasks rename to tasks_away").unwrap();
+        let mut change = Some(change);
+        if fault == "rename" {
+            change.take().unwrap().commit().unwrap();
+        }
+        let (head, body) = client.rest();
+        assert!(body.len() > 1000, "{fault}: {} bytes", body.len());
+        assert!(head.to_lowercase().contains("transfer-encoding: chunked") != is_old, "{head}");
+        // In chunks the end is missing; without them, that of the JSON text.
+        assert!(!body.ends_with(b"\r\n0\r\n\r\n"), "{fault}");
+        let text = String::from_utf8_lossy(&body);
+        assert!(!text.contains("\"count\"") && !text.contains("error_code"), "{fault}");
+        assert!(!is_old || serde_json::from_slice::<Value>(&body).is_err());
+        match change.take() {
+            Some(change) => change.rollback().unwrap(),
+            None => app.database.execute("alter table tasks_away rename to tasks"),
+        }
+        eventually("the list", || get(alice, "?limit=1").status == 200);
+    }
+    app.wait_for_log(|line| line.contains("answer not completed"));
+    assert_eq!(get(alice, "?offset=9990").expect(200).json()["count"], WIDE_TASKS - 9990);
+}
+
+#[test]
+fn a_client_that_reads_slowly_holds_no_database_connection() {
+    let app = App::setup().env("DATABASE_POOL_SIZE", "1").spawn();
+    insert_many(&app.database, "alice", WIDE_TASKS, DESCRIPTION_CHARS_MAX);
+    let alice = app.user("alice");
+    let request = alice.request("GET", "/tasks").header("Connection", "close");
+    let client = SlowClient::send(&app, &request.bytes());
+    assert_eq!(client.status(), "200");
+    for _ in 0..20 {
+        let id = app.user("bob").create_id();
+        app.user("bob").on_task("DELETE", id).send().expect(204);
+    }
+    // Nor is a transaction open.
+    eventually("idleness", || {
+        let sql = "select count(*) from pg_stat_activity where datname = current_database() \
+                   and application_name = 'tinytasks' and state <> 'idle'";
+        app.database.value(sql) == "0"
+    });
+    // A connection that the database ends meanwhile is no harm to the list either.
+    app.database.terminate_sessions();
+    let (_, body) = client.rest();
+    let end = format!("],\"count\":{WIDE_TASKS}}}\r\n0\r\n\r\n");
+    assert!(body.ends_with(end.as_bytes()));
+}
+
+#[test]
+fn slow_clients_are_many_and_others_are_served() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    insert_many(&app.database, "alice", WIDE_TASKS, DESCRIPTION_CHARS_MAX);
+    insert_many(&app.database, "bob", 50, 0);
+    let list = alice.request("GET", "/tasks");
+    let mut slow: Vec<_> = (0..STREAMS_MAX).map(|_| SlowClient::send(&app, &list.bytes())).collect();
+    assert!(slow.iter().all(|client| client.status() == "200"));
+    for _ in 0..3 {
+        list.send().expect_problem(503, "SERVICE_UNAVAILABLE");
+    }
+    for _ in 0..10 {
+        assert_eq!(get(alice, "?limit=5").expect(200).json()["count"], 5);
+        assert_eq!(app.user("bob").list()["count"], 50);
+        let id = app.user("bob").create_id();
+        app.user("bob").on_task("DELETE", id).send().expect(204);
+        app.get("/health").send().expect(200);
+    }
+    // One that goes makes room for another.
+    slow.pop();
+    eventually("room", || {
+        let next = SlowClient::send(&app, &list.bytes());
+        let is_taken = next.status() == "200";
+        if is_taken {
+            slow.push(next);
+        }
+        is_taken
+    });
+    list.send().expect_problem(503, "SERVICE_UNAVAILABLE");
+}
