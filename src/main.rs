@@ -92,7 +92,7 @@ fn serve() -> Result<(), Failure> {
     // loop of a database connection; some for files.
     let own = WORKERS * 3 + (config.database.pool_size.get() as usize + 1) * 5 + 32;
     let options = gate::Options {
-        connections_max: gate::connections_max(config.connections_max, own),
+        connections_max: gate::connections_max(config.connections_max, own)?,
         trusted_proxies: config.trusted_proxies,
         tls,
     };

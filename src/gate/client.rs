@@ -23,8 +23,9 @@ const GRACE_MILLIS: u64 = 1000;
 pub struct Connection {
     socket: TcpStream,
     began: Instant,
-    /// In milliseconds from `began`.
+    /// In milliseconds from `began`, as is `idle_since`.
     deadline: AtomicU64,
+    idle_since: AtomicU64,
     state: AtomicU8,
 }
 
@@ -37,8 +38,8 @@ const ENDED: u8 = 2;
 impl Connection {
     /// Idle for so long at most.
     pub fn new(socket: TcpStream, time: Duration) -> Self {
-        let (deadline, state) = (AtomicU64::default(), AtomicU8::new(IDLE));
-        let connection = Self { socket, began: Instant::now(), deadline, state };
+        let (deadline, idle_since, state) = Default::default();
+        let connection = Self { socket, began: Instant::now(), deadline, idle_since, state };
         connection.wait_at_most(time);
         connection
     }
@@ -60,7 +61,11 @@ impl Connection {
     /// Ends the reading of one that is late, and soon after the writing.
     pub fn enforce_deadline(&self) {
         match self.late() {
-            Some(late) if late > GRACE_MILLIS => self.shutdown(Shutdown::Both),
+            Some(late) if late > GRACE_MILLIS => {
+                // What the kernel still holds for a client that does not read goes at once.
+                let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+                self.shutdown(Shutdown::Both);
+            }
             Some(_) => self.shutdown(Shutdown::Read),
             None => {}
         }
@@ -71,10 +76,10 @@ impl Connection {
         let _ = self.socket.shutdown(how);
     }
 
-    /// When an idle connection will have been idle for too long; None if it is not idle.
-    pub fn idle_until(&self) -> Option<u64> {
-        (self.state.load(SeqCst) == IDLE)
-            .then(|| self.deadline.load(SeqCst).saturating_sub(self.millis(Duration::ZERO)))
+    /// None if it is not idle.
+    pub fn idle_since(&self) -> Option<Instant> {
+        let since = || self.began + Duration::from_millis(self.idle_since.load(SeqCst));
+        (self.state.load(SeqCst) == IDLE).then(since)
     }
 
     /// Closes it if it is idle.
@@ -175,6 +180,7 @@ impl Client {
 
     pub fn be_idle(&self, time: Duration) {
         self.connection.wait_at_most(time);
+        self.connection.idle_since.store(self.connection.millis(Duration::ZERO), SeqCst);
         self.connection.move_on(BUSY, IDLE);
     }
 
@@ -192,4 +198,58 @@ pub fn with_close(mut answer: Vec<u8>) -> Vec<u8> {
     let status_line_end = answer.iter().position(|byte| *byte == b'\r').unwrap_or(answer.len());
     answer.splice(status_line_end..status_line_end, *b"\r\nConnection: close");
     answer
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub mod tests {
+    use super::{Client, Connection, Stream};
+    use std::cell::Cell;
+    use std::io::{self, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// What a client sends, in memory: so many bytes with each read, then the end.
+    struct Memory {
+        bytes: Vec<u8>,
+        at: Rc<Cell<usize>>,
+        piece: usize,
+    }
+
+    impl Stream for Memory {}
+
+    impl Read for Memory {
+        fn read(&mut self, mut buffer: &mut [u8]) -> io::Result<usize> {
+            let rest = self.bytes.get(self.at.get()..).unwrap_or_default();
+            let count = buffer.write(rest.get(..self.piece).unwrap_or(rest))?;
+            self.at.set(self.at.get() + count);
+            Ok(count)
+        }
+    }
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A connection with no deadline near.
+    pub fn connection() -> Arc<Connection> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Arc::new(Connection::new(socket, Duration::from_secs(3600)))
+    }
+
+    /// A client that has sent these bytes; and how many of them have been read.
+    pub fn client(connection: &Arc<Connection>, bytes: &[u8], piece: usize) -> (Client, Rc<Cell<usize>>) {
+        let at = Rc::new(Cell::new(0));
+        let memory = Memory { bytes: bytes.to_owned(), at: Rc::clone(&at), piece };
+        (Client { stream: Box::new(memory), connection: Arc::clone(connection) }, at)
+    }
 }

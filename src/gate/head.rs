@@ -29,6 +29,12 @@ pub fn is_clean(lines: &[u8]) -> bool {
     text.split("\r\n").all(|line| line.chars().all(|char| !char.is_ascii_control() || char == '\t'))
 }
 
+/// A field with its CRLF.
+pub fn is_field(line: &[u8]) -> bool {
+    let parsed = httparse::parse_headers(&[line, b"\r\n"].concat(), &mut [httparse::EMPTY_HEADER]).is_ok();
+    parsed && is_clean(line)
+}
+
 pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Result<(), Error> {
     if !is_clean(head) {
         return Err(malformed("there is a control character in the header section"));
@@ -43,15 +49,25 @@ pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Res
 
 /// RFC 9112 section 3.2: origin-form, `*` for OPTIONS, or absolute-form cut to its path.
 pub fn origin_form(method: &str, target: &str) -> Result<String, Error> {
-    let path = match target.split_once("://") {
-        Some((scheme, rest)) if ["http", "https"].iter().any(|http| http.eq_ignore_ascii_case(scheme)) => {
-            rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/")
-        }
-        _ => target,
-    };
+    let is_http = |scheme: &str| ["http", "https"].iter().any(|http| http.eq_ignore_ascii_case(scheme));
+    let absolute = target.split_once("://").filter(|(scheme, _)| is_http(scheme));
+    // RFC 3986 section 3.2: a query ends the authority as well, and then the path is empty.
+    let end = |rest: &str| rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let path =
+        match absolute.and_then(|(_, rest)| rest.split_at_checked(end(rest))) {
+            Some((host, path)) if !host.is_empty() && host.bytes().all(is_of_host) => {
+                if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+            }
+            _ => target.to_owned(),
+        };
     let is_visible = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     let fits = is_visible && (path.starts_with('/') || (path == "*" && method == "OPTIONS"));
-    if fits { Ok(path.to_owned()) } else { Err(malformed("the request target is malformed")) }
+    if fits { Ok(path) } else { Err(malformed("the request target is malformed")) }
+}
+
+/// Host and port, without a user (RFC 9110 section 4.2.4).
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&byte)
 }
 
 pub struct Fields<'h>(pub &'h [httparse::Header<'h>]);
@@ -79,9 +95,8 @@ impl<'h> Fields<'h> {
 
     pub fn check_host(&self, is_old: bool) -> Result<(), Error> {
         let mut hosts = self.values("Host");
-        let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
         match (hosts.next(), hosts.next()) {
-            (Some(host), None) if host.iter().all(is_host) => Ok(()),
+            (Some(host), None) if host.iter().copied().all(is_of_host) => Ok(()),
             (None, _) if is_old => Ok(()),
             _ => Err(malformed("there must be one Host")),
         }
@@ -116,6 +131,6 @@ impl<'h> Fields<'h> {
         let node = node.unwrap_or_default().trim().trim_matches('"');
         let address = node.parse::<SocketAddr>().map(|address| address.ip());
         let address = address.or_else(|_| node.trim_matches(['[', ']']).parse());
-        address.unwrap_or(peer)
+        address.unwrap_or(peer).to_canonical()
     }
 }

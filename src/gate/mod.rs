@@ -36,7 +36,13 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
 const STACK_BYTES: usize = 256 * 1024;
 /// Connections that the kernel may hold until they are accepted.
 const BACKLOG: i32 = 4096;
+/// Inner connections beside those of the workers.
+pub const ASIDE: usize = 2;
+/// What the kernel may hold of an answer that a client does not read. It takes twice that.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// The descriptor limit has to bear so many.
+const CONNECTIONS_MIN: usize = 32;
 const STOP_POLL: Duration = Duration::from_millis(5);
 /// For an answer to be there; the inner side gives up before.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -67,6 +73,8 @@ pub struct Gate {
     options: Options,
     refuse: Refuse,
     inner: Inner,
+    /// For what waits for nothing, so that it never waits behind what does.
+    aside: Inner,
     address: SocketAddr,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     is_stopping: AtomicBool,
@@ -89,6 +97,7 @@ impl Gate {
             options,
             refuse,
             inner: Inner::open(inner, workers)?,
+            aside: Inner::open(inner, ASIDE)?,
             address: listener.local_addr()?,
             connections: Mutex::default(),
             is_stopping: AtomicBool::new(false),
@@ -135,7 +144,9 @@ impl Gate {
                 return;
             }
             // No descriptor, or no thread: some will be free again. Waiting is all that helps.
-            if let Err(error) = accepted.and_then(|(socket, peer)| self.admit(id, socket, peer.ip())) {
+            if let Err(error) =
+                accepted.and_then(|(socket, peer)| self.admit(id, socket, peer.ip().to_canonical()))
+            {
                 if complained.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
                     log::error!(reason = error.to_string().as_str(); "cannot accept a connection");
                     complained = Some(Instant::now());
@@ -147,6 +158,7 @@ impl Gate {
 
     fn admit(self: &Arc<Self>, id: u64, socket: TcpStream, peer: IpAddr) -> io::Result<()> {
         socket.set_nodelay(true)?;
+        socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES)?;
         if !self.make_room() {
             return self.turn_away(&socket, peer);
         }
@@ -167,7 +179,7 @@ impl Gate {
     fn make_room(&self) -> bool {
         let mut connections = self.connections();
         while connections.len() >= self.options.connections_max {
-            let idle = connections.iter().filter_map(|(id, one)| Some((one.idle_until()?, *id)));
+            let idle = connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
             let Some((_, id)) = idle.min() else {
                 return false;
             };
@@ -190,6 +202,12 @@ impl Gate {
         Ok(())
     }
 
+    fn side(&self, message: &[u8]) -> &Inner {
+        let is_health =
+            [b"GET /health ".as_slice(), b"HEAD /health "].iter().any(|line| message.starts_with(line));
+        if is_health { &self.aside } else { &self.inner }
+    }
+
     fn serve(&self, connection: &Arc<Connection>, peer: IpAddr) -> io::Result<()> {
         let mut reader = Reader::new(Client::new(connection, self.options.tls.as_ref())?);
         loop {
@@ -203,7 +221,7 @@ impl Gate {
             let is_last = head.is_last || matches!(request, Err(Stop::Refused(_)));
             let is_last = || is_last || self.is_stopping.load(SeqCst);
             let answered = match request {
-                Ok(message) => self.inner.exchange(&message, reader.client.deliver(&is_last)),
+                Ok(message) => self.side(&message).exchange(&message, reader.client.deliver(&is_last)),
                 Err(Stop::Refused(error)) => Err(error),
                 Err(Stop::Gone(error)) => return Err(error),
             };
@@ -218,11 +236,17 @@ impl Gate {
 }
 
 /// As many client connections as are wanted, or as the descriptor limit bears when the service
-/// itself needs `own`.
-pub fn connections_max(wanted: usize, own: usize) -> usize {
+/// itself needs `own`. Errors: it bears hardly any.
+pub fn connections_max(wanted: usize, own: usize) -> Result<usize, String> {
     // "Max open files <soft> <hard> files", proc(5).
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let soft = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(usize::MAX);
-    wanted.min(soft.saturating_sub(own)).max(1)
+    match soft.saturating_sub(own) {
+        room if room < CONNECTIONS_MIN => Err(format!(
+            "the limit of open files (ulimit -n) is {soft}; make it {} or more",
+            own + CONNECTIONS_MIN
+        )),
+        room => Ok(wanted.min(room)),
+    }
 }

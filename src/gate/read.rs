@@ -2,7 +2,7 @@
 //! refused, never repaired (RFC 9112 section 11). No recursion, and no buffer beyond the limits.
 
 use super::client::Client;
-use super::head::{BODY_BYTES_MAX, FIELDS_MAX, Fields, is_clean, malformed, origin_form, parse};
+use super::head::{BODY_BYTES_MAX, FIELDS_MAX, Fields, is_clean, is_field, malformed, origin_form, parse};
 use crate::error::Error;
 use std::io;
 use std::net::IpAddr;
@@ -87,7 +87,8 @@ impl Reader {
         let lines = self.head()?;
         let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
-        parse(self.buffer.get(lines).unwrap_or_default(), &mut parsed)?;
+        let outcome = parse(self.buffer.get(lines).unwrap_or_default(), &mut parsed);
+        // What was understood of a refused one is for its answer: the request id, and the origin.
         let fields = Fields(parsed.headers);
         let is_old = parsed.version == Some(0);
         head.is_old = is_old;
@@ -95,6 +96,7 @@ impl Reader {
         head.fields = fields.forwarded();
         head.client = fields.client(peer, trusted).to_string();
         head.is_last = is_old || fields.has_token("Connection", "close");
+        outcome?;
         fields.check_host(is_old)?;
         let target = origin_form(&head.method, parsed.path.unwrap_or_default())?;
         let length = fields.body_length(is_old)?;
@@ -148,7 +150,9 @@ impl Reader {
         // RFC 9112 section 2.2: one empty line before a request is not a request.
         if self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong)? == b"\r\n" {
             begin = self.at;
-            self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong)?;
+            if self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong)? == b"\r\n" {
+                return Err(malformed("there is an empty line where a request should be").into());
+            }
         }
         let end_max = self.at + FIELDS_BYTES_MAX;
         while self.line(end_max - self.at, Error::HeadTooLarge)? != b"\r\n" {}
@@ -178,7 +182,7 @@ impl Reader {
         loop {
             match self.line(trailers_max - self.at, Error::HeadTooLarge)? {
                 b"\r\n" => return Ok(body),
-                line if !is_clean(line) => return Err(malformed("a trailer is malformed").into()),
+                line if !is_field(line) => return Err(malformed("a trailer is malformed").into()),
                 _ => {}
             }
         }
@@ -202,4 +206,134 @@ fn message(head: &Head, target: String, body: &[u8]) -> Vec<u8> {
     text.push_str(if head.is_old { "Gate-Old: 1\r\n" } else { "" });
     text.extend(["Content-Length: ", &body.len().to_string(), "\r\n\r\n"]);
     [text.as_bytes(), body].concat()
+}
+
+#[cfg(test)]
+#[path = "../../tests/it/reference.rs"]
+mod reference;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
+mod tests {
+    use super::super::client::tests::{client, connection};
+    use super::reference::{Meaning, Random, Verdict, is_refusal, read, stream};
+    use super::{Head, Reader, Stop};
+    use std::env;
+    use std::fs::File;
+    use std::io::{BufWriter, Write};
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Instant;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    const READ: [&str; 9] = [
+        "authorization",
+        "content-type",
+        "content-encoding",
+        "origin",
+        "x-request-id",
+        "access-control-request-method",
+        "if-match",
+        "if-none-match",
+        "idempotency-key",
+    ];
+
+    fn number(name: &str) -> Option<u64> {
+        env::var(name).ok().map(|value| value.parse().unwrap())
+    }
+
+    /// What the gate passes on is one request with the meaning that the reference sees in what the
+    /// client sent; what one of them refuses, the other does. `scripts/fuzz` has the results judged
+    /// by a third: each goes into a file as three numbers and two texts.
+    #[test]
+    fn it_reads_as_the_reference_does() {
+        let requests = number("TINYTASKS_FUZZ_REQUESTS").unwrap_or(30_000);
+        let seed = number("TINYTASKS_FUZZ_SEED").unwrap_or(1);
+        let mut results =
+            env::var("TINYTASKS_FUZZ_RESULTS").ok().map(|path| BufWriter::new(File::create(path).unwrap()));
+        let connection = connection();
+        let mut random = Random::new(seed);
+        let start = Instant::now();
+        let (mut whole, mut refused, mut incomplete, mut streams) = (0_u64, 0_u64, 0_u64, 0_u64);
+        while whole + refused + incomplete < requests {
+            streams += 1;
+            let bytes = stream(&mut random);
+            let piece = [1, 2, 7, 100, 5000][random.below(5)];
+            let piece = if bytes.len() > 2000 { piece + 50 } else { piece };
+            let (client, read_so_far) = client(&connection, &bytes, piece);
+            let mut reader = Reader::new(client);
+            let mut at = 0;
+            while reader.wait_for_request().is_ok() {
+                let rest = bytes.get(at..).unwrap();
+                let context =
+                    || format!("seed {seed}, stream {streams}: {:?}", String::from_utf8_lossy(rest));
+                let mut head = Head::default();
+                let result = reader.request(&mut head, PEER, &[]);
+                let taken = read_so_far.get() - (reader.buffer.len() - reader.at) - at;
+                let verdict = read(rest, false);
+                let (kind, message) = match &result {
+                    Ok(message) => (200, message.as_slice()),
+                    Err(Stop::Refused(error)) => (error.entry().0, [].as_slice()),
+                    Err(Stop::Gone(_)) => (0, [].as_slice()),
+                };
+                match &verdict {
+                    Verdict::Whole(meaning, length) => {
+                        assert_eq!((kind, taken), (200, *length), "{}", context());
+                        assert_same(message, meaning, &head, &context);
+                        whole += 1;
+                    }
+                    Verdict::Refused(status) => {
+                        assert!(is_refusal(kind, *status), "{kind} for {status}: {}", context());
+                        refused += 1;
+                    }
+                    Verdict::Incomplete => {
+                        assert_eq!(kind, 0, "{}", context());
+                        incomplete += 1;
+                    }
+                }
+                if let Some(results) = &mut results {
+                    let numbers = [usize::from(kind), taken, rest.len(), message.len()];
+                    let numbers = numbers.map(|number| u32::try_from(number).unwrap().to_le_bytes());
+                    results.write_all(&[numbers.concat(), rest.to_vec(), message.to_vec()].concat()).unwrap();
+                }
+                if kind != 200 {
+                    break;
+                }
+                at += taken;
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!(
+            "seed {seed}: {streams} streams, {whole} requests passed on, {refused} refused, \
+             {incomplete} incomplete, {seconds:.1} s, no panic, no difference"
+        );
+    }
+
+    /// The message that the gate has written means the same, and is nothing but that.
+    fn assert_same(message: &[u8], meaning: &Meaning, head: &Head, context: &dyn Fn() -> String) {
+        let Verdict::Whole(forwarded, length) = read(message, true) else {
+            panic!("what is passed on is no request: {}: {}", String::from_utf8_lossy(message), context());
+        };
+        assert_eq!(length, message.len(), "{}", context());
+        assert_eq!(
+            (&forwarded.method, &forwarded.target),
+            (&meaning.method, &meaning.target),
+            "{}",
+            context()
+        );
+        assert_eq!(forwarded.body, meaning.body, "{}", context());
+        // Of the fields those that the service reads, what is not ASCII in them made harmless.
+        let harmless = |byte: &u8| if byte.is_ascii() { *byte } else { 0x7f };
+        let read =
+            meaning.fields.iter().filter(|(name, _)| READ.contains(&name.to_ascii_lowercase().as_str()));
+        let read = read.map(|(name, value)| (name.clone(), value.iter().map(harmless).collect()));
+        let mut fields: Vec<(String, Vec<u8>)> = read.collect();
+        fields.insert(0, ("Gate-Client".to_owned(), PEER.to_string().into()));
+        if head.is_old {
+            fields.push(("Gate-Old".to_owned(), "1".into()));
+        }
+        fields.push(("Content-Length".to_owned(), meaning.body.len().to_string().into()));
+        assert_eq!(forwarded.fields, fields, "{}", context());
+        assert_eq!((&head.method, head.is_last), (&meaning.method, meaning.is_last), "{}", context());
+    }
 }

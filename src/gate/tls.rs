@@ -3,7 +3,7 @@
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::{ServerConfig, ServerConnection};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,19 +29,32 @@ impl Acceptor {
     }
 
     pub fn connection(&self) -> io::Result<ServerConnection> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.looked.elapsed() >= LOOK_INTERVAL {
-            current.looked = Instant::now();
+        if let Some(known) = self.is_due() {
             let changed = changed(&self.files);
-            if changed != current.changed {
-                // Half of a new pair does not fit, and is looked at again with the other half.
-                match read(&self.files) {
-                    Ok(config) => *current = Current { config, looked: Instant::now(), changed },
-                    Err(reason) => log::error!(reason = reason.as_str(); "certificate kept as it was"),
-                }
+            // Half of a new pair does not fit, and is looked at again with the other half.
+            match (changed != known).then(|| read(&self.files)) {
+                Some(Ok(config)) => *self.current() = Current { config, looked: Instant::now(), changed },
+                Some(Err(reason)) => log::error!(reason = reason.as_str(); "certificate kept as it was"),
+                None => {}
             }
         }
-        ServerConnection::new(Arc::clone(&current.config)).map_err(io::Error::other)
+        let config = Arc::clone(&self.current().config);
+        ServerConnection::new(config).map_err(io::Error::other)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the files are to be looked at: what is known of them. One caller gets it, and looks
+    /// without the lock.
+    fn is_due(&self) -> Option<[Option<SystemTime>; 2]> {
+        let mut current = self.current();
+        let is_due = current.looked.elapsed() >= LOOK_INTERVAL;
+        is_due.then(|| {
+            current.looked = Instant::now();
+            current.changed
+        })
     }
 }
 

@@ -31,7 +31,7 @@ impl Loop {
         let socket = directory.join("http");
         let server = tiny_http::Server::from_listener(UnixListener::bind(&socket)?, None);
         let server = Arc::new(server.map_err(io::Error::other)?);
-        for index in 0..WORKERS {
+        for index in 0..WORKERS + crate::gate::ASIDE {
             let (app, server) = (Arc::clone(app), Arc::clone(&server));
             let work = move || work(&app, &server);
             thread::Builder::new().name(format!("worker-{index}")).spawn(work)?;

@@ -29,7 +29,7 @@ const TRUSTED_WHILE: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// An answer older than this says nothing about now.
-const ANSWER_AGE_MAX: Duration = Duration::from_secs(2);
+const ANSWER_AGE_MAX: Duration = Duration::from_millis(1500);
 const TRIES_MAX: usize = 3;
 
 /// May a statement be sent again when its connection broke and its fate is unknown?
@@ -92,7 +92,10 @@ impl Pool {
                 continue;
             }
             let error = match session.query(index, values) {
-                Ok(rows) => return Ok(rows),
+                Ok(rows) => {
+                    *lock(&self.last_answer) = Some(Instant::now());
+                    return Ok(rows);
+                }
                 Err(error) => error,
             };
             let fate = Fate::of(&error);
@@ -137,7 +140,6 @@ fn watch(
     };
     loop {
         let reason = watch_one().err().unwrap_or_default();
-        *lock(last_answer) = None;
         // The same trouble again is not news.
         if reason != trouble {
             log::error!(reason = reason.as_str(); "database out of reach");

@@ -14,8 +14,11 @@
 mod harness;
 mod http;
 mod probe;
+mod raw;
+mod reference;
 mod token;
 
+mod attack;
 mod auth;
 mod cli;
 mod conditional;
@@ -23,6 +26,7 @@ mod contract;
 mod cors;
 mod docs;
 mod faults;
+mod fuzz;
 mod gate;
 mod idempotency;
 mod instances;
@@ -32,5 +36,6 @@ mod schema;
 mod shutdown;
 mod tasks;
 mod tidy;
+mod tls;
 mod validation;
 mod wire;

@@ -1,0 +1,205 @@
+//! A client of bytes: sends anything, in any pieces, and tells how the connection ended. And the
+//! victim, who has to be served while others attack.
+
+use crate::{harness::App, http::Response};
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    net::{Shutdown, TcpStream},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Beyond the longest deadline of the gate.
+const READ_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// A method that is not known here.
+const UNKNOWN: &str = "";
+
+/// How the service ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum End {
+    /// In order: all that was sent before can be read.
+    Closed,
+    /// Elsewhere than on Linux this may take an answer away.
+    Reset,
+}
+
+pub struct Raw {
+    reader: BufReader<TcpStream>,
+}
+
+impl Raw {
+    pub fn open(app: &App) -> Self {
+        Self::on(TcpStream::connect(&app.address).unwrap())
+    }
+
+    pub fn on(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// False when the service has closed before.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.reader.get_mut().write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Tells the service that nothing follows.
+    pub fn finish(&mut self) {
+        let _ = self.reader.get_mut().shutdown(Shutdown::Write);
+    }
+
+    /// The next answer; None at the end.
+    pub fn answer(&mut self) -> Option<Response> {
+        read_answer(&mut self.reader, "GET").unwrap()
+    }
+
+    /// Begins a request, and returns when the service waits for the byte that is its body.
+    pub fn begin(&mut self) {
+        self.send("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n");
+        let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+        self.reader.read_exact(&mut interim).unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
+    /// All answers up to the end of the connection. The methods are those of the requests, as far
+    /// as they are known.
+    pub fn answers(&mut self, methods: &[&str]) -> (Vec<Response>, End) {
+        let mut answers = Vec::new();
+        loop {
+            let method = methods.get(answers.len()).copied().unwrap_or(UNKNOWN);
+            match read_answer(&mut self.reader, method) {
+                Ok(Some(answer)) => answers.push(answer),
+                Ok(None) => return (answers, End::Closed),
+                Err(error) if is_reset(&error) => return (answers, End::Reset),
+                Err(error) => panic!("after {answers:?}: {error}"),
+            }
+        }
+    }
+
+    /// Nothing is said, and the connection is closed in order.
+    #[track_caller]
+    pub fn assert_ends_silently(&mut self) {
+        let (answers, end) = self.answers(&[]);
+        assert!(answers.is_empty() && end == End::Closed, "{end:?} after {answers:?}");
+    }
+
+    /// Reads and counts until the connection ends.
+    pub fn count_to_the_end(&mut self) -> u64 {
+        let (mut count, mut bytes) = (0, [0; 65536]);
+        loop {
+            match self.reader.read(&mut bytes) {
+                Ok(0) => return count,
+                Ok(read) => count += read as u64,
+                Err(error) if is_reset(&error) => return count,
+                Err(error) => panic!("after {count} bytes: {error}"),
+            }
+        }
+    }
+
+    /// Whether nothing has come so far, and the connection is open.
+    pub fn is_quiet(&mut self) -> bool {
+        self.reader.get_ref().set_nonblocking(true).unwrap();
+        let read = self.reader.fill_buf().map(<[u8]>::len);
+        self.reader.get_ref().set_nonblocking(false).unwrap();
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind())
+}
+
+/// One final answer, with or without interim ones before it; None where the stream ends instead.
+pub fn read_answer(stream: &mut impl BufRead, method: &str) -> io::Result<Option<Response>> {
+    loop {
+        if stream.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let status_line = read_line(stream)?;
+        let status = status_line.strip_prefix("HTTP/1.1 ").expect(&status_line);
+        let status = status.split(' ').next().unwrap().parse().unwrap();
+        let mut fields = Vec::new();
+        loop {
+            let line = read_line(stream)?;
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(": ").expect(&line);
+            fields.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+        if status == 100 {
+            assert_eq!(fields, [], "an interim answer says nothing");
+            continue;
+        }
+        let mut answer = Response { status, fields, body: Vec::new() };
+        let length = answer.field("Content-Length").map(|length| length.parse().unwrap());
+        assert_eq!(length.is_none(), status == 204, "{answer:?}");
+        // Of a refused request the method may be unknown to either side.
+        let is_cut = method == "HEAD" && answer.field("Connection").is_none();
+        let may_be_cut = [UNKNOWN, "HEAD"].contains(&method) && answer.field("Connection").is_some();
+        if !is_cut && !(may_be_cut && stream.fill_buf()?.is_empty()) {
+            answer.body.resize(length.unwrap_or(0), 0);
+            stream.read_exact(&mut answer.body)?;
+        }
+        return Ok(Some(answer));
+    }
+}
+
+fn read_line(stream: &mut impl BufRead) -> io::Result<String> {
+    let mut line = Vec::new();
+    stream.take(1 << 16).read_until(b'\n', &mut line)?;
+    match line.strip_suffix(b"\r\n") {
+        Some(line) => Ok(String::from_utf8(line.to_owned()).unwrap()),
+        // A connection that was reset tells so when it is read again.
+        None => Err(stream.read(&mut [0]).err().unwrap_or_else(|| io::Error::other("an unfinished line"))),
+    }
+}
+
+/// Set when it goes out of scope, also by a failure: nobody waits for ever.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// While the attack lasts, somebody with a good token comes again and again, each time on a new
+/// connection, and is served within a second.
+pub fn beside_a_victim<T>(app: &App, attack: impl FnOnce() -> T) -> T {
+    let request = app.user("victim").request("GET", "/tasks");
+    beside(|| drop(request.try_send().expect("the victim is answered").expect(200)), attack)
+}
+
+/// The same with a victim of another kind.
+pub fn beside<T>(victim: impl Fn() + Sync, attack: impl FnOnce() -> T) -> T {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let victim = scope.spawn(|| {
+            let mut slowest = Duration::ZERO;
+            while !is_over.load(SeqCst) {
+                let start = Instant::now();
+                victim();
+                slowest = slowest.max(start.elapsed());
+                thread::sleep(Duration::from_millis(30));
+            }
+            slowest
+        });
+        let over = Over(&is_over);
+        let result = attack();
+        drop(over);
+        let slowest = victim.join().expect("the victim is served");
+        assert!(slowest < Duration::from_secs(1), "the victim had to wait for {slowest:?}");
+        result
+    })
+}
+
+/// The line of that name in the service's /proc/PID/status: kB, or a count.
+pub fn status(app: &App, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/status", app.pid())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}

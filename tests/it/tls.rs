@@ -1,0 +1,421 @@
+//! HTTPS by the gate: versions, renewal of the certificate, and clients that never finish.
+
+use crate::{
+    harness::{App, Directory, eventually, run_binary},
+    http::Response,
+    raw::{Over, Raw, beside, read_answer},
+    token::{SECRET, token},
+};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use std::{
+    fs,
+    io::{self, BufReader, Read, Write},
+    net::TcpStream,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A certificate that signs itself, and its key, both named after `name`.
+fn make_pair(directory: &Directory, name: &str) -> [String; 2] {
+    let files = ["cert", "key"].map(|kind| directory.write(&format!("{name}.{kind}"), ""));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+    command.args(["-days", "2", "-subj", &format!("/CN={name}"), "-out", &files[0], "-keyout", &files[1]]);
+    let output = command.output().expect("openssl is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    files
+}
+
+/// A service with the pair `first`. Both files may be replaced: they are `cert` and `key`.
+fn spawn(directory: &Directory, variables: &[(&str, &str)]) -> App {
+    let files = install(directory, &make_pair(directory, "first"));
+    let setup = App::setup().env("TLS_CERT_FILE", &files[0]).env("TLS_KEY_FILE", &files[1]).unhealthy();
+    let setup = variables.iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+    let app = setup.spawn();
+    eventually("health", || ask(&app, &get("/health")).is_ok_and(|answer| answer.status == 200));
+    app
+}
+
+/// As tools do it: written beside, then renamed.
+fn install(directory: &Directory, pair: &[String; 2]) -> [String; 2] {
+    let put = |from: &str, name: &str| {
+        let (beside, path) = (directory.path().join("new"), directory.path().join(name));
+        fs::copy(from, &beside).unwrap();
+        fs::rename(beside, &path).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    [put(&pair[0], "cert"), put(&pair[1], "key")]
+}
+
+/// Takes every certificate.
+#[derive(Debug)]
+struct Trusting(CryptoProvider);
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer,
+        _: &[CertificateDer],
+        _: &ServerName,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+struct Https {
+    stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
+}
+
+impl Https {
+    /// The handshake comes with the first request.
+    fn open(app: &App) -> io::Result<Self> {
+        let provider = ring::default_provider();
+        let config = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let socket = TcpStream::connect(&app.address)?;
+        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        socket.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(StreamOwned::new(client, socket)) })
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    fn answer(&mut self) -> io::Result<Response> {
+        read_answer(&mut self.stream, "GET")?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn ask(&mut self, bytes: &[u8]) -> io::Result<Response> {
+        self.send(bytes)?;
+        self.answer()
+    }
+
+    /// Whether the certificate that was shown is named so.
+    fn is_of(&self, name: &str) -> bool {
+        let certificates = self.stream.get_ref().conn.peer_certificates().unwrap();
+        certificates[0].windows(name.len()).any(|window| window == name.as_bytes())
+    }
+}
+
+fn get(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
+}
+
+/// On a connection of its own.
+fn ask(app: &App, bytes: &[u8]) -> io::Result<Response> {
+    Https::open(app)?.ask(bytes)
+}
+
+fn beside_a_victim(app: &App, attack: impl FnOnce()) {
+    beside(|| drop(ask(app, &get("/health")).expect("the victim is served").expect(200)), attack);
+}
+
+/// What `openssl s_client` says, the answer to a request included.
+fn s_client(app: &App, options: &[&str]) -> String {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &app.address, "-ign_eof"]).args(options);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    // It may have been refused before.
+    let _ = child.stdin.take().unwrap().write_all(request);
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn tls_1_2_and_1_3_are_spoken_and_nothing_older_or_weaker() {
+    let directory = Directory::create();
+    let app = spawn(&directory, &[]);
+    // At its lowest level the tool offers what it would not offer by itself.
+    let weak = ["-cipher", "ALL:@SECLEVEL=0"];
+    for (version, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let said = s_client(&app, &[version, "-alpn", "h2,http/1.1"]);
+        assert!(said.contains("HTTP/1.1 200 OK") && said.contains(name), "{version}: {said}");
+        assert!(said.contains("ALPN protocol: http/1.1"), "{version}: {said}");
+        assert!(said.contains("CN = first"), "{version}: {said}");
+    }
+    for version in ["-tls1", "-tls1_1"] {
+        let said = s_client(&app, &[&[version], weak.as_slice()].concat());
+        assert!(said.contains(":SSL alert number ") && !said.contains("HTTP/1.1"), "{version}: {said}");
+    }
+    for cipher in ["AES128-SHA:@SECLEVEL=0", "AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"] {
+        let said = s_client(&app, &["-tls1_2", "-cipher", cipher]);
+        assert!(said.contains("alert handshake failure") && !said.contains("HTTP/1.1"), "{cipher}: {said}");
+    }
+    ask(&app, &get("/health")).unwrap().expect(200);
+}
+
+#[test]
+fn every_answer_over_https_says_to_stay_with_it() {
+    let directory = Directory::create();
+    let app = spawn(&directory, &[]);
+    let request =
+        |line: &str, fields: &str| format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}\r\n").into_bytes();
+    let long = "a".repeat(17 * 1024);
+    let bearer = format!("Authorization: Bearer {}\r\n", token("alice"));
+    for (bytes, status) in [
+        (request("GET /", ""), 200),
+        (request("GET /docs/swagger-ui-bundle.js", ""), 200),
+        (request("GET /api/alice/tasks", &bearer), 200),
+        (request("OPTIONS /health", ""), 204),
+        (request("GET /api/alice/tasks", ""), 401),
+        (request("GET /nothing", ""), 404),
+        (request("POST /health", ""), 405),
+        (request("GET /", "Host: y\r\n"), 400),
+        (request("GET /", "Content-Length: 1000000000000\r\n"), 413),
+        (request(&format!("GET /{long}"), ""), 414),
+        (request("GET /", &format!("A: {long}\r\n")), 431),
+    ] {
+        let answer = ask(&app, &bytes).unwrap().expect(status);
+        let value = answer.field("Strict-Transport-Security").expect("it is there");
+        assert!(value.starts_with("max-age="), "{value}");
+    }
+    // Over HTTP it would have no meaning (RFC 6797 section 7.2).
+    let plain = App::spawn().get("/health").send();
+    assert_eq!(plain.field("Strict-Transport-Security"), None);
+
+    let mut kept = Https::open(&app).unwrap();
+    let body = format!("{{\"title\":\"t\"}}{}", " ".repeat(65523));
+    let fields = format!("{bearer}Content-Type: application/json\r\nContent-Length: 65536\r\n");
+    for _ in 0..3 {
+        let bytes = [request("POST /api/alice/tasks", &fields), body.clone().into_bytes()].concat();
+        kept.ask(&bytes).unwrap().expect(201);
+    }
+    kept.send(&get("/health").repeat(5)).unwrap();
+    for _ in 0..5 {
+        kept.answer().unwrap().expect(200);
+    }
+    let mut app = app;
+    app.signal("TERM");
+    assert!(kept.answer().is_err());
+    assert_eq!(app.wait_for_exit(), Some(0));
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_over_without_a_failed_request() {
+    let directory = Directory::create();
+    let app = spawn(&directory, &[]);
+    let second = make_pair(&directory, "second");
+    let is_over = AtomicBool::new(false);
+    let (kept_count, new_count) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let new_is_of = |name: &str| {
+        let mut https = Https::open(&app).unwrap();
+        https.ask(&get("/health")).unwrap().expect(200);
+        https.is_of(name)
+    };
+    let put = |from: &str, name: &str| {
+        let beside = directory.path().join("new");
+        fs::copy(from, &beside).unwrap();
+        fs::rename(beside, directory.path().join(name)).unwrap();
+    };
+    let repeat = |count: &AtomicUsize, ask: &mut dyn FnMut() -> io::Result<Response>| {
+        while !is_over.load(SeqCst) {
+            ask().expect("no request fails").expect(200);
+            count.fetch_add(1, SeqCst);
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    thread::scope(|scope| {
+        let (app, repeat, kept_count, new_count) = (&app, &repeat, &kept_count, &new_count);
+        scope.spawn(move || {
+            let mut kept = Https::open(app).unwrap();
+            repeat(kept_count, &mut || kept.ask(&get("/health")));
+            assert!(kept.is_of("first"), "it began with that");
+        });
+        scope.spawn(move || repeat(new_count, &mut || ask(app, &get("/health"))));
+
+        let _over = Over(&is_over);
+        // Half of the new pair fits to nothing: the old one stays.
+        put(&second[0], "cert");
+        app.wait_for_log(|line| line.contains("certificate kept as it was"));
+        assert!(new_is_of("first"));
+        let start = Instant::now();
+        put(&second[1], "key");
+        eventually("the new certificate", || new_is_of("second"));
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        // Nor does what is no certificate at all, or nothing.
+        let complaints = || app.log_so_far().matches("certificate kept as it was").count();
+        let garbage = directory.write("garbage", "no certificate");
+        put(&garbage, "cert");
+        let before = complaints();
+        eventually("a complaint", || complaints() > before);
+        fs::remove_file(directory.path().join("cert")).unwrap();
+        let before = complaints();
+        eventually("a complaint", || complaints() > before);
+        assert!(new_is_of("second"));
+        install(&directory, &make_pair(&directory, "third"));
+        eventually("the third certificate", || new_is_of("third"));
+    });
+    for count in [kept_count, new_count] {
+        assert!(count.load(SeqCst) > 20, "{count:?} requests");
+    }
+}
+
+#[test]
+fn who_does_not_finish_the_handshake_is_closed_to_after_ten_seconds() {
+    let directory = Directory::create();
+    let app = spawn(&directory, &[]);
+    let at = |seconds: u64, took: Duration| {
+        let range = Duration::from_millis(seconds * 1000 - 100)..Duration::from_secs(seconds + 3);
+        assert!(range.contains(&took), "{took:?}");
+    };
+    // The start of a ClientHello that announces 512 bytes.
+    let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
+    beside_a_victim(&app, || {
+        thread::scope(|scope| {
+            for begun in [&hello[..0], &hello[..1], &hello] {
+                let (app, at) = (&app, &at);
+                scope.spawn(move || {
+                    let start = Instant::now();
+                    let mut attackers: Vec<_> = (0..60).map(|_| Raw::open(app)).collect();
+                    attackers.iter_mut().for_each(|raw| _ = raw.send(begun));
+                    for raw in &mut attackers {
+                        assert_eq!(raw.count_to_the_end(), 0, "nothing but the end");
+                    }
+                    at(10, start.elapsed());
+                });
+            }
+            scope.spawn(|| {
+                let start = Instant::now();
+                let mut raw = Raw::open(&app);
+                raw.send(hello);
+                while raw.is_quiet() && raw.send([0]) {
+                    thread::sleep(Duration::from_millis(300));
+                }
+                raw.count_to_the_end();
+                at(10, start.elapsed());
+            });
+            // A handshake without a request is no more than that.
+            scope.spawn(|| {
+                let mut https = Https::open(&app).unwrap();
+                let start = Instant::now();
+                https.send(b"").unwrap();
+                https.stream.get_mut().flush().unwrap();
+                assert!(https.answer().is_err());
+                at(10, start.elapsed());
+            });
+            // Behind the handshake, the rules are those of HTTP.
+            scope.spawn(|| {
+                let mut https = Https::open(&app).unwrap();
+                let start = Instant::now();
+                let answer = https.ask(b"GET /health HTTP/1.1\r\nHost").unwrap().expect(408);
+                assert!(answer.field("Strict-Transport-Security").is_some());
+                assert_eq!(answer.field("Connection"), Some("close"));
+                at(10, start.elapsed());
+                assert_eq!(https.stream.read(&mut [0]).unwrap(), 0, "TLS is closed in order");
+            });
+        });
+    });
+}
+
+#[test]
+fn plain_http_and_noise_on_the_port_are_closed_to() {
+    let directory = Directory::create();
+    let app = spawn(&directory, &[]);
+    beside_a_victim(&app, || {
+        for noise in [&get("/health"), &get("/health").repeat(1000), &vec![0; 4096], &vec![0x16; 20000]] {
+            let start = Instant::now();
+            let mut raw = Raw::open(&app);
+            raw.send(noise);
+            // A TLS alert at the most.
+            assert!(raw.count_to_the_end() < 20);
+            assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+        }
+    });
+}
+
+#[test]
+fn a_client_in_its_handshake_is_not_the_one_idle_longest() {
+    let directory = Directory::create();
+    let app = spawn(&directory, &[("MAX_CONNECTIONS", "4")]);
+    let serve = |https: &mut Https| https.ask(&get("/health")).is_ok_and(|answer| answer.status == 200);
+    let mut kept: Vec<_> = (0..4).map(|_| Https::open(&app).unwrap()).collect();
+    assert!(kept.iter_mut().all(serve));
+    let mut slow = Https::open(&app).unwrap();
+    let mut fast = Https::open(&app).unwrap();
+    assert!(serve(&mut fast));
+    assert!(serve(&mut slow), "it was pushed out by one that came later");
+    assert!(!serve(&mut kept[0]));
+    assert!(!serve(&mut kept[1]));
+    assert!(serve(&mut kept[2]) && serve(&mut kept[3]));
+}
+
+#[test]
+fn a_bad_certificate_or_key_is_exit_code_2_and_a_line_that_names_the_file() {
+    let directory = Directory::create();
+    let [cert, key] = make_pair(&directory, "first");
+    let [_, other_key] = make_pair(&directory, "second");
+    let garbage = directory.write("garbage", "-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n");
+    let missing = directory.path().join("missing").to_str().unwrap().to_owned();
+    let app = App::spawn();
+    for (case, cert, key, named) in [
+        ("no certificate file", missing.as_str(), key.as_str(), missing.as_str()),
+        ("no key file", &cert, &missing, &missing),
+        ("garbage for a certificate", &garbage, &key, &garbage),
+        ("garbage for a key", &cert, &garbage, &garbage),
+        ("the key of another", &cert, &other_key, &cert),
+        ("the two exchanged", &key, &cert, &cert),
+        ("no key", &cert, "", "TLS_KEY_FILE"),
+        ("no certificate", "", &key, "TLS_CERT_FILE"),
+        ("an empty certificate file", "/dev/null", &key, "/dev/null"),
+    ] {
+        let outcome = run_binary(
+            &[],
+            &[
+                ("DATABASE_URL", &app.database.url),
+                ("JWT_SECRET_KEY", SECRET),
+                ("PORT", "0"),
+                ("TLS_CERT_FILE", cert),
+                ("TLS_KEY_FILE", key),
+            ],
+        );
+        assert_eq!(outcome.code, Some(2), "{case}: {outcome:?}");
+        let lines: Vec<_> = outcome.stderr.lines().filter(|line| line.starts_with("TLS_")).collect();
+        assert!(lines.len() == 1 && lines[0].contains(named), "{case}: {outcome:?}");
+        assert!(!outcome.stderr.contains("listening"), "{case}");
+    }
+}
