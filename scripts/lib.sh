@@ -34,6 +34,8 @@ prepare() {
     local missing=()
     # Debian's package may start a cluster of its own, on port 5432. It is not ours and never used.
     postgresql_bin >/dev/null || missing+=(postgresql)
+    [[ ${1-} != tests || -x /usr/sbin/pgbouncer ]] || missing+=(pgbouncer)
+    [[ ${1-} != tests || -x /usr/bin/openssl ]] || missing+=(openssl)
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     ((${#missing[@]} == 0)) || install "${missing[@]}"
     # shellcheck source=/dev/null

@@ -8,14 +8,17 @@
     clippy::indexing_slicing,
     clippy::string_slice,
     clippy::print_stderr,
+    clippy::cast_possible_truncation,
     reason = "in a test a broken assumption is a failure, and should stop it at once"
 )]
 
 mod harness;
 mod http;
+mod ledger;
 mod probe;
 mod raw;
 mod reference;
+mod servers;
 mod token;
 
 mod attack;
@@ -24,7 +27,9 @@ mod cli;
 mod conditional;
 mod contract;
 mod cors;
+mod database;
 mod docs;
+mod durability;
 mod faults;
 mod fuzz;
 mod gate;

@@ -140,7 +140,7 @@ pub fn read_answer(stream: &mut impl BufRead, method: &str) -> io::Result<Option
         // Of a refused request the method may be unknown to either side.
         let is_cut = method == "HEAD" && answer.field("Connection").is_none();
         let may_be_cut = [UNKNOWN, "HEAD"].contains(&method) && answer.field("Connection").is_some();
-        if !is_cut && !(may_be_cut && stream.fill_buf()?.is_empty()) {
+        if !(is_cut || may_be_cut && stream.fill_buf()?.is_empty()) {
             answer.body.resize(length.unwrap_or(0), 0);
             stream.read_exact(&mut answer.body)?;
         }

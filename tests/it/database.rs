@@ -1,0 +1,577 @@
+//! The database fails under clients that write and read all the time: it is stopped, frozen, locked,
+//! crowded, full, replaced by its standby. In each case: only 503, each in time; `/health` tells the
+//! truth, soon; all is well again soon after the database is, without a restart; nothing that was
+//! acknowledged is lost. And what stands between service and database, or beside the service.
+
+use crate::{
+    harness::{App, Database, Directory, Setup, eventually},
+    http::{Request, Response},
+    ledger::{Answer, Run, Writer, assert_kept, exchange, tally, work_while},
+    servers::{Server, UNSAFE},
+    token::token,
+};
+use postgres::{Client, NoTls};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    process::{Child, Command, Stdio},
+    sync::{
+        Barrier, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+const HEALTH_LAG_MAX: Duration = Duration::from_secs(2);
+const RECOVERY_MAX: Duration = Duration::from_secs(5);
+/// An answer of `/health` waits for nothing; so much is for a machine that is busy.
+const HEALTH_ANSWER_MAX: Duration = Duration::from_secs(1);
+const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
+/// So many good answers in a row are no accident.
+const GOOD_ANSWERS: usize = 30;
+
+struct Outage {
+    /// Before it, all was well.
+    begins: Instant,
+    /// From here on the database was of no use for certain …
+    gone: Instant,
+    /// … and from here on it was there for certain.
+    back: Instant,
+}
+
+/// What `/health` is to say while it is gone.
+#[derive(Clone, Copy)]
+enum Health {
+    Down,
+    /// The database answers, though it does not serve.
+    Up,
+}
+
+/// A service with clients that work on it.
+struct Scene {
+    app: App,
+    /// Of the database that the table is read from afterwards.
+    database_url: String,
+    writers: Vec<Writer>,
+    pause: Duration,
+}
+
+impl Scene {
+    fn new(app: App) -> Self {
+        let database_url = app.database.url.clone();
+        Self { app, database_url, writers: Writer::several(6, 1), pause: Duration::from_millis(5) }
+    }
+
+    fn on(server: &Server) -> Self {
+        Self::new(setup_on(server).spawn())
+    }
+
+    /// `fail` breaks the database and mends it, while the clients work; then all is judged.
+    fn survives(&mut self, health: Health, fail: impl FnOnce(&Run) -> Outage) {
+        let run = Run::new(std::slice::from_ref(&self.app.address), self.pause);
+        let (probes, is_over) = (Mutex::default(), AtomicBool::new(false));
+        let outage = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    probe(&self.app.address, &probes);
+                    thread::sleep(HEALTH_INTERVAL);
+                }
+            });
+            let outage = work_while(&run, &mut self.writers, || {
+                eventually("work", || is_well_since(&run, None));
+                let outage = fail(&run);
+                let start = Instant::now();
+                while !is_well_since(&run, Some(outage.back)) && start.elapsed() < RECOVERY_MAX * 2 {
+                    thread::sleep(HEALTH_INTERVAL);
+                }
+                // For /health to have its time as well.
+                thread::sleep((outage.back + HEALTH_LAG_MAX + HEALTH_INTERVAL * 2) - Instant::now());
+                outage
+            });
+            is_over.store(true, Ordering::Relaxed);
+            outage
+        });
+        let answers = run.answers.into_inner().unwrap();
+        self.report(&answers, &outage);
+        judge_answers(&answers, &outage);
+        judge_health(&probes.into_inner().unwrap(), &outage, health);
+        assert!(self.app.is_running());
+        assert_kept(&self.writers, &self.database_url);
+    }
+
+    fn report(&self, answers: &[Answer], outage: &Outage) {
+        let failed = answers.iter().filter(|answer| answer.status == Some(503)).count();
+        let good = |answer: &&Answer| answer.began >= outage.back && answer.status != Some(503);
+        let well = answers.iter().filter(good).map(|answer| answer.began + answer.took).min();
+        let last = answers.iter().filter(|answer| answer.status == Some(503)).map(|answer| answer.began);
+        eprintln!(
+            "{}: away for {:.1?}; {} answers, {failed} of them 503; the longest took {:.1?}; the first \
+             good one {:.1?} after it was back, the last 503 to a request of {:.1?} after; {:?}",
+            thread::current().name().unwrap_or_default(),
+            outage.back - outage.gone,
+            answers.len(),
+            answers.iter().map(|answer| answer.took).max().unwrap_or_default(),
+            well.map(|well| well - outage.back),
+            last.max().map(|last| last.saturating_duration_since(outage.back)),
+            tally(&self.writers),
+        );
+    }
+}
+
+fn probe(address: &str, probes: &Mutex<Vec<Answer>>) {
+    let began = Instant::now();
+    let answer = Request::new(address, "GET", "/health").send();
+    let (what, status) = (answer.text(), Some(answer.status));
+    probes.lock().unwrap().push(Answer { what, began, took: began.elapsed(), status });
+}
+
+/// The last answers are good ones, to requests from after that moment.
+fn is_well_since(run: &Run, moment: Option<Instant>) -> bool {
+    let is_good = |answer: &&Answer| {
+        let is_since = moment.is_none_or(|moment| answer.began >= moment);
+        is_since && answer.status.is_some_and(|status| status < 500)
+    };
+    run.answers.lock().unwrap().iter().rev().take_while(is_good).count() >= GOOD_ANSWERS
+}
+
+fn judge_answers(answers: &[Answer], outage: &Outage) {
+    for answer in answers {
+        let status = answer.status.unwrap_or_else(|| panic!("no answer: {answer:?}"));
+        assert!(status < 500 || status == 503, "{answer:?}");
+        assert!(answer.took < ANSWER_MAX, "{answer:?}");
+        let is_well = answer.began < outage.back + RECOVERY_MAX || status < 500;
+        assert!(is_well, "{:.1?} after it was back: {answer:?}", answer.began - outage.back);
+    }
+    assert!(answers.iter().any(|answer| answer.status == Some(503)), "nobody has noticed");
+    let is_good = |answer: &Answer| answer.began > outage.back && answer.status != Some(503);
+    assert!(answers.iter().any(is_good), "not well again");
+}
+
+fn judge_health(probes: &[Answer], outage: &Outage, health: Health) {
+    for probe in probes {
+        let ended = probe.began + probe.took;
+        let wanted = if ended < outage.begins || probe.began > outage.back + HEALTH_LAG_MAX {
+            200
+        } else if probe.began > outage.gone + HEALTH_LAG_MAX && ended < outage.back {
+            if matches!(health, Health::Up) { 200 } else { 503 }
+        } else {
+            continue;
+        };
+        let at = probe.began.saturating_duration_since(outage.gone);
+        assert_eq!(probe.status, Some(wanted), "{at:.1?} after the database was gone: {probe:?}");
+        assert!(probe.took < HEALTH_ANSWER_MAX, "{at:.1?} after the database was gone: {probe:?}");
+        // Anything else is the gate's word, not that of the health check.
+        assert!(probe.what.contains("\"database\""), "{probe:?}");
+    }
+}
+
+fn setup_on(server: &Server) -> Setup {
+    App::setup().database(Database::create_on(&server.url()))
+}
+
+#[test]
+fn an_immediate_restart_of_the_database() {
+    let server = Server::start(&[UNSAFE]);
+    Scene::on(&server).survives(Health::Down, |_| {
+        let begins = Instant::now();
+        server.stop("immediate");
+        let gone = Instant::now();
+        server.start_again();
+        Outage { begins, gone, back: Instant::now() }
+    });
+}
+
+#[test]
+fn a_database_that_is_stopped_for_a_while() {
+    let server = Server::start(&[UNSAFE]);
+    Scene::on(&server).survives(Health::Down, |_| {
+        let begins = Instant::now();
+        server.stop("fast");
+        let gone = Instant::now();
+        thread::sleep(Duration::from_secs(5));
+        server.start_again();
+        Outage { begins, gone, back: Instant::now() }
+    });
+}
+
+/// Connections stay open, and nobody answers on them.
+#[test]
+fn a_database_that_stands_still_for_a_while() {
+    let server = Server::start(&[UNSAFE]);
+    let url = server.url();
+    Scene::on(&server).survives(Health::Down, |_| {
+        let begins = Instant::now();
+        let frozen = server.freeze();
+        let gone = Instant::now();
+        thread::sleep(Duration::from_secs(12));
+        drop(frozen);
+        Client::connect(&url, NoTls).unwrap();
+        Outage { begins, gone, back: Instant::now() }
+    });
+}
+
+/// With more clients than requests are answered at once: `/health` does not wait for any of them.
+#[test]
+fn a_lock_on_the_table() {
+    let mut scene = Scene::new(App::spawn());
+    (scene.writers, scene.pause) = (Writer::several(60, 1), Duration::from_millis(200));
+    let mut holder = scene.app.database.client();
+    scene.survives(Health::Up, |_| {
+        let begins = Instant::now();
+        let mut lock = holder.transaction().unwrap();
+        lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
+        let gone = Instant::now();
+        thread::sleep(Duration::from_secs(8));
+        lock.rollback().unwrap();
+        Outage { begins, gone, back: Instant::now() }
+    });
+}
+
+#[test]
+fn a_database_whose_connections_are_all_taken() {
+    let server = Server::start(&[UNSAFE, "max_connections=16", "max_wal_senders=0"]);
+    let url = server.url();
+    let mut scene = Scene::on(&server);
+    let name = scene.app.database.name.clone();
+    scene.survives(Health::Down, |_| {
+        let begins = Instant::now();
+        let mut taken = vec![Client::connect(&url, NoTls).unwrap()];
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
+        let count = "select count(*) from pg_stat_activity where datname = $1";
+        // The service tries to take what becomes free, too.
+        eventually("having every connection", || {
+            taken[0].execute(end, &[&name]).unwrap();
+            taken.extend(std::iter::from_fn(|| Client::connect(&url, NoTls).ok()));
+            taken[0].query_one(count, &[&name]).unwrap().get::<_, i64>(0) == 0
+        });
+        let gone = Instant::now();
+        thread::sleep(Duration::from_secs(4));
+        drop(taken);
+        eventually("a free connection", || Client::connect(&url, NoTls).is_ok());
+        Outage { begins, gone, back: Instant::now() }
+    });
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    let server = match Server::start_on_small_disk(120, &[UNSAFE]) {
+        Ok(server) => server,
+        Err(reason) => return eprintln!("skipped: no small disk can be mounted here: {reason}"),
+    };
+    let mut scene = Scene::on(&server);
+    scene.survives(Health::Up, |run| {
+        let begins = Instant::now();
+        server.fill_disk();
+        // Until then the pages that the table has are used up.
+        let failed = |answer: &Answer| answer.status == Some(503);
+        eventually("a full disk", || {
+            run.answers.lock().unwrap().iter().filter(|one| failed(one)).count() > 9
+        });
+        let gone = Instant::now();
+        server.make_room();
+        Outage { begins, gone, back: Instant::now() }
+    });
+}
+
+/// What was acknowledged is on both servers, as the standby is a synchronous one.
+fn failover(end_primary: impl FnOnce(&Server)) {
+    let primary = Server::start(&[UNSAFE]);
+    let standby = primary.standby(&[UNSAFE]);
+    let synchronous = "alter system set synchronous_standby_names = '*'";
+    primary.client().batch_execute(synchronous).unwrap();
+    primary.client().batch_execute("select pg_reload_conf()").unwrap();
+    eventually("a synchronous standby", || {
+        let states = "select from pg_stat_replication where sync_state = 'sync'";
+        primary.client().execute(states, &[]).unwrap() == 1
+    });
+    let database = Database::create_on(&primary.url());
+    let both = format!("{},{}", primary.address(), standby.address());
+    let url = database.url.replace(&primary.address(), &both) + "?target_session_attrs=read-write";
+    let database_url = database.url.replace(&primary.address(), &standby.address());
+    let app = App::setup().database(database).env("DATABASE_URL", &url).spawn();
+    let mut scene = Scene { database_url, ..Scene::new(app) };
+    scene.survives(Health::Down, |_| {
+        let begins = Instant::now();
+        end_primary(&primary);
+        let gone = Instant::now();
+        // A standby is no place to write to, and does not count as being there.
+        thread::sleep(Duration::from_secs(4));
+        standby.promote();
+        Outage { begins, gone, back: Instant::now() }
+    });
+}
+
+#[test]
+fn a_primary_that_crashes_and_a_standby_that_takes_over() {
+    failover(|primary| primary.stop("immediate"));
+}
+
+#[test]
+fn a_standby_serves_reads_and_after_its_promotion_all() {
+    let primary = Server::start(&[UNSAFE]);
+    let database = Database::create_on(&primary.url());
+    let first = App::setup().env("DATABASE_URL", &database.url).spawn();
+    let alice = first.user("alice");
+    let task = alice.create("a task");
+    let id = task["id"].as_i64().unwrap();
+    let standby = primary.standby(&[UNSAFE]);
+    let url = database.url.replace(&primary.address(), &standby.address());
+    let mut app = App::setup().env("DATABASE_URL", &url).spawn();
+    let alice = app.user("alice");
+    let update = json!({"title": "t", "complete": true});
+    for _ in 0..10 {
+        assert_eq!(alice.list()["tasks"], json!([task]));
+        assert_eq!(alice.task(id), task);
+        for request in [
+            alice.request("POST", "/tasks").json(update.clone()),
+            alice.request("POST", "/tasks").json(update.clone()).header("Idempotency-Key", "k"),
+            alice.on_task("PUT", id).json(update.clone()),
+            alice.on_task("PATCH", id).json(update.clone()),
+            alice.on_task("DELETE", id),
+        ] {
+            let start = Instant::now();
+            request.send().expect_problem(503, "SERVICE_UNAVAILABLE");
+            assert!(start.elapsed() < ANSWER_MAX, "{:?}", start.elapsed());
+        }
+        app.get("/health").send().expect(200);
+    }
+    primary.stop("immediate");
+    standby.promote();
+    let promoted = Instant::now();
+    eventually("a write", || alice.on_task("PATCH", id).json(update.clone()).send().status == 200);
+    assert!(promoted.elapsed() < RECOVERY_MAX, "{:?}", promoted.elapsed());
+    assert!(app.is_running());
+}
+
+#[test]
+fn a_statement_that_is_cancelled_is_503_and_not_done() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let before = alice.create("a task");
+    let id = before["id"].as_i64().unwrap();
+    let mut holder = app.database.client();
+    let mut lock = holder.transaction().unwrap();
+    lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
+    let update = json!({"title": "t", "complete": true});
+    for request in [
+        alice.request("GET", "/tasks"),
+        alice.on_task("GET", id),
+        alice.request("POST", "/tasks").json(update.clone()),
+        alice.request("POST", "/tasks").json(update.clone()).header("Idempotency-Key", "k"),
+        alice.on_task("PUT", id).json(update.clone()),
+        alice.on_task("PATCH", id).json(update.clone()),
+        alice.on_task("DELETE", id),
+    ] {
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| request.send());
+            app.database.wait_until_blocked();
+            app.database.execute(
+                "select pg_cancel_backend(pid) from pg_stat_activity \
+                 where datname = current_database() and wait_event_type = 'Lock'",
+            );
+            asked.join().unwrap().expect_problem(503, "SERVICE_UNAVAILABLE");
+        });
+    }
+    app.get("/health").send().expect(200);
+    lock.rollback().unwrap();
+    assert_eq!(alice.list()["tasks"], json!([before]));
+}
+
+/// With a single connection, every request finds it dead.
+#[test]
+fn a_read_outlives_its_connection_and_so_does_a_create_with_a_key_and_no_other_write_is_done_twice() {
+    let app = App::setup().env("DATABASE_POOL_SIZE", "1").spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    for round in 0..10 {
+        let title = json!({"title": format!("{round}")});
+        for (request, wanted) in [
+            (alice.request("GET", "/tasks"), &[200][..]),
+            (alice.on_task("GET", id), &[200]),
+            (alice.request("POST", "/tasks").json(title.clone()), &[201, 503]),
+            (alice.on_task("PATCH", id).json(title.clone()), &[200, 503]),
+            (
+                alice.request("POST", "/tasks").json(title).header("Idempotency-Key", &format!("{round}")),
+                &[201],
+            ),
+        ] {
+            // Used just now, it is not asked whether it is alive.
+            eventually("a connection", || alice.on_task("GET", id).send().status == 200);
+            app.database.terminate_sessions();
+            let status = request.send().status;
+            assert!(wanted.contains(&status), "{round} {} {}: {status}", request.method, request.target);
+        }
+        let count = format!("select count(*) from tasks where title = '{round}' and id <> {id}");
+        let count: i64 = app.database.value(&count).parse().unwrap();
+        assert!((1..=2).contains(&count), "{round}: {count}");
+    }
+}
+
+/// Without what differs between any two answers.
+fn essence(address: &str, request: &Request) -> (u16, Vec<(String, String)>, Value) {
+    let mut response = exchange(address, request).unwrap();
+    response.fields.retain(|(name, _)| name != "x-request-id" && name != "date");
+    let mut body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+    if response.status >= 400 {
+        body["request_id"].take();
+        body["timestamp"].take();
+    }
+    (response.status, response.fields, body)
+}
+
+#[test]
+fn two_instances_give_the_same_answers_and_are_one_service() {
+    let first = App::spawn();
+    let second = App::setup().env("DATABASE_URL", &first.database.url).spawn();
+    let addresses = [&first.address, &second.address];
+    let alice = first.user("alice");
+    let ids = [(); 5].map(|()| alice.create_id());
+    let etag = alice.on_task("GET", ids[0]).send().field("ETag").unwrap().to_owned();
+    let keyed = || alice.request("POST", "/tasks").header("Idempotency-Key", "k");
+    assert_eq!(essence(addresses[0], &keyed().json(json!({"title": "t"}))).0, 201);
+    let health = Request::new("", "GET", "/health");
+    for request in [
+        alice.request("GET", "/tasks"),
+        alice.request("GET", "/tasks?limit=2&order=desc"),
+        alice.on_task("GET", ids[0]),
+        alice.on_task("HEAD", ids[0]),
+        alice.on_task("GET", ids[0]).header("If-None-Match", &etag),
+        alice.on_task("PATCH", ids[0]).header("If-Match", "\"other\"").json(json!({"complete": true})),
+        alice.on_task("DELETE", 1_000_000),
+        keyed().json(json!({"title": "t"})),
+        keyed().json(json!({"title": "another"})),
+        alice.request("POST", "/tasks").json(json!({"title": ""})),
+        first.user("bob").request("GET", "/tasks"),
+        Request::new("", "GET", "/api/alice/tasks").bearer(&token("bob")),
+        Request::new("", "GET", "/api/alice/tasks"),
+        health,
+    ] {
+        let [one, other] = addresses.map(|address| essence(address, &request));
+        assert_eq!(one, other, "{} {}", request.method, request.target);
+    }
+
+    // Both at the same instant: one creates, one changes, whoever it is.
+    for round in 0..10 {
+        let create = alice.request("POST", "/tasks").json(json!({"title": "t"}));
+        let create = create.header("Idempotency-Key", &format!("key-{round}"));
+        let created = at_once(&addresses, &create);
+        let fresh = created.iter().filter(|answer| answer.field("Idempotent-Replayed").is_none());
+        assert_eq!(fresh.count(), 1, "{created:?}");
+        let task = created[0].json();
+        assert!(created.iter().all(|answer| answer.status == 201 && answer.json() == task), "{created:?}");
+        let patch = alice.on_task("PATCH", task["id"].as_i64().unwrap()).json(json!({"complete": true}));
+        let patched = at_once(&addresses, &patch.header("If-Match", created[0].field("ETag").unwrap()));
+        let mut statuses: Vec<_> = patched.iter().map(|answer| answer.status).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 412, 412, 412, 412, 412, 412, 412]);
+    }
+}
+
+/// The same request eight times, half of them to each instance.
+fn at_once(addresses: &[&String; 2], request: &Request) -> Vec<Response> {
+    let barrier = Barrier::new(8);
+    thread::scope(|scope| {
+        let ask = |index: usize| {
+            let (address, barrier) = (addresses[index % 2], &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                exchange(address, request).unwrap()
+            })
+        };
+        let asked: Vec<_> = (0..8).map(ask).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    })
+}
+
+/// Debian's, in transaction mode, with fewer connections to the server than the service has to it.
+struct PgBouncer {
+    child: Child,
+    address: String,
+    _directory: Directory,
+}
+
+impl PgBouncer {
+    const PROGRAM: &str = "/usr/sbin/pgbouncer";
+
+    fn start(database: &Database) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (host, server_port) = database.server_address().split_once(':').unwrap();
+        let (_, rest) = database.url.split_once("://").unwrap();
+        let (user, password) = rest.split_once('@').unwrap().0.split_once(':').unwrap();
+        let directory = Directory::create();
+        // It does not serve as root: the setting `user` is who it becomes.
+        let is_root = fs::metadata(directory.path()).unwrap().uid() == 0;
+        let user_line = if is_root { "user = postgres\n" } else { "" };
+        let path = directory.write(
+            "pgbouncer.ini",
+            &format!(
+                "[databases]\n* = host={host} port={server_port} user={user} password={password}\n\
+                 [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+                 auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n{user_line}"
+            ),
+        );
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut command = Command::new(Self::PROGRAM);
+        command.arg("--quiet").arg(&path).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.spawn().unwrap();
+        let bouncer = Self { child, address: format!("127.0.0.1:{port}"), _directory: directory };
+        eventually("PgBouncer", || TcpStream::connect(&bouncer.address).is_ok());
+        bouncer
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn all_works_through_pgbouncer_in_transaction_mode() {
+    if !fs::exists(PgBouncer::PROGRAM).unwrap() {
+        return eprintln!("skipped: {} is not installed", PgBouncer::PROGRAM);
+    }
+    let database = Database::create();
+    let bouncer = PgBouncer::start(&database);
+    let url = database.url.replace(database.server_address(), &bouncer.address);
+    // The schema comes through it as well.
+    let setup = App::setup().database(database).env("DATABASE_URL", &url);
+    let app = setup.env("DATABASE_PREPARED", "false").spawn();
+    let alice = app.user("alice");
+    let task = alice.create("a task");
+    let id = task["id"].as_i64().unwrap();
+    let put = json!({"title": "t", "description": "d", "complete": true});
+    alice.on_task("PUT", id).json(put.clone()).send().expect(200);
+    let patched = alice.on_task("PATCH", id).json(json!({"description": null})).send().expect(200);
+    let etag = patched.field("ETag").unwrap().to_owned();
+    let stale = alice.on_task("PATCH", id).header("If-Match", "\"other\"").json(put.clone());
+    assert_eq!(exchange(&app.address, &stale).unwrap().status, 412);
+    alice.on_task("PUT", id).header("If-Match", &etag).json(put).send().expect(200);
+    assert_eq!(alice.list()["tasks"], json!([alice.task(id)]));
+    // More rows than are in memory at once, so several statements.
+    app.database.execute(
+        "insert into tasks (user_id, title, complete) select 'alice', 'many', n % 2 = 0
+             from generate_series(1, 1999) n",
+    );
+    assert_eq!(alice.list()["count"], 2000);
+    let page = alice.request("GET", "/tasks?complete=true&order=desc&limit=10").send().expect(200);
+    assert!(page.json()["count"] == 10 && page.field("Link").is_some(), "{page:?}");
+    alice.on_task("DELETE", id).send().expect(204);
+    alice.on_task("GET", id).send().expect(404);
+
+    // Many at once share the pooler's two connections.
+    let mut writers = Writer::several(12, 1);
+    let run = Run::new(std::slice::from_ref(&app.address), Duration::ZERO);
+    work_while(&run, &mut writers, || thread::sleep(Duration::from_secs(2)));
+    app.database.execute("delete from tasks where user_id = 'alice'");
+    assert_kept(&writers, &app.database.url);
+    let answers = run.answers.lock().unwrap();
+    let failed: Vec<_> = answers.iter().filter(|answer| answer.status == Some(503)).collect();
+    assert!(answers.len() > 100 && failed.is_empty(), "{failed:?}");
+    assert_eq!(app.database.value("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'tinytasks'"), "2");
+}

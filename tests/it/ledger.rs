@@ -1,0 +1,463 @@
+//! Clients that remember what they were told, and a checker that holds the table against it: nothing
+//! acknowledged may be missing, nothing may be there twice, nothing that was refused may be there.
+//! Each writer has a user of its own and one request under way, so it knows what may be in the table.
+
+use crate::{
+    http::{Connection, Request, Response},
+    token::token,
+};
+use postgres::{Client, NoTls};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    io, mem,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Between tries of one request.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// How many entries of its ledger a writer works on: the lists stay short.
+const RECENT: usize = 20;
+
+/// SplitMix64 (https://prng.di.unimi.it/splitmix64.c): small, and good enough to choose with.
+pub struct Random(pub u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.below(to - from))
+    }
+}
+
+/// One try of one request.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub what: String,
+    pub began: Instant,
+    pub took: Duration,
+    /// None: the connection broke.
+    pub status: Option<u16>,
+}
+
+/// What writers share while they work.
+pub struct Run {
+    /// Of the instances of the service; they change when one is started again.
+    pub addresses: Mutex<Vec<String>>,
+    pub answers: Mutex<Vec<Answer>>,
+    pub is_over: AtomicBool,
+    /// Between two requests of a writer.
+    pub pause: Duration,
+}
+
+impl Run {
+    pub fn new(addresses: &[String], pause: Duration) -> Self {
+        let (answers, is_over) = (Mutex::default(), AtomicBool::default());
+        Self { addresses: Mutex::new(addresses.to_vec()), answers, is_over, pause }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+}
+
+/// What may be in the table under one title.
+#[derive(Debug)]
+struct Entry {
+    key: Option<String>,
+    /// The description that it was made with.
+    first: String,
+    id: Option<i64>,
+    etag: Option<String>,
+    may_be_absent: bool,
+    may_be: Vec<String>,
+}
+
+#[derive(Default, Debug, Clone, Copy)]
+pub struct Tally {
+    pub acknowledged: usize,
+    /// Writes given up without an answer that tells.
+    pub unknown: usize,
+    /// Writes that were told only at a later try.
+    pub retried: usize,
+    pub replayed: usize,
+    pub refused: usize,
+    pub read: usize,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.unknown += other.unknown;
+        self.retried += other.retried;
+        self.replayed += other.replayed;
+        self.refused += other.refused;
+        self.read += other.read;
+    }
+}
+
+/// One request, on a connection of its own; the answer is the caller's to judge.
+pub fn exchange(address: &str, request: &Request) -> io::Result<Response> {
+    let mut connection = Connection::open(address)?;
+    connection.write(&request.clone().header("Connection", "close").bytes());
+    connection.read(&request.method)
+}
+
+pub struct Writer {
+    user: String,
+    token: String,
+    random: Random,
+    stamps: u64,
+    ledger: BTreeMap<String, Entry>,
+    pub tally: Tally,
+}
+
+impl Writer {
+    pub fn new(name: &str, seed: u64) -> Self {
+        let (random, ledger) = (Random(seed), BTreeMap::new());
+        Self { user: name.to_owned(), token: token(name), random, stamps: 0, ledger, tally: Tally::default() }
+    }
+
+    pub fn several(count: u64, seed: u64) -> Vec<Self> {
+        (0..count).map(|index| Self::new(&format!("writer-{index}"), seed ^ (index << 32))).collect()
+    }
+
+    /// Until the run is over.
+    pub fn work(&mut self, run: &Run) {
+        while !run.is_over() {
+            let chosen = self.choose();
+            match (self.random.below(12), chosen) {
+                (4, _) => self.create(run, false),
+                (5..=7, Some(title)) => self.patch(run, &title),
+                (8, Some(title)) => self.delete(run, &title),
+                (9, Some(title)) => self.be_refused(run, &title),
+                (10, Some(title)) => self.read(run, &title),
+                (11, Some(title)) => self.replay(run, &title),
+                _ => self.create(run, true),
+            }
+            thread::sleep(run.pause);
+        }
+    }
+
+    /// The title of one of the latest tasks that are there for certain.
+    fn choose(&mut self) -> Option<String> {
+        let there = self.ledger.iter().rev().filter(|(_, entry)| !entry.may_be_absent);
+        let titles: Vec<&String> = there.map(|(title, _)| title).take(RECENT).collect();
+        let index = self.random.below(titles.len().max(1) as u64);
+        titles.get(index as usize).map(|title| (*title).clone())
+    }
+
+    /// Never twice the same, and in order.
+    fn stamp(&mut self, what: &str) -> String {
+        self.stamps += 1;
+        format!("{what}-{:08}", self.stamps)
+    }
+
+    /// Below the user's own tasks.
+    fn request(&self, method: &str, rest: &str) -> Request {
+        let target = format!("/api/{}/tasks{rest}", self.user);
+        Request::new("", method, &target).bearer(&self.token)
+    }
+
+    /// One try. None: a 503 or no answer, so nobody knows.
+    fn send(&mut self, run: &Run, request: &Request) -> Option<Response> {
+        let addresses = run.addresses.lock().unwrap().clone();
+        let address = &addresses[self.random.below(addresses.len() as u64) as usize];
+        let began = Instant::now();
+        let response = exchange(address, request).ok();
+        let status = response.as_ref().map(|response| response.status);
+        let what = format!("{} {}", request.method, request.target);
+        run.answers.lock().unwrap().push(Answer { what, began, took: began.elapsed(), status });
+        response.filter(|response| {
+            if response.status == 503 {
+                response.hold_to_the_rules(&request.method, &request.target);
+            }
+            response.status != 503
+        })
+    }
+
+    /// Several tries, as a frontend does. Also: whether any of them failed.
+    fn insist(&mut self, run: &Run, request: &Request) -> (Option<Response>, bool) {
+        let mut has_failed = false;
+        loop {
+            let response = self.send(run, request);
+            let is_told = response.is_some();
+            if is_told || run.is_over() || self.random.below(8) == 0 {
+                self.tally.retried += usize::from(is_told && has_failed);
+                return (response, has_failed);
+            }
+            has_failed = true;
+            thread::sleep(RETRY_PAUSE);
+        }
+    }
+
+    fn create(&mut self, run: &Run, has_key: bool) {
+        let (title, description) = (self.stamp("task"), self.stamp("made"));
+        let key = has_key.then(|| format!("key-{title}"));
+        let request = self.creation(&title, &description, key.as_deref());
+        // Without a key a second try might make a second task.
+        let (response, has_failed) = match has_key {
+            true => self.insist(run, &request),
+            false => (self.send(run, &request), false),
+        };
+        let mut entry = Entry {
+            key,
+            first: description.clone(),
+            id: None,
+            etag: None,
+            may_be_absent: true,
+            may_be: vec![description],
+        };
+        match response {
+            Some(response) => {
+                self.tally.acknowledged += 1;
+                let is_replay = response.field("Idempotent-Replayed").is_some();
+                assert!(has_failed || !is_replay, "{}: a replay of nothing: {response:?}", self.user);
+                self.tally.replayed += usize::from(is_replay);
+                entry.may_be_absent = false;
+                entry.learn(&title, &response.expect(201));
+            }
+            None => self.tally.unknown += 1,
+        }
+        self.ledger.insert(title, entry);
+    }
+
+    fn creation(&self, title: &str, description: &str, key: Option<&str>) -> Request {
+        let request = self.request("POST", "").json(json!({"title": title, "description": description}));
+        key.into_iter().fold(request, |request, key| request.header("Idempotency-Key", key))
+    }
+
+    /// The same POST again gives the task as it is now.
+    fn replay(&mut self, run: &Run, title: &str) {
+        let entry = &self.ledger[title];
+        let Some(key) = &entry.key else { return };
+        let request = self.creation(title, &entry.first, Some(key));
+        if let Some(response) = self.send(run, &request) {
+            let response = response.expect(201);
+            assert_eq!(response.field("Idempotent-Replayed"), Some("true"), "{title}: {response:?}");
+            self.ledger.get_mut(title).unwrap().learn(title, &response);
+            self.tally.replayed += 1;
+        }
+    }
+
+    /// Half of them with a precondition; then 412 after a failed try tells that it was done.
+    fn patch(&mut self, run: &Run, title: &str) {
+        let description = self.stamp("changed");
+        let entry = &self.ledger[title];
+        let etag = entry.etag.clone().filter(|_| self.stamps.is_multiple_of(2));
+        let request = self.on(entry, "PATCH").json(json!({"description": description}));
+        let request = etag.iter().fold(request, |request, etag| request.header("If-Match", etag));
+        let (response, has_failed) = self.insist(run, &request);
+        let entry = self.ledger.get_mut(title).unwrap();
+        entry.etag = None;
+        match response {
+            Some(response) => {
+                self.tally.acknowledged += 1;
+                entry.may_be = vec![description];
+                let was_done = response.status == 412 && has_failed && etag.is_some();
+                if !was_done {
+                    entry.learn(title, &response.expect(200));
+                }
+            }
+            None => {
+                self.tally.unknown += 1;
+                entry.may_be.push(description);
+            }
+        }
+    }
+
+    fn delete(&mut self, run: &Run, title: &str) {
+        let request = self.on(&self.ledger[title], "DELETE");
+        let (response, has_failed) = self.insist(run, &request);
+        let entry = self.ledger.get_mut(title).unwrap();
+        entry.may_be_absent = true;
+        match response {
+            Some(response) => {
+                self.tally.acknowledged += 1;
+                entry.may_be.clear();
+                let was_done = response.status == 404 && has_failed;
+                assert!(was_done || response.status == 204, "{title}: {response:?}");
+            }
+            None => self.tally.unknown += 1,
+        }
+    }
+
+    /// What is refused must leave no trace: none of these stamps is in the ledger.
+    fn be_refused(&mut self, run: &Run, title: &str) {
+        let stamp = self.stamp("refused");
+        let entry = &self.ledger[title];
+        let task = |title: &str| json!({"title": title, "description": stamp});
+        let (request, status) = match (self.random.below(5), &entry.key) {
+            (0, _) => (self.request("POST", "").json(task(" ")), 422),
+            (1, Some(key)) => {
+                (self.request("POST", "").header("Idempotency-Key", key).json(task(&stamp)), 422)
+            }
+            (2, _) => {
+                let patch = self.on(entry, "PATCH").json(json!({"description": stamp}));
+                (patch.header("If-Match", "\"of another task\""), 412)
+            }
+            (3, _) => {
+                let others = Request::new("", "POST", "/api/nobody/tasks").bearer(&self.token);
+                (others.json(task(&stamp)), 403)
+            }
+            _ => (self.on(entry, "PATCH").json(json!({"title": null, "description": stamp})), 422),
+        };
+        if let Some(response) = self.send(run, &request) {
+            response.expect(status);
+            self.tally.refused += 1;
+        }
+    }
+
+    /// One task, and the list: both have what was acknowledged.
+    fn read(&mut self, run: &Run, title: &str) {
+        let request = self.on(&self.ledger[title], "GET");
+        if let Some(response) = self.send(run, &request) {
+            self.ledger.get_mut(title).unwrap().learn(title, &response.expect(200));
+            self.tally.read += 1;
+        }
+        let request = self.request("GET", "?order=desc&limit=100");
+        let Some(response) = self.send(run, &request) else { return };
+        let list = response.expect(200).json();
+        let rows = list["tasks"].as_array().unwrap().iter().map(Row::of_json).collect::<Vec<_>>();
+        let mut findings = Vec::new();
+        // Further down than the list reaches, tasks are not missing.
+        let last = rows.iter().map(|row| row.id).min().filter(|_| rows.len() == 100).unwrap_or(0);
+        let expected = self.ledger.iter().filter(|(_, entry)| entry.id.is_some_and(|id| id >= last));
+        compare(&self.user, expected, &rows, &self.ledger, &mut findings);
+        assert!(findings.is_empty(), "a list: {findings:#?}");
+        self.tally.read += 1;
+    }
+
+    fn on(&self, entry: &Entry, method: &str) -> Request {
+        self.request(method, &format!("/{}", entry.id.unwrap()))
+    }
+}
+
+impl Entry {
+    /// An answer with the task in it must fit what is known, and gives the rest.
+    fn learn(&mut self, title: &str, response: &Response) {
+        let row = Row::of_json(&response.json());
+        assert!(self.id.is_none_or(|id| id == row.id), "{title} has two ids: {self:?} {response:?}");
+        assert_eq!(row.title, title, "{response:?}");
+        assert!(self.may_be.contains(&row.description), "{title}: {self:?} {response:?}");
+        self.id = Some(row.id);
+        // While the outcome of a change is unknown, so is the tag.
+        self.etag = response.field("ETag").filter(|_| self.may_be.len() == 1).map(str::to_owned);
+    }
+}
+
+struct Row {
+    id: i64,
+    title: String,
+    description: String,
+}
+
+impl Row {
+    fn of_json(task: &Value) -> Self {
+        let text = |name: &str| task[name].as_str().unwrap_or_default().to_owned();
+        Self { id: task["id"].as_i64().unwrap(), title: text("title"), description: text("description") }
+    }
+}
+
+fn compare<'l>(
+    user: &str,
+    expected: impl Iterator<Item = (&'l String, &'l Entry)>,
+    rows: &[Row],
+    ledger: &BTreeMap<String, Entry>,
+    findings: &mut Vec<String>,
+) {
+    let mut by_title: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        by_title.entry(&row.title).or_default().push(row);
+    }
+    for (title, entry) in expected {
+        if !entry.may_be_absent && !by_title.contains_key(title.as_str()) {
+            findings.push(format!("missing: {title} of {user}: {entry:?}"));
+        }
+    }
+    for (title, rows) in by_title {
+        if rows.len() > 1 {
+            findings.push(format!("{} times: {title} of {user}", rows.len()));
+        }
+        let Some(entry) = ledger.get(title) else {
+            findings.push(format!("refused or never sent: {title} of {user}"));
+            continue;
+        };
+        for row in rows {
+            let is_known = entry.may_be.contains(&row.description);
+            if !is_known || entry.id.is_some_and(|id| id != row.id) {
+                let (id, is) = (row.id, &row.description);
+                findings.push(format!("wrong: {title} of {user}: {id} {is}, must be {entry:?}"));
+            }
+        }
+    }
+}
+
+/// What in the table contradicts the writers' ledgers. None of them may be at work.
+fn findings(writers: &[Writer], database_url: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut of_user: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+    let sql = "select user_id, id, title, coalesce(description, '') from tasks";
+    for row in Client::connect(database_url, NoTls).unwrap().query(sql, &[]).unwrap() {
+        let task = Row { id: row.get(1), title: row.get(2), description: row.get(3) };
+        of_user.entry(row.get(0)).or_default().push(task);
+    }
+    for writer in writers {
+        let rows = of_user.remove(&writer.user).unwrap_or_default();
+        compare(&writer.user, writer.ledger.iter(), &rows, &writer.ledger, &mut findings);
+    }
+    let of_nobody = of_user.iter().map(|(user, rows)| format!("{} tasks of {user}", rows.len()));
+    findings.extend(of_nobody);
+    findings
+}
+
+#[track_caller]
+pub fn assert_kept(writers: &[Writer], database_url: &str) {
+    let findings = findings(writers, database_url);
+    assert!(findings.is_empty(), "{} findings: {:#?}", findings.len(), &findings[..findings.len().min(20)]);
+}
+
+pub fn tally(writers: &[Writer]) -> Tally {
+    let mut all = Tally::default();
+    writers.iter().for_each(|writer| all += writer.tally);
+    all
+}
+
+/// The writers work while `meanwhile` runs, and until it has returned.
+pub fn work_while<R>(run: &Run, writers: &mut [Writer], meanwhile: impl FnOnce() -> R) -> R {
+    struct Over<'r>(&'r Run);
+    impl Drop for Over<'_> {
+        // Also when `meanwhile` fails: the scope waits for the writers.
+        fn drop(&mut self) {
+            self.0.is_over.store(true, Ordering::Relaxed);
+        }
+    }
+    run.is_over.store(false, Ordering::Relaxed);
+    thread::scope(|scope| {
+        for writer in writers {
+            scope.spawn(|| {
+                let over = Over(run);
+                writer.work(run);
+                // A writer that fails ends the run of all.
+                mem::forget(over);
+            });
+        }
+        let _over = Over(run);
+        meanwhile()
+    })
+}

@@ -1,0 +1,198 @@
+//! PostgreSQL servers that a test may crash, freeze, fill and promote: made by scripts/cluster, each
+//! in a directory of its own. The shared server is left in peace.
+
+use crate::harness::Directory;
+use postgres::{Client, NoTls};
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// What is to be fast and not to survive.
+pub const UNSAFE: &str = "fsync=off";
+
+pub struct Server {
+    directory: Directory,
+    settings: Vec<String>,
+    /// Runs a command where the server's files are seen.
+    wrapper: Vec<String>,
+}
+
+impl Server {
+    /// A setting is `name=value`.
+    pub fn start(settings: &[&str]) -> Self {
+        let server = Self::new(settings);
+        server.start_again();
+        server
+    }
+
+    fn new(settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        Self { directory: Directory::create(), settings, wrapper: Vec::new() }
+    }
+
+    /// On a disk of that size. Err: why there can be none.
+    pub fn start_on_small_disk(megabytes: u32, settings: &[&str]) -> Result<Self, String> {
+        let mut server = Self::new(settings);
+        let home = server.home();
+        fs::create_dir(&home).unwrap();
+        // The mount is seen in a namespace of its own, and goes with the last process there.
+        let mount = format!("mount -t tmpfs -o size={megabytes}m tmpfs \"$0\" && exec \"$@\"");
+        let wrapper = ["unshare", "--mount", "sh", "-c", &mount, home.to_str().unwrap()];
+        let may = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
+        let may = may.map_err(|error| error.to_string())?;
+        if !may.status.success() {
+            return Err(String::from_utf8_lossy(&may.stderr).into_owned());
+        }
+        server.wrapper = wrapper.map(str::to_owned).to_vec();
+        let both = "\"$0\" start \"$@\" && cat \"$1/data/postmaster.pid\"";
+        let mut arguments = vec!["-c", both, SCRIPT, home.to_str().unwrap()];
+        arguments.extend(server.settings.iter().flat_map(|setting| ["-c", setting]));
+        let output = server.run("bash", &arguments);
+        let postmaster = output.lines().nth(1).expect(&output);
+        server.wrapper = vec!["nsenter".to_owned(), format!("--mount=/proc/{postmaster}/ns/mnt")];
+        Ok(server)
+    }
+
+    pub fn start_again(&self) {
+        let settings: Vec<&str> = self.settings.iter().flat_map(|setting| ["-c", setting]).collect();
+        self.cluster("start", &settings);
+    }
+
+    /// The mode is one of `pg_ctl`'s.
+    pub fn stop(&self, mode: &str) {
+        self.cluster("stop", &[mode]);
+    }
+
+    /// Of its superuser, ending in `/postgres`.
+    pub fn url(&self) -> String {
+        self.cluster("url", &[])
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        let url = self.url();
+        let (_, rest) = url.split_once('@').unwrap();
+        rest.split('/').next().unwrap().to_owned()
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(&self.url(), NoTls).unwrap()
+    }
+
+    /// A streaming standby of it.
+    pub fn standby(&self, settings: &[&str]) -> Self {
+        let standby = Self::new(settings);
+        let (from, to) = (self.home(), standby.home());
+        fs::create_dir(&to).unwrap();
+        fs::copy(from.join("password"), to.join("password")).unwrap();
+        let version = fs::read_to_string(from.join("data/PG_VERSION")).unwrap();
+        let program = format!("/usr/lib/postgresql/{}/bin/pg_basebackup", version.trim());
+        let to = to.to_str().unwrap();
+        let (url, data) = (self.url(), format!("{to}/data"));
+        let options = ["--checkpoint=fast", "--write-recovery-conf", "--no-sync"];
+        standby.run(&program, &[&options[..], &["--dbname", &url, "--pgdata", &data]].concat());
+        let reference = format!("--reference={}", from.join("data").display());
+        standby.run("chown", &["--recursive", &reference, to]);
+        standby.start_again();
+        standby
+    }
+
+    /// A standby becomes a primary.
+    pub fn promote(&self) {
+        let row = self.client().query_one("select pg_promote(true, 20)", &[]).unwrap();
+        assert!(row.get::<_, bool>(0), "the standby is not promoted");
+    }
+
+    /// SIGKILL for the process that all others belong to; they notice, and end.
+    pub fn kill(&self) {
+        signal("KILL", &[self.postmaster()]);
+    }
+
+    /// Every process of it stands still while the value lives.
+    pub fn freeze(&self) -> Frozen {
+        // First the one that makes the others.
+        let postmaster = self.postmaster();
+        signal("STOP", &[postmaster]);
+        let processes = [vec![postmaster], children(postmaster)].concat();
+        signal("STOP", &processes);
+        Frozen(processes)
+    }
+
+    /// Takes what is left of the disk.
+    pub fn fill_disk(&self) {
+        // `cat` fails in the end: that is the point.
+        self.run("sh", &["-c", "cat /dev/zero >\"$0\" 2>/dev/null || true", &self.ballast()]);
+    }
+
+    pub fn make_room(&self) {
+        self.run("rm", &[&self.ballast()]);
+    }
+
+    fn ballast(&self) -> String {
+        self.home().join("ballast").to_str().unwrap().to_owned()
+    }
+
+    fn home(&self) -> PathBuf {
+        self.directory.path().join("cluster")
+    }
+
+    fn postmaster(&self) -> u32 {
+        let file = fs::read_to_string(self.home().join("data/postmaster.pid")).unwrap();
+        file.lines().next().unwrap().parse().unwrap()
+    }
+
+    fn cluster(&self, command: &str, more: &[&str]) -> String {
+        self.run(SCRIPT, &[&[command, self.home().to_str().unwrap()], more].concat())
+    }
+
+    /// Its standard output.
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        // No pipe, as its end would be awaited, and a server that was started keeps it.
+        let path = self.directory.path().join("output");
+        let mut words = self.wrapper.iter().map(String::as_str).chain([program]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).args(arguments).stdin(Stdio::null()).stdout(File::create(&path).unwrap());
+        let status = command.status().unwrap();
+        assert!(status.success(), "{command:?}: {status}");
+        fs::read_to_string(&path).unwrap().trim().to_owned()
+    }
+}
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // No assertion: the test may have stopped it, or failed in the middle.
+        let mut words = self.wrapper.iter().map(String::as_str).chain([SCRIPT, "stop"]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).arg(self.home()).arg("immediate").stdout(Stdio::null()).stderr(Stdio::null());
+        let _ = command.status();
+    }
+}
+
+pub struct Frozen(Vec<u32>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal("CONT", &self.0);
+    }
+}
+
+/// By name, as `kill` has it. A process that has gone is no error.
+fn signal(name: &str, processes: &[u32]) {
+    let processes = processes.iter().map(u32::to_string);
+    let _ = Command::new("kill").args(["-s", name]).args(processes).stderr(Stdio::null()).status();
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let is_child = |process: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // "pid (name) state parent …", proc(5); the name may hold anything.
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        rest.split_whitespace().nth(1) == Some(&parent.to_string())
+    };
+    let names = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| name.to_str()?.parse().ok()).filter(is_child).collect()
+}
