@@ -208,9 +208,10 @@ fn a_database_that_stands_still_for_a_while() {
         let frozen = server.freeze();
         let gone = Instant::now();
         thread::sleep(Duration::from_secs(12));
+        let back = Instant::now();
         drop(frozen);
         Client::connect(&url, NoTls).unwrap();
-        Outage { begins, gone, back: Instant::now() }
+        Outage { begins, gone, back }
     });
 }
 
