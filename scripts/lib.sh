@@ -34,13 +34,19 @@ prepare() {
     local missing=()
     # Debian's package may start a cluster of its own, on port 5432. It is not ours and never used.
     postgresql_bin >/dev/null || missing+=(postgresql)
-    [[ ${1-} != tests || -x /usr/sbin/pgbouncer ]] || missing+=(pgbouncer)
-    [[ ${1-} != tests || -x /usr/bin/openssl ]] || missing+=(openssl)
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     ((${#missing[@]} == 0)) || install "${missing[@]}"
     # shellcheck source=/dev/null
     command -v cargo >/dev/null || . "${CARGO_HOME:-$HOME/.cargo}/env" ||
         die "Rust is missing: see https://rustup.rs"
+}
+
+# What only tests need: a pooler to go through, and a TLS client that is not ours.
+prepare_tests() {
+    local missing=()
+    [[ -x /usr/sbin/pgbouncer ]] || missing+=(pgbouncer)
+    [[ -x /usr/bin/openssl ]] || missing+=(openssl)
+    ((${#missing[@]} == 0)) || install "${missing[@]}"
 }
 
 # lock FD WHAT: takes the lock on an open file; says what it waits for.
