@@ -152,11 +152,12 @@ fn public<'a>(app: &App, route: &Route) -> Result<Response<'a>, Error> {
     }
 }
 
-/// Unique among all instances and restarts, as far as 64 random bits go.
+/// Unique among all instances and restarts, as far as 64 random bits go. Of one length, so that
+/// answers differ in nothing else.
 fn new_request_id() -> String {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{:016x}-{:x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("{:016x}-{:08x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
