@@ -11,7 +11,7 @@ mod task; //     the domain types and their parsing //  records → lines
 
 use auth::Keys;
 use gate::{Acceptor, Gate};
-use http::{App, Cors, Loop, WORKERS};
+use http::{App, Cors, PrivateSocket, Service};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
@@ -87,18 +87,16 @@ fn serve() -> Result<(), Failure> {
     let (scheme, is_https) = if tls.is_some() { ("https", true) } else { ("http", false) };
     let app = Arc::new(App::new(store, Keys::new(&config.jwt), cors, config.docs, is_https));
     let cannot = |error| format!("cannot listen on {}: {error}", config.listen);
-    let http = Loop::start(&app).map_err(cannot)?;
-    // Both ends of the inner connections, one of which tiny_http holds twice; five for the event
-    // loop of a database connection; some for files.
-    let own = WORKERS * 3 + (config.database.pool_size.get() as usize + 1) * 5 + 32;
+    let socket = PrivateSocket::create().map_err(cannot)?;
+    let service = Service::start(&app, &socket).map_err(cannot)?;
+    // Five for the event loop of a database connection; some for tiny_http, and for files.
+    let own = (config.database.pool_size.get() as usize + 1) * 5 + 48;
     let options = gate::Options {
         connections_max: gate::connections_max(config.connections_max, own)?,
         trusted_proxies: config.trusted_proxies,
         tls,
     };
-    let refusing = Arc::clone(&app);
-    let refuse = Box::new(move |head, error| http::refuse(&refusing, head, error));
-    let gate = Gate::start(config.listen, options, http.socket(), WORKERS, refuse).map_err(cannot)?;
+    let gate = Gate::start(config.listen, options, service).map_err(cannot)?;
     if !is_https && !config.listen.ip().is_loopback() {
         log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
     }

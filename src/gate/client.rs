@@ -6,7 +6,7 @@ use rustls::{ServerConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// For [`WRITE_BYTES`] of an answer: a client that reads more slowly is dropped.
@@ -96,7 +96,7 @@ impl Connection {
     }
 }
 
-trait Stream: Read + Write {
+trait Stream: Read + Write + Send {
     /// Tells the other side that nothing follows.
     fn finish(&mut self) {}
 }
@@ -128,21 +128,26 @@ impl Write for Plain {
     }
 }
 
-/// A connection as its own thread sees it.
+/// A connection as the thread that has it in hand sees it.
 pub struct Client {
     stream: Box<dyn Stream>,
     pub connection: Arc<Connection>,
+    is_stopping: Arc<AtomicBool>,
 }
 
 impl Client {
     /// With TLS, the handshake comes with the first read.
-    pub fn new(connection: &Arc<Connection>, tls: Option<&Acceptor>) -> io::Result<Self> {
+    pub fn new(
+        connection: &Arc<Connection>,
+        tls: Option<&Acceptor>,
+        is_stopping: &Arc<AtomicBool>,
+    ) -> io::Result<Self> {
         let (plain, connection) = (Plain(Arc::clone(connection)), Arc::clone(connection));
         let stream: Box<dyn Stream> = match tls {
             Some(tls) => Box::new(StreamOwned::new(tls.connection()?, plain)),
             None => Box::new(plain),
         };
-        Ok(Self { stream, connection })
+        Ok(Self { stream, connection, is_stopping: Arc::clone(is_stopping) })
     }
 
     /// Errors: `TimedOut` at the deadline, `UnexpectedEof` at the client's end.
@@ -155,6 +160,11 @@ impl Client {
         }
     }
 
+    /// The service stops: this answer is the last one.
+    pub fn is_ending(&self) -> bool {
+        self.is_stopping.load(SeqCst)
+    }
+
     pub fn write(&mut self, answer: &[u8]) -> io::Result<()> {
         for slice in answer.chunks(WRITE_BYTES) {
             self.connection.wait_at_most(WRITE_TIMEOUT);
@@ -162,15 +172,6 @@ impl Client {
             self.stream.flush()?;
         }
         Ok(())
-    }
-
-    /// Writes the parts of an answer, the first of which says so if the connection ends with it.
-    pub fn deliver(&mut self, is_last: &impl Fn() -> bool) -> impl FnMut(Vec<u8>) -> io::Result<()> {
-        let mut is_first = true;
-        move |part| {
-            let says_close = std::mem::take(&mut is_first) && is_last();
-            self.write(&if says_close { with_close(part) } else { part })
-        }
     }
 
     /// False if the connection was evicted meanwhile.
@@ -184,37 +185,33 @@ impl Client {
         self.connection.move_on(BUSY, IDLE);
     }
 
+    fn end(&mut self) {
+        self.stream.finish();
+        self.connection.shutdown(Shutdown::Write);
+    }
+
     /// After the last answer: our side is closed, and theirs read for a while.
     pub fn close(mut self) {
         self.connection.wait_at_most(DRAIN_TIMEOUT);
-        self.stream.finish();
-        self.connection.shutdown(Shutdown::Write);
+        self.end();
         let _ = io::copy(&mut Plain(self.connection).take(DRAIN_BYTES_MAX), &mut io::sink());
     }
-}
-
-/// The answer, saying that the connection ends with it.
-pub fn with_close(mut answer: Vec<u8>) -> Vec<u8> {
-    let status_line_end = answer.iter().position(|byte| *byte == b'\r').unwrap_or(answer.len());
-    answer.splice(status_line_end..status_line_end, *b"\r\nConnection: close");
-    answer
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub mod tests {
     use super::{Client, Connection, Stream};
-    use std::cell::Cell;
     use std::io::{self, Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::rc::Rc;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::time::Duration;
 
     /// What a client sends, in memory: so many bytes with each read, then the end.
     struct Memory {
         bytes: Vec<u8>,
-        at: Rc<Cell<usize>>,
+        at: Arc<AtomicUsize>,
         piece: usize,
     }
 
@@ -222,9 +219,9 @@ pub mod tests {
 
     impl Read for Memory {
         fn read(&mut self, mut buffer: &mut [u8]) -> io::Result<usize> {
-            let rest = self.bytes.get(self.at.get()..).unwrap_or_default();
+            let rest = self.bytes.get(self.at.load(SeqCst)..).unwrap_or_default();
             let count = buffer.write(rest.get(..self.piece).unwrap_or(rest))?;
-            self.at.set(self.at.get() + count);
+            self.at.fetch_add(count, SeqCst);
             Ok(count)
         }
     }
@@ -247,9 +244,16 @@ pub mod tests {
     }
 
     /// A client that has sent these bytes; and how many of them have been read.
-    pub fn client(connection: &Arc<Connection>, bytes: &[u8], piece: usize) -> (Client, Rc<Cell<usize>>) {
-        let at = Rc::new(Cell::new(0));
-        let memory = Memory { bytes: bytes.to_owned(), at: Rc::clone(&at), piece };
-        (Client { stream: Box::new(memory), connection: Arc::clone(connection) }, at)
+    pub fn client(connection: &Arc<Connection>, bytes: &[u8], piece: usize) -> (Client, Arc<AtomicUsize>) {
+        let at = Arc::new(AtomicUsize::new(0));
+        let memory = Memory { bytes: bytes.to_owned(), at: Arc::clone(&at), piece };
+        (
+            Client {
+                stream: Box::new(memory),
+                connection: Arc::clone(connection),
+                is_stopping: Arc::default(),
+            },
+            at,
+        )
     }
 }

@@ -1,27 +1,30 @@
-//! Where hostile networks end. A thread for each client connection reads one whole request, passes
-//! it on to tiny_http on an inner Unix socket, writes one whole answer, and repeats.
+//! Where hostile networks end. A thread reads one whole request from a client, passes it on to
+//! tiny_http on an inner Unix socket, takes the next request that has come through, which may be
+//! another client's, and writes its answer to whom it belongs; then it goes on with that client.
 //!
 //! Guarantees the first half of the invariant: behind the gate every request is whole, small,
 //! well-formed, and written by us. No client makes it allocate beyond the limits in `read`, wait
-//! beyond a deadline, or hold a lock during I/O. Relies on what is behind the inner socket for one
-//! framed message a request, and on [`Refuse`] for answers to what is not passed on.
+//! beyond a deadline, or hold a lock during I/O. There are as many threads as clients, so one that
+//! reads its answer slowly keeps nobody else waiting. Relies on [`Behind`] to give back each
+//! request that was passed on, once.
 
 mod client;
 mod head;
+mod inner;
 mod read;
-mod relay;
 mod tls;
 
+pub use client::Client;
 pub use read::Head;
 pub use tls::Acceptor;
 
 use crate::error::Error;
-use client::{Client, Connection, with_close};
+use client::Connection;
+use inner::Inner;
 use read::{Reader, Stop};
-use relay::Inner;
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,32 +39,33 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
 const STACK_BYTES: usize = 256 * 1024;
 /// Connections that the kernel may hold until they are accepted.
 const BACKLOG: i32 = 4096;
-/// Inner connections beside those of the workers.
-pub const ASIDE: usize = 2;
 /// What the kernel may hold of an answer that a client does not read. It takes twice that.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// The descriptor limit has to bear so many.
 const CONNECTIONS_MIN: usize = 32;
 const STOP_POLL: Duration = Duration::from_millis(5);
-/// For an answer to be there; the inner side gives up before.
+/// For an answer to be there; the database's own limits are shorter.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How exactly deadlines are kept.
 const DEADLINE_POLL: Duration = Duration::from_millis(250);
 
-/// How an answer travels from tiny_http's workers to the gate: in parts, each behind its length as
-/// four bytes, big-endian, with a flag.
-pub mod frame {
-    /// Another part follows.
-    pub const MORE: u32 = 1 << 31;
-    /// Instead of a length: the answer breaks off here.
-    pub const BROKEN: u32 = 1 << 30;
-    /// Below [`BROKEN`], and below what "HTTP" is as a length, should tiny_http answer by itself.
-    pub const BYTES_MAX: u64 = (1 << 30) - 1;
-}
+/// What stands behind the gate: tiny_http, and what answers the requests that come through it.
+pub trait Behind: Send + Sync + 'static {
+    type Request;
 
-/// Makes and logs the answer to a request that is not passed on.
-pub type Refuse = Box<dyn Fn(Head, Error) -> Vec<u8> + Send + Sync>;
+    /// Where tiny_http listens.
+    fn path(&self) -> &Path;
+
+    /// The next request that came through, whosever it is, with its ticket. Waits for it.
+    fn receive(&self) -> (u64, Self::Request);
+
+    /// Writes the answer. Errors: it is not complete, and the connection must end.
+    fn answer(&self, request: Self::Request, head: &Head, client: &mut Client) -> Result<(), ()>;
+
+    /// The same for what is not passed on.
+    fn refuse(&self, head: &Head, error: Error, client: &mut Client) -> Result<(), ()>;
+}
 
 pub struct Options {
     pub connections_max: usize,
@@ -69,38 +73,40 @@ pub struct Options {
     pub tls: Option<Acceptor>,
 }
 
-pub struct Gate {
+pub struct Gate<B> {
     options: Options,
-    refuse: Refuse,
+    behind: B,
     inner: Inner,
-    /// For what waits for nothing, so that it never waits behind what does.
-    aside: Inner,
     address: SocketAddr,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
-    is_stopping: AtomicBool,
+    /// Those whose request was passed on, by the ticket that went with it.
+    parked: Mutex<HashMap<u64, Session>>,
+    is_stopping: Arc<AtomicBool>,
 }
 
-impl Gate {
-    /// Listens, and serves from then on. tiny_http listens on the path `inner` and answers so many
-    /// requests at once as there are `workers`.
-    pub fn start(
-        listen: SocketAddr,
-        options: Options,
-        inner: &Path,
-        workers: usize,
-        refuse: Refuse,
-    ) -> io::Result<Arc<Self>> {
+/// A client's connection, in the hands of one thread.
+struct Session {
+    id: u64,
+    peer: IpAddr,
+    reader: Reader,
+    /// Of the latest request.
+    head: Head,
+}
+
+impl<B: Behind> Gate<B> {
+    /// Listens, and serves from then on.
+    pub fn start(listen: SocketAddr, options: Options, behind: B) -> io::Result<Arc<Self>> {
         let listener = TcpListener::bind(listen)?;
         // Once more, for a longer queue than the standard library's.
         socket2::SockRef::from(&listener).listen(BACKLOG)?;
         let gate = Arc::new(Self {
             options,
-            refuse,
-            inner: Inner::open(inner, workers)?,
-            aside: Inner::open(inner, ASIDE)?,
+            inner: Inner::open(behind.path(), || drop(behind.receive()))?,
+            behind,
             address: listener.local_addr()?,
             connections: Mutex::default(),
-            is_stopping: AtomicBool::new(false),
+            parked: Mutex::default(),
+            is_stopping: Arc::default(),
         });
         let (accepting, watching) = (Arc::clone(&gate), Arc::clone(&gate));
         thread::Builder::new().name("accept".to_owned()).spawn(move || accepting.accept(&listener))?;
@@ -138,7 +144,7 @@ impl Gate {
 
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         let mut complained: Option<Instant> = None;
-        for id in 0.. {
+        for id in 1.. {
             let accepted = listener.accept();
             if self.is_stopping.load(SeqCst) {
                 return;
@@ -160,19 +166,23 @@ impl Gate {
         socket.set_nodelay(true)?;
         socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES)?;
         if !self.make_room() {
-            return self.turn_away(&socket, peer);
+            return self.turn_away(socket, peer);
         }
         let time = if self.options.tls.is_some() { FIRST_TIMEOUT } else { IDLE_TIMEOUT };
         let connection = Arc::new(Connection::new(socket, time));
         self.connections().insert(id, Arc::clone(&connection));
-        let gate = Arc::clone(self);
-        let serve = move || {
-            // An error is the client's: it is gone, too slow, or speaks no TLS.
-            let _ = gate.serve(&connection, peer);
-            gate.connections().remove(&id);
+        let client = Client::new(&connection, self.options.tls.as_ref(), &self.is_stopping);
+        let (gate, head) = (Arc::clone(self), Head::default());
+        let serve = move || match client {
+            Ok(client) => gate.serve(Session { id, peer, reader: Reader::new(client), head }),
+            Err(_) => gate.forget(id),
         };
         let thread = thread::Builder::new().name("client".to_owned()).stack_size(STACK_BYTES).spawn(serve);
-        thread.map(drop).inspect_err(|_| drop(self.connections().remove(&id)))
+        thread.map(drop).inspect_err(|_| self.forget(id))
+    }
+
+    fn forget(&self, id: u64) {
+        self.connections().remove(&id);
     }
 
     /// At the limit, the connection that is idle longest makes room. False where none is idle.
@@ -191,47 +201,90 @@ impl Gate {
     }
 
     /// 503 to a request that is not read, from the accepting thread: nothing here may wait.
-    fn turn_away(&self, mut socket: &TcpStream, peer: IpAddr) -> io::Result<()> {
-        let head = Head { client: peer.to_string(), ..Head::default() };
-        let answer = (self.refuse)(head, Error::Unavailable("all connections are taken".to_owned()));
-        if self.options.tls.is_none() {
-            socket.set_nonblocking(true)?;
-            let _ = socket.write(&with_close(answer)).and_then(|_| socket.shutdown(Shutdown::Write));
-            let _ = socket.read(&mut [0; 4096]);
-        }
+    fn turn_away(&self, socket: TcpStream, peer: IpAddr) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let head = Head { client: peer.to_string(), is_last: true, ..Head::default() };
+        let connection = Arc::new(Connection::new(socket, IDLE_TIMEOUT));
+        let mut client = Client::new(&connection, None, &self.is_stopping)?;
+        let error = Error::Unavailable("all connections are taken".to_owned());
+        // Who does not read it would not have read any other.
+        let _ = self.behind.refuse(&head, error, &mut client);
+        client.close();
         Ok(())
     }
 
-    fn side(&self, message: &[u8]) -> &Inner {
-        let is_health =
-            [b"GET /health ".as_slice(), b"HEAD /health "].iter().any(|line| message.starts_with(line));
-        if is_health { &self.aside } else { &self.inner }
+    fn serve(&self, session: Session) {
+        let mut current = Some(session);
+        while let Some(session) = current {
+            current = self.turn(session);
+        }
     }
 
-    fn serve(&self, connection: &Arc<Connection>, peer: IpAddr) -> io::Result<()> {
-        let mut reader = Reader::new(Client::new(connection, self.options.tls.as_ref())?);
-        loop {
-            reader.wait_for_request()?;
-            if !reader.client.leave_idleness() {
-                return Ok(());
+    /// Reads a request, and answers one. Gives the client to go on with.
+    fn turn(&self, mut session: Session) -> Option<Session> {
+        let id = session.id;
+        let (session, answered) = match session.read(&self.options.trusted_proxies) {
+            Ok(message) => {
+                self.parked().insert(id, session);
+                match self.inner.pass(&message) {
+                    Ok(()) => self.answer_next(),
+                    Err(error) => self.refuse(self.parked().remove(&id)?, error),
+                }
             }
-            let mut head = Head::default();
-            let request = reader.request(&mut head, peer, &self.options.trusted_proxies);
-            connection.wait_at_most(ANSWER_TIMEOUT);
-            let is_last = head.is_last || matches!(request, Err(Stop::Refused(_)));
-            let is_last = || is_last || self.is_stopping.load(SeqCst);
-            let answered = match request {
-                Ok(message) => self.side(&message).exchange(&message, reader.client.deliver(&is_last)),
-                Err(Stop::Refused(error)) => Err(error),
-                Err(Stop::Gone(error)) => return Err(error),
-            };
-            answered.unwrap_or_else(|error| reader.client.deliver(&is_last)((self.refuse)(head, error)))?;
-            if is_last() {
-                reader.client.close();
-                return Ok(());
+            Err(Stop::Refused(error)) => {
+                session.head.is_last = true;
+                self.refuse(session, error)
             }
-            reader.client.be_idle(IDLE_TIMEOUT);
+            Err(Stop::Gone) => {
+                self.forget(id);
+                return None;
+            }
+        };
+        let is_last = session.head.is_last || session.reader.client.is_ending();
+        match answered {
+            Ok(()) if !is_last => {
+                session.reader.client.be_idle(IDLE_TIMEOUT);
+                return Some(session);
+            }
+            Ok(()) => session.reader.client.close(),
+            Err(()) => {}
         }
+        self.forget(session.id);
+        None
+    }
+
+    fn answer_next(&self) -> (Session, Result<(), ()>) {
+        loop {
+            let (ticket, request) = self.behind.receive();
+            let parked = self.parked().remove(&ticket);
+            if let Some(mut session) = parked {
+                let answered = self.behind.answer(request, &session.head, &mut session.reader.client);
+                return (session, answered);
+            }
+        }
+    }
+
+    fn refuse(&self, mut session: Session, error: Error) -> (Session, Result<(), ()>) {
+        let answered = self.behind.refuse(&session.head, error, &mut session.reader.client);
+        (session, answered)
+    }
+
+    fn parked(&self) -> MutexGuard<'_, HashMap<u64, Session>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    /// The next request, as tiny_http will read it.
+    fn read(&mut self, trusted: &[IpAddr]) -> Result<Vec<u8>, Stop> {
+        self.reader.wait_for_request().map_err(|_| Stop::Gone)?;
+        if !self.reader.client.leave_idleness() {
+            return Err(Stop::Gone);
+        }
+        self.head = Head::default();
+        let request = self.reader.request(&mut self.head, self.id, self.peer, trusted);
+        self.reader.client.connection.wait_at_most(ANSWER_TIMEOUT);
+        request
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Head {
 /// Why there is no request.
 pub enum Stop {
     /// Nobody is there to be told.
-    Gone(io::Error),
+    Gone,
     Refused(Error),
 }
 
@@ -49,7 +49,7 @@ impl From<Error> for Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         let is_late = error.kind() == io::ErrorKind::TimedOut;
-        if is_late { Self::Refused(Error::RequestTimeout) } else { Self::Gone(error) }
+        if is_late { Self::Refused(Error::RequestTimeout) } else { Self::Gone }
     }
 }
 
@@ -78,9 +78,15 @@ impl Reader {
         Ok(())
     }
 
-    /// One request as tiny_http will read it; `head` is filled in as far as it was understood. The
-    /// client's address is `peer`, or what a trusted peer says.
-    pub fn request(&mut self, head: &mut Head, peer: IpAddr, trusted: &[IpAddr]) -> Result<Vec<u8>, Stop> {
+    /// One request as tiny_http will read it, with its ticket; `head` is filled in as far as it was
+    /// understood. The client's address is `peer`, or what a trusted peer says.
+    pub fn request(
+        &mut self,
+        head: &mut Head,
+        ticket: u64,
+        peer: IpAddr,
+        trusted: &[IpAddr],
+    ) -> Result<Vec<u8>, Stop> {
         let begun = Instant::now();
         head.client = peer.to_string();
         self.client.connection.wait_at_most(HEAD_TIMEOUT);
@@ -102,12 +108,12 @@ impl Reader {
         let length = fields.body_length(is_old)?;
         let expects = !is_old && fields.has_token("Expect", "100-continue");
         if expects && self.buffer.len() < self.at + length.unwrap_or(1) {
-            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(Stop::Gone)?;
+            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| Stop::Gone)?;
         }
         self.client.connection.wait_at_most(REQUEST_TIMEOUT.saturating_sub(begun.elapsed()));
         Ok(match length {
-            Some(length) => message(head, target, self.exactly(length)?),
-            None => message(head, target, &self.chunks()?),
+            Some(length) => message(head, ticket, &target, self.exactly(length)?),
+            None => message(head, ticket, &target, &self.chunks()?),
         })
     }
 
@@ -198,12 +204,11 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
 }
 
 /// The request as tiny_http will read it: nothing is in it but what was checked above.
-fn message(head: &Head, target: String, body: &[u8]) -> Vec<u8> {
-    let mut text = [&head.method, " ", &target, " HTTP/1.1\r\nGate-Client: ", &head.client, "\r\n"].concat();
+fn message(head: &Head, ticket: u64, target: &str, body: &[u8]) -> Vec<u8> {
+    let mut text = format!("{} {target} HTTP/1.1\r\nGate-Ticket: {ticket}\r\n", head.method);
     for (name, value) in &head.fields {
         text.extend([name, ": ", value, "\r\n"]);
     }
-    text.push_str(if head.is_old { "Gate-Old: 1\r\n" } else { "" });
     text.extend(["Content-Length: ", &body.len().to_string(), "\r\n\r\n"]);
     [text.as_bytes(), body].concat()
 }
@@ -222,8 +227,10 @@ mod tests {
     use std::fs::File;
     use std::io::{BufWriter, Write};
     use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::atomic::Ordering::SeqCst;
     use std::time::Instant;
 
+    const TICKET: u64 = 7;
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
     const READ: [&str; 9] = [
@@ -268,13 +275,13 @@ mod tests {
                 let context =
                     || format!("seed {seed}, stream {streams}: {:?}", String::from_utf8_lossy(rest));
                 let mut head = Head::default();
-                let result = reader.request(&mut head, PEER, &[]);
-                let taken = read_so_far.get() - (reader.buffer.len() - reader.at) - at;
+                let result = reader.request(&mut head, TICKET, PEER, &[]);
+                let taken = read_so_far.load(SeqCst) - (reader.buffer.len() - reader.at) - at;
                 let verdict = read(rest, false);
                 let (kind, message) = match &result {
                     Ok(message) => (200, message.as_slice()),
                     Err(Stop::Refused(error)) => (error.entry().0, [].as_slice()),
-                    Err(Stop::Gone(_)) => (0, [].as_slice()),
+                    Err(Stop::Gone) => (0, [].as_slice()),
                 };
                 match &verdict {
                     Verdict::Whole(meaning, length) => {
@@ -328,10 +335,7 @@ mod tests {
             meaning.fields.iter().filter(|(name, _)| READ.contains(&name.to_ascii_lowercase().as_str()));
         let read = read.map(|(name, value)| (name.clone(), value.iter().map(harmless).collect()));
         let mut fields: Vec<(String, Vec<u8>)> = read.collect();
-        fields.insert(0, ("Gate-Client".to_owned(), PEER.to_string().into()));
-        if head.is_old {
-            fields.push(("Gate-Old".to_owned(), "1".into()));
-        }
+        fields.insert(0, ("Gate-Ticket".to_owned(), TICKET.to_string().into()));
         fields.push(("Content-Length".to_owned(), meaning.body.len().to_string().into()));
         assert_eq!(forwarded.fields, fields, "{}", context());
         assert_eq!((&head.method, head.is_last), (&meaning.method, meaning.is_last), "{}", context());

@@ -58,7 +58,7 @@ pub fn is_unchanged(request: &Request, task: &Task) -> Result<bool, Error> {
 }
 
 /// `Idempotency-Key`: 1–255 visible ASCII characters.
-pub fn idempotency_key(request: &Request) -> Result<Option<&str>, FieldError> {
+pub fn idempotency_key<'r>(request: &'r Request<'_>) -> Result<Option<&'r str>, FieldError> {
     let Some(key) = request.single("Idempotency-Key") else {
         return Ok(None);
     };

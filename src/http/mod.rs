@@ -10,20 +10,19 @@ mod routes;
 mod server;
 
 pub use response::Cors;
-pub use server::{Loop, WORKERS};
+pub use server::{PrivateSocket, Service};
 
 use crate::auth::{self, Keys};
 use crate::error::Error;
-use crate::gate::Head;
+use crate::gate::Client;
 use crate::store::Store;
 use log::{Level, kv::Value};
 use request::Request;
 use response::Response;
 use routes::Route;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -34,16 +33,27 @@ pub struct App {
     pub has_docs: bool,
     pub is_https: bool,
     keys: Mutex<Arc<Keys>>,
-    /// One permit for each list that may be streamed at once.
-    streams: Arc<()>,
+    /// What all large answers take that are being written.
+    large_bytes: AtomicUsize,
 }
 
-/// A streamed list holds a worker for as long as its client reads. The others stay free.
-const STREAMS_MAX: usize = WORKERS / 4;
+/// Answers up to here are as many as there are clients; all larger ones share the other.
+const SMALL_BYTES_MAX: usize = 64 * 1024;
+const LARGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The memory of a large answer, held while it is written.
+struct Room<'a>(&'a AtomicUsize, usize);
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
 
 impl App {
     pub fn new(store: Store, keys: Keys, cors: Cors, has_docs: bool, is_https: bool) -> Self {
-        Self { store, cors, has_docs, is_https, keys: Mutex::new(Arc::new(keys)), streams: Arc::default() }
+        let (keys, large_bytes) = (Mutex::new(Arc::new(keys)), AtomicUsize::default());
+        Self { store, cors, has_docs, is_https, keys, large_bytes }
     }
 
     /// Requests from now on are judged by these keys.
@@ -51,14 +61,14 @@ impl App {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 
-    /// Held while a list is streamed. Errors: `Unavailable`.
-    fn permit(&self) -> Result<Arc<()>, Error> {
-        let permit = Arc::clone(&self.streams);
-        // Beside the permits there is the original.
-        let is_free = Arc::strong_count(&permit) - 1 <= STREAMS_MAX;
-        is_free
-            .then_some(permit)
-            .ok_or_else(|| Error::Unavailable("too many lists are being read".to_owned()))
+    /// For so many bytes of an answer. Errors: `Unavailable` while other large ones take it all.
+    fn room(&self, bytes: usize) -> Result<Room<'_>, Error> {
+        let bytes = if bytes > SMALL_BYTES_MAX { bytes } else { 0 };
+        let before = self.large_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let room = Room(&self.large_bytes, bytes);
+        let fits = bytes == 0 || before == 0 || before + bytes <= LARGE_BYTES_MAX;
+        fits.then_some(room)
+            .ok_or_else(|| Error::Unavailable("too many large answers are being read".to_owned()))
     }
 
     fn keys(&self) -> Arc<Keys> {
@@ -73,48 +83,31 @@ struct Trace {
     user_id: Option<String>,
 }
 
-/// The answer to a request that the gate does not pass on.
-pub fn refuse(app: &App, head: Head, error: Error) -> Vec<u8> {
-    let (method, client) = (request::method(&head.method), head.client);
-    let (target, body) = (String::new(), Vec::new());
-    let request = Request { method, target, fields: head.fields, body, client, is_old: false };
-    let mut answer = Vec::new();
-    let keep = |part: Vec<u8>, _| {
-        answer = part;
-        Ok(())
-    };
-    // A problem document is one part, and keeping it cannot fail.
-    let _ = respond(app, &request, Err(error), keep);
-    answer
-}
-
-/// Answers a request. `received` is Err when it was refused before all of it was read. `write` gets
-/// the parts of the answer, and whether more follow. Errors: the answer could not be completed, and
-/// what was written of it must not look as if it were.
-pub fn respond(
-    app: &App,
-    request: &Request,
-    received: Result<(), Error>,
-    write: impl FnMut(Vec<u8>, bool) -> io::Result<()>,
-) -> Result<(), ()> {
+/// Answers a request. `received` is Err when it was refused before all of it was read. Errors: the
+/// answer could not be completed, and what was written of it must not look as if it were.
+fn respond(app: &App, request: &Request, received: Result<(), Error>, client: &mut Client) -> Result<(), ()> {
     let mut trace = Trace { started: Instant::now(), route: "", user_id: None };
     let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)));
+    let answer = answer.and_then(|response| Ok((app.room(response.bytes_held())?, response)));
     let request_id = request.id().map_or_else(new_request_id, str::to_owned);
-    let (response, error) = match answer {
-        Ok(response) => (response, None),
-        Err(error) => (Response::problem(&error, &request_id), Some(error)),
+    let (response, _room, error) = match answer {
+        Ok((room, response)) => (response, Some(room), None),
+        Err(error) => (Response::problem(&error, &request_id), None, Some(error)),
     };
     log_request(request, &request_id, response.status, &trace, error.as_ref());
     let response = response.complete(app, request, &request_id);
-    guarded(|| response.write(request, write)).map_err(|error| {
-        let (id, reason) = (request_id.as_str(), error.reason());
-        log::error!(request_id = id, reason = reason.as_str(); "answer not completed");
+    guarded(|| response.write(app, request, client)).map_err(|error: Option<Error>| {
+        // Without an error, the client is gone.
+        if let Some(reason) = error.as_ref().map(Error::reason) {
+            let id = request_id.as_str();
+            log::error!(request_id = id, reason = reason.as_str(); "answer not completed");
+        }
     })
 }
 
 /// The one place where a defect ends: this request is lost, the process is not.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let panic = |_| Err(Error::Bug("BUG: panic, see the line before".to_owned()));
+fn guarded<T, E: From<Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let panic = |_| Err(Error::Bug("BUG: panic, see the line before".to_owned()).into());
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panic)
 }
 
@@ -165,7 +158,7 @@ fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: O
     let milliseconds = trace.started.elapsed().as_micros() as f64 / 1000.0;
     let mut pairs: Vec<(&str, Value)> = vec![
         ("request_id", id.into()),
-        ("client", request.client.as_str().into()),
+        ("client", request.head.client.as_str().into()),
         ("method", request.method.into()),
         ("route", trace.route.into()),
         ("status", status.into()),

@@ -1,6 +1,7 @@
 //! A request as the handlers see it. Relies on whoever made it: whole, and its body within the limit.
 
 use crate::error::{Error, FieldError};
+use crate::gate::Head;
 
 /// RFC 9110 section 9: the methods that some route has.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -10,7 +11,7 @@ const SINGLE_VALUED: [&str; 5] =
     ["Content-Type", "Origin", "X-Request-Id", "Access-Control-Request-Method", "Idempotency-Key"];
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
-pub struct Request {
+pub struct Request<'h> {
     /// One of [`METHODS`], or `_OTHER`: in the log, a method must not be a client's choice of words.
     pub method: &'static str,
     /// In origin-form (RFC 9112 section 3.2.1), as sent.
@@ -18,10 +19,8 @@ pub struct Request {
     /// Names in any case.
     pub fields: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// The client's address, for the log.
-    pub client: String,
-    /// Sent in HTTP/1.0, which has no chunked coding.
-    pub is_old: bool,
+    /// What the gate knows of it beyond.
+    pub head: &'h Head,
 }
 
 /// What [`Request::method`] holds for a method's name.
@@ -29,7 +28,7 @@ pub fn method(name: &str) -> &'static str {
     METHODS.into_iter().find(|method| *method == name).unwrap_or("_OTHER")
 }
 
-impl Request {
+impl Request<'_> {
     /// The values of all fields of that name.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
         let same = |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);

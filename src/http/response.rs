@@ -3,11 +3,11 @@
 use super::App;
 use super::request::Request;
 use crate::error::{Error, FieldError};
+use crate::gate::Client;
 use crate::task::Instant;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
 use std::borrow::Cow;
-use std::io;
 
 pub struct Response<'a> {
     pub status: u16,
@@ -34,6 +34,7 @@ struct Problem<'a> {
     errors: &'a [FieldError],
 }
 
+const COPY_BYTES_MAX: usize = 64 * 1024;
 /// RFC 6797: a year.
 const HSTS: &str = "max-age=31536000";
 
@@ -98,49 +99,54 @@ impl<'a> Response<'a> {
         app.cors.apply(response, request)
     }
 
-    /// Writes the message of RFC 9112 section 2.1 in parts; for HEAD without the body, the fields
-    /// staying. The second argument of `write` says whether more follows. Errors: why it could not
-    /// be completed; then what was written is not a whole message.
-    pub fn write(
-        self,
-        request: &Request,
-        mut write: impl FnMut(Vec<u8>, bool) -> io::Result<()>,
-    ) -> Result<(), Error> {
-        let mut write = |part: &[&[u8]], has_more| {
-            let gone = |error: io::Error| Error::Unavailable(format!("the client is gone: {error}"));
-            write(part.concat(), has_more).map_err(gone)
-        };
+    /// The memory that the body takes: none when it is part of the program.
+    pub fn bytes_held(&self) -> usize {
+        if let Cow::Owned(body) = &self.body { body.len() } else { 0 }
+    }
+
+    /// Writes the message of RFC 9112 section 2.1; for HEAD without the body, the fields staying.
+    /// Errors: why it could not be completed, None when the client is gone.
+    pub fn write(self, app: &App, request: &Request, client: &mut Client) -> Result<(), Option<Error>> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
         for (name, value) in &self.fields {
             head.extend([name, ": ", value, "\r\n"]);
         }
+        let is_chunked = self.rest.is_some() && !request.head.is_old;
         match &self.rest {
+            _ if is_chunked => head.push_str("Transfer-Encoding: chunked\r\n"),
             // Without a length, the end of the connection is the end of the body.
-            Some(_) if request.is_old => {}
-            Some(_) => head.push_str("Transfer-Encoding: chunked\r\n"),
+            Some(_) => {}
             // RFC 9110 section 8.6: neither has a Content-Length.
             None if [204, 304].contains(&self.status) => {}
             None => head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]),
         }
-        head.push_str("\r\n");
-        let chunk = |data: &[u8]| if request.is_old { data.to_vec() } else { chunk(data) };
+        let is_last = request.head.is_last || client.is_ending();
+        head.push_str(if is_last { "Connection: close\r\n\r\n" } else { "\r\n" });
+        // One system call where a copy is cheaper than another call.
+        let mut send = |parts: &[&[u8]]| {
+            let whole = match parts.iter().map(|part| part.len()).sum::<usize>() {
+                0..=COPY_BYTES_MAX => client.write(&parts.concat()),
+                _ => parts.iter().try_for_each(|part| client.write(part)),
+            };
+            whole.map_err(|_| None)
+        };
+        // RFC 9112 section 7.1.
+        let size = |part: &[u8]| if is_chunked { format!("{:x}\r\n", part.len()) } else { String::new() };
+        let (line_end, last_chunk) = if is_chunked { ("\r\n", "0\r\n\r\n") } else { ("", "") };
         match self.rest {
-            _ if request.method == "HEAD" => write(&[head.as_bytes()], false),
-            None => write(&[head.as_bytes(), &self.body], false),
+            _ if request.method == "HEAD" => send(&[head.as_bytes()]),
+            None => send(&[head.as_bytes(), &self.body]),
             Some(mut rest) => {
-                write(&[head.as_bytes(), &chunk(&self.body)], true)?;
+                head.push_str(&size(&self.body));
+                send(&[head.as_bytes(), &self.body, line_end.as_bytes()])?;
                 while let Some(part) = rest()? {
-                    write(&[&chunk(&part)], true)?;
+                    let _room = app.room(part.len())?;
+                    send(&[size(&part).as_bytes(), &part, line_end.as_bytes()])?;
                 }
-                write(&[if request.is_old { b"" } else { b"0\r\n\r\n" }], false)
+                send(&[last_chunk.as_bytes()])
             }
         }
     }
-}
-
-/// RFC 9112 section 7.1.
-fn chunk(data: &[u8]) -> Vec<u8> {
-    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
 /// The origins that may read answers, by the Fetch standard's CORS protocol.

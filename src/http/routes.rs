@@ -107,7 +107,8 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
     }
     let mut page = conditional::page(request)?;
     let size = page.limit.unwrap_or(STREAM_ROWS);
-    let mut tasks = app.store.list(&caller, page, size + 1)?;
+    let found = app.store.list(&caller, page, size + 1)?;
+    let mut tasks = found.all()?;
     let has_more = i64::try_from(tasks.len()).is_ok_and(|rows| rows > size) && tasks.pop().is_some();
     let last = tasks.last().map(|task| task.id).filter(|_| has_more);
     if page.limit.is_some() || last.is_none() {
@@ -116,18 +117,16 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
         let link = last.map(|last| format!("<{path}?{}>; rel=\"next\"", page.next(last)));
         return Ok(link.into_iter().fold(response, |response, link| response.with("Link", link)));
     }
-    let permit = app.permit()?;
     let mut count = tasks.len();
     let first = [b"{\"tasks\":[", items(&tasks)?.as_slice()].concat();
-    drop(tasks);
     (page.after, page.offset) = (last, 0);
     let mut is_done = false;
     let rest = move || {
-        let _held = &permit;
         if is_done {
             return Ok(None);
         }
-        let tasks = app.store.list(&caller, page, STREAM_ROWS)?;
+        let found = app.store.list(&caller, page, STREAM_ROWS)?;
+        let tasks = found.all()?;
         count += tasks.len();
         page.after = tasks.last().map(|task| task.id);
         is_done = tasks.is_empty();
@@ -151,7 +150,8 @@ fn items(tasks: &[Task]) -> Result<Vec<u8>, Error> {
 pub fn create<'a>(app: &App, caller: &Caller, request: &Request) -> Result<Response<'a>, Error> {
     request.check_media_type(JSON)?;
     let (key, content) = both(conditional::idempotency_key(request), Content::for_create(&request.body))?;
-    let (task, is_replay) = app.store.insert(caller, &content, key)?;
+    let (found, is_replay) = app.store.insert(caller, &content, key)?;
+    let task = found.one()?;
     let response = one(201, &task)?.with("Location", location(&task));
     Ok(if is_replay { response.with("Idempotent-Replayed", "true") } else { response })
 }
@@ -175,12 +175,14 @@ pub fn task<'a>(app: &App, caller: &Caller, request: &Request, id: &str) -> Resu
             return Ok(Response::empty(204));
         }
         _ => {
-            let task = app.store.get(caller, both(id, Ok(()))?.0)?;
+            let found = app.store.get(caller, both(id, Ok(()))?.0)?;
+            let task = found.one()?;
             let is_unchanged = conditional::is_unchanged(request, &task)?;
             return if is_unchanged { Ok(tagged(Response::empty(304), &task)) } else { one(200, &task) };
         }
     };
-    Ok(one(200, &changed)?.with("Content-Location", location(&changed)))
+    let task = changed.one()?;
+    Ok(one(200, &task)?.with("Content-Location", location(&task)))
 }
 
 /// All that is wrong with the head and the body, in one answer.

@@ -1,111 +1,109 @@
-//! The tiny_http loop: worker threads, one request in, one answer out. The only module that knows
-//! tiny_http. Relies on the gate for every request: whole, small, well-formed, a few at a time.
+//! tiny_http, and the way from its requests to answers. The only module that knows it. Relies on
+//! the gate for every request: whole, small, well-formed.
 
 use super::request::{Request, method};
 use super::{App, respond};
 use crate::error::Error;
-use crate::gate::frame;
+use crate::gate::{Behind, Client, Head};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{env, fs, process, thread};
+use std::time::Duration;
+use std::{env, fs, process};
 
-/// Requests that are answered at once. Four times the default number of connections to PostgreSQL:
-/// when it is slow, some may wait for it while others are told so.
-pub const WORKERS: usize = 32;
+/// A request is parsed in microseconds. Where twice this is not enough, tiny_http has lost it.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(15);
 
-const COPY_BYTES_MAX: usize = 64 * 1024;
-
-/// A running tiny_http on a Unix socket in a directory that only this user can enter.
-pub struct Loop {
+/// A Unix socket's path, in a directory that only this user can enter; gone with the value.
+pub struct PrivateSocket {
     directory: PathBuf,
-    socket: PathBuf,
+    path: PathBuf,
 }
 
-impl Loop {
-    pub fn start(app: &Arc<App>) -> io::Result<Self> {
+impl PrivateSocket {
+    pub fn create() -> io::Result<Self> {
         let name = format!("tinytasks-{}-{:016x}", process::id(), RandomState::new().hash_one(0));
         let directory = env::temp_dir().join(name);
         fs::DirBuilder::new().mode(0o700).create(&directory)?;
-        let socket = directory.join("http");
-        let server = tiny_http::Server::from_listener(UnixListener::bind(&socket)?, None);
-        let server = Arc::new(server.map_err(io::Error::other)?);
-        for index in 0..WORKERS + crate::gate::ASIDE {
-            let (app, server) = (Arc::clone(app), Arc::clone(&server));
-            let work = move || work(&app, &server);
-            thread::Builder::new().name(format!("worker-{index}")).spawn(work)?;
-        }
-        Ok(Self { directory, socket })
-    }
-
-    pub fn socket(&self) -> &Path {
-        &self.socket
+        Ok(Self { path: directory.join("http"), directory })
     }
 }
 
-impl Drop for Loop {
+impl Drop for PrivateSocket {
     fn drop(&mut self) {
         // What is left behind is an empty socket.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// Ends the process with the worker: rather none than one that is alive and deaf.
-struct Deadman;
+pub struct Service {
+    app: Arc<App>,
+    server: tiny_http::Server,
+    path: PathBuf,
+}
 
-impl Drop for Deadman {
-    fn drop(&mut self) {
+impl Service {
+    pub fn start(app: &Arc<App>, socket: &PrivateSocket) -> io::Result<Self> {
+        let server = tiny_http::Server::from_listener(UnixListener::bind(&socket.path)?, None);
+        let server = server.map_err(io::Error::other)?;
+        Ok(Self { app: Arc::clone(app), server, path: socket.path.clone() })
+    }
+}
+
+impl Behind for Service {
+    type Request = tiny_http::Request;
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn receive(&self) -> (u64, tiny_http::Request) {
+        let mut patience = 2;
+        while patience > 0 {
+            match self.server.recv_timeout(RECEIVE_TIMEOUT) {
+                Ok(Some(incoming)) => {
+                    let mut fields = incoming.headers().iter();
+                    let ticket = fields.find(|field| field.field.equiv("Gate-Ticket"));
+                    let ticket = ticket.and_then(|field| field.value.as_str().parse().ok());
+                    return (ticket.unwrap_or_default(), incoming);
+                }
+                Ok(None) => patience -= 1,
+                // It accepts no more, and there is nothing more for it to accept.
+                Err(error) => log::error!(reason = error.to_string().as_str(); "tiny_http stopped accepting"),
+            }
+        }
+        // Rather none than one that is alive and deaf.
         log::error!("the HTTP loop is gone");
         process::exit(1);
     }
-}
 
-fn work(app: &App, server: &tiny_http::Server) {
-    let _deadman = Deadman;
-    while let Ok(mut incoming) = server.recv() {
-        let (request, received) = read(&mut incoming);
-        let mut writer = incoming.into_writer();
-        let mut write = |part: &[u8], flag: u32| {
-            let length = (u32::try_from(part.len()).map_err(io::Error::other)? | flag).to_be_bytes();
-            // One system call where a copy is cheaper than another call.
-            if part.len() <= COPY_BYTES_MAX {
-                writer.write_all(&[&length, part].concat())?;
-            } else {
-                writer.write_all(&length)?;
-                writer.write_all(part)?;
-            }
-            writer.flush()
+    fn answer(&self, mut incoming: tiny_http::Request, head: &Head, client: &mut Client) -> Result<(), ()> {
+        let text = |field: &tiny_http::Header| (field.field.to_string(), field.value.to_string());
+        let mut body = Vec::new();
+        let received = incoming.as_reader().read_to_end(&mut body);
+        let request = Request {
+            method: method(incoming.method().as_str()),
+            target: incoming.url().to_owned(),
+            fields: incoming.headers().iter().map(text).collect(),
+            body,
+            head,
         };
-        let is_ping = request.single("Gate-Ping").is_some();
-        let outcome = match is_ping {
-            true => write(&[], 0).map_err(drop),
-            false => respond(app, &request, received, |part, has_more| {
-                write(&part, if has_more { frame::MORE } else { 0 })
-            }),
-        };
-        if outcome.is_err() {
-            // An error here means that the gate gave up first.
-            let _ = write(&[], frame::BROKEN);
-        }
+        // What tiny_http would send goes nowhere: answers do not come back through it.
+        drop(incoming.into_writer());
+        respond(
+            &self.app,
+            &request,
+            received.map(drop).map_err(|error| Error::Bug(error.to_string())),
+            client,
+        )
     }
-}
 
-fn read(incoming: &mut tiny_http::Request) -> (Request, Result<(), Error>) {
-    let text = |field: &tiny_http::Header| (field.field.to_string(), field.value.to_string());
-    let mut body = Vec::new();
-    let read = incoming.as_reader().read_to_end(&mut body);
-    let mut request = Request {
-        method: method(incoming.method().as_str()),
-        target: incoming.url().to_owned(),
-        fields: incoming.headers().iter().map(text).collect(),
-        body,
-        client: String::new(),
-        is_old: false,
-    };
-    request.is_old = request.single("Gate-Old").is_some();
-    request.client = request.single("Gate-Client").unwrap_or_default().to_owned();
-    (request, read.map(drop).map_err(|error| Error::Unavailable(error.to_string())))
+    fn refuse(&self, head: &Head, error: Error, client: &mut Client) -> Result<(), ()> {
+        let (method, fields) = (method(&head.method), head.fields.clone());
+        let request = Request { method, target: String::new(), fields, body: Vec::new(), head };
+        respond(&self.app, &request, Err(error), client)
+    }
 }

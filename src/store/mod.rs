@@ -1,10 +1,11 @@
-//! Tasks in PostgreSQL: every statement that serves a request, and row → [`Task`].
+//! Tasks in PostgreSQL: what a [`Caller`] may ask for, and row → [`Task`].
 //! Relies on [`Caller`]: each statement carries its user id as `$1`, and there is no other way in.
 //! Guarantees: what returned Ok is committed.
 
 mod pool;
 mod schema;
 mod sqlstate;
+mod statements;
 
 pub use pool::check_url;
 pub use schema::{inspect, migrate};
@@ -15,108 +16,11 @@ use crate::task::{Content, Instant, Page, Patch, Precondition, Task, TaskId, Tex
 use pool::{Pool, Repeat};
 use postgres::Row;
 use postgres::types::{FromSql, ToSql, Type};
+use statements::Do;
 use std::time::{Duration, SystemTime};
 
 /// How often a create is tried with a key that others free.
 const KEY_TRIES_MAX: usize = 3;
-
-/// A statement and the types of its parameters, so that it means the same prepared or not.
-struct Statement {
-    sql: &'static str,
-    types: &'static [Type],
-}
-
-/// Where a statement stands in [`STATEMENTS`].
-#[derive(Clone, Copy)]
-enum Do {
-    ListUp,
-    ListDown,
-    Get,
-    Insert,
-    FindKey,
-    Replace,
-    Patch,
-    Delete,
-}
-
-/// All go by the primary key `(user_id, id)`, lists by a range of it; only FindKey, and Insert when
-/// there is a key, by the unique index on `(user_id, idempotency_key)`. A change is atomic by the
-/// row's lock: PostgreSQL looks at the precondition again when it had to wait for another change.
-/// `updated_at` moves forward whatever the clock does.
-static STATEMENTS: [Statement; 8] = [
-    Statement {
-        sql: "select id, title, description, complete, created_at, updated_at
-            from tasks where user_id = $1 and id > $2 and ($3 is null or complete = $3)
-            order by id limit $4 offset $5",
-        types: &[Type::TEXT, Type::INT8, Type::BOOL, Type::INT8, Type::INT8],
-    },
-    Statement {
-        sql: "select id, title, description, complete, created_at, updated_at
-            from tasks where user_id = $1 and id < $2 and ($3 is null or complete = $3)
-            order by id desc limit $4 offset $5",
-        types: &[Type::TEXT, Type::INT8, Type::BOOL, Type::INT8, Type::INT8],
-    },
-    Statement {
-        sql: "select id, title, description, complete, created_at, updated_at
-            from tasks where user_id = $1 and id = $2",
-        types: &[Type::TEXT, Type::INT8],
-    },
-    // Both times are the column's default, now(): one instant. Of several with one key, the unique
-    // index lets one in; the others wait for its commit, and give no row.
-    Statement {
-        sql: "insert into tasks (user_id, title, description, complete, idempotency_key, idempotency_hash)
-            values ($1, $2, $3, $4, $5, case when $5 is not null
-                then sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) end)
-            on conflict (user_id, idempotency_key) where idempotency_key is not null do nothing
-            returning id, title, description, complete, created_at, updated_at, true as is_same",
-        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
-    },
-    Statement {
-        sql: "select id, title, description, complete, created_at, updated_at, idempotency_hash
-                = sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) as is_same
-            from tasks where user_id = $1 and idempotency_key = $5",
-        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
-    },
-    Statement {
-        sql: "update tasks set title = $5, description = $6, complete = $7, updated_at =
-                greatest(clock_timestamp(), greatest(created_at, updated_at) + interval '1 microsecond')
-            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
-            returning id, title, description, complete, created_at, updated_at",
-        types: &[
-            Type::TEXT,
-            Type::INT8,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::TEXT,
-            Type::TEXT,
-            Type::BOOL,
-        ],
-    },
-    // A null keeps title and complete. For description null is a value, so $7 says whether $6 counts.
-    Statement {
-        sql: "update tasks set title = coalesce($5, title), complete = coalesce($8, complete),
-                description = case when $7 then $6 else description end, updated_at =
-                greatest(clock_timestamp(), greatest(created_at, updated_at) + interval '1 microsecond')
-            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
-            returning id, title, description, complete, created_at, updated_at",
-        types: &[
-            Type::TEXT,
-            Type::INT8,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::TEXT,
-            Type::TEXT,
-            Type::BOOL,
-            Type::BOOL,
-        ],
-    },
-    Statement {
-        sql: "delete from tasks
-            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
-            returning id",
-        types: &[Type::TEXT, Type::INT8, Type::TIMESTAMPTZ_ARRAY, Type::TIMESTAMPTZ_ARRAY],
-    },
-];
 
 /// The tasks of all users, each within reach of its [`Caller`] alone. A connection is held for the
 /// length of one statement.
@@ -145,16 +49,15 @@ impl Store {
     }
 
     /// The first `limit` of the caller's tasks on that page, by id.
-    pub fn list<'c>(&self, caller: &'c Caller, page: Page, limit: i64) -> Result<Vec<Task<'c>>, Error> {
+    pub fn list<'c>(&self, caller: &'c Caller, page: Page, limit: i64) -> Result<Tasks<'c>, Error> {
         let (what, from) = if page.is_descending { (Do::ListDown, i64::MAX) } else { (Do::ListUp, i64::MIN) };
         let after = page.after.unwrap_or(from);
         let values: Values = &[&caller.user_id(), &after, &page.complete, &limit, &page.offset];
-        self.rows(what, Repeat::Safe, values)?.iter().map(|row| task(caller, row)).collect()
+        self.tasks(what, Repeat::Safe, caller, values)
     }
 
-    pub fn get<'c>(&self, caller: &'c Caller, id: TaskId) -> Result<Task<'c>, Error> {
-        let rows = self.rows(Do::Get, Repeat::Safe, &[&caller.user_id(), &id.get()])?;
-        task(caller, rows.first().ok_or(Error::NoSuchTask)?)
+    pub fn get<'c>(&self, caller: &'c Caller, id: TaskId) -> Result<Tasks<'c>, Error> {
+        self.tasks(Do::Get, Repeat::Safe, caller, &[&caller.user_id(), &id.get()])
     }
 
     /// With a key, a task that was made with it before is given instead, and true. Errors also:
@@ -164,16 +67,17 @@ impl Store {
         caller: &'c Caller,
         new: &Content,
         key: Option<&str>,
-    ) -> Result<(Task<'c>, bool), Error> {
+    ) -> Result<(Tasks<'c>, bool), Error> {
         let description = new.description.as_ref().map(Text::as_str);
         let values: Values = &[&caller.user_id(), &new.title.as_str(), &description, &new.complete, &key];
         let repeat = if key.is_some() { Repeat::Safe } else { Repeat::Never };
         // More than once only when the task is deleted in between, which frees the key.
         for _ in 0..KEY_TRIES_MAX {
             for (what, is_replay) in [(Do::Insert, false), (Do::FindKey, true)] {
-                if let Some(row) = self.rows(what, repeat, values)?.first() {
+                let found = self.tasks(what, repeat, caller, values)?;
+                if let Some(row) = found.rows.first() {
                     let is_same: bool = row.try_get("is_same").map_err(|error| refused(&error))?;
-                    return if is_same { Ok((task(caller, row)?, is_replay)) } else { Err(Error::KeyReused) };
+                    return if is_same { Ok((found, is_replay)) } else { Err(Error::KeyReused) };
                 }
             }
         }
@@ -187,10 +91,9 @@ impl Store {
         id: TaskId,
         when: &Precondition,
         new: &Content,
-    ) -> Result<Task<'c>, Error> {
+    ) -> Result<Tasks<'c>, Error> {
         let description = new.description.as_ref().map(Text::as_str);
         self.change(Do::Replace, caller, id, when, &[&new.title.as_str(), &description, &new.complete])
-            .and_then(|row| task(caller, &row))
     }
 
     pub fn patch<'c>(
@@ -199,40 +102,79 @@ impl Store {
         id: TaskId,
         when: &Precondition,
         patch: &Patch,
-    ) -> Result<Task<'c>, Error> {
+    ) -> Result<Tasks<'c>, Error> {
         let title = patch.title.as_ref().map(Text::as_str);
         let description = patch.description.as_ref().and_then(Option::as_ref).map(Text::as_str);
         let values: Values = &[&title, &description, &patch.description.is_some(), &patch.complete];
-        self.change(Do::Patch, caller, id, when, values).and_then(|row| task(caller, &row))
+        self.change(Do::Patch, caller, id, when, values)
     }
 
     pub fn delete(&self, caller: &Caller, id: TaskId, when: &Precondition) -> Result<(), Error> {
         self.change(Do::Delete, caller, id, when, &[]).map(drop)
     }
 
-    /// The changed row. Check and change are one statement; only why nothing was changed is asked
+    /// The changed task. Check and change are one statement; only why nothing was changed is asked
     /// for in a second one.
-    fn change(
+    fn change<'c>(
         &self,
         what: Do,
-        caller: &Caller,
+        caller: &'c Caller,
         id: TaskId,
         when: &Precondition,
         values: Values,
-    ) -> Result<Row, Error> {
+    ) -> Result<Tasks<'c>, Error> {
         let (user_id, number) = (caller.user_id(), id.get());
         let (any_of, none_of) = (system_times(when.any_of.as_ref()), system_times(when.none_of.as_ref()));
         let target: Values = &[&user_id, &number, &any_of, &none_of];
-        let rows = self.rows(what, Repeat::Never, &[target, values].concat())?;
-        match rows.into_iter().next() {
-            Some(row) => Ok(row),
-            None if when.is_none() => Err(Error::NoSuchTask),
-            None => self.get(caller, id).and(Err(Error::PreconditionFailed)),
+        let changed = self.tasks(what, Repeat::Never, caller, &[target, values].concat())?;
+        match changed.rows.is_empty() {
+            false => Ok(changed),
+            true if when.is_none() => Err(Error::NoSuchTask),
+            true => self.get(caller, id)?.one().and(Err(Error::PreconditionFailed)),
         }
     }
 
-    fn rows(&self, what: Do, repeat: Repeat, values: Values) -> Result<Vec<Row>, Error> {
-        self.pool.query(what as usize, repeat, values)
+    fn tasks<'c>(
+        &self,
+        what: Do,
+        repeat: Repeat,
+        caller: &'c Caller,
+        values: Values,
+    ) -> Result<Tasks<'c>, Error> {
+        let rows = self.pool.query(what as usize, repeat, values)?;
+        Ok(Tasks { user_id: caller.user_id(), rows })
+    }
+}
+
+/// The database's answer. Tasks are read from it where they lie.
+pub struct Tasks<'c> {
+    user_id: &'c str,
+    rows: Vec<Row>,
+}
+
+impl Tasks<'_> {
+    /// Errors: `Database`.
+    pub fn all(&self) -> Result<Vec<Task<'_>>, Error> {
+        self.rows.iter().map(|row| self.task(row).map_err(|error| refused(&error))).collect()
+    }
+
+    /// Errors: `Database`, `NoSuchTask`.
+    pub fn one(&self) -> Result<Task<'_>, Error> {
+        let row = self.rows.first().ok_or(Error::NoSuchTask)?;
+        self.task(row).map_err(|error| refused(&error))
+    }
+
+    /// By the order of columns that all statements have.
+    fn task<'t>(&'t self, row: &'t Row) -> Result<Task<'t>, postgres::Error> {
+        Ok(Task {
+            id: row.try_get(0)?,
+            user_id: self.user_id,
+            title: row.try_get(1)?,
+            description: row.try_get(2)?,
+            complete: row.try_get(3)?,
+            created_at: row.try_get(4)?,
+            updated_at: row.try_get(5)?,
+        })
     }
 }
 
@@ -240,21 +182,6 @@ type Values<'v> = &'v [&'v (dyn ToSql + Sync)];
 
 fn refused(error: &postgres::Error) -> Error {
     Error::Database(sqlstate::cause(error))
-}
-
-fn task<'c>(caller: &'c Caller, row: &Row) -> Result<Task<'c>, Error> {
-    let read = || -> Result<Task<'c>, postgres::Error> {
-        Ok(Task {
-            id: row.try_get("id")?,
-            user_id: caller.user_id(),
-            title: row.try_get("title")?,
-            description: row.try_get("description")?,
-            complete: row.try_get("complete")?,
-            created_at: row.try_get("created_at")?,
-            updated_at: row.try_get("updated_at")?,
-        })
-    };
-    read().map_err(|error| refused(&error))
 }
 
 /// A `timestamptz` is microseconds since 2000-01-01T00:00:00Z as a big-endian i64; `infinity` is

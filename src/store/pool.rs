@@ -4,8 +4,9 @@
 //! The watching connection applies the schema; only then the pool is filled. It is also why
 //! `/health` needs no connection of the pool.
 
+use super::schema;
 use super::sqlstate::{Fate, cause};
-use super::{STATEMENTS, schema};
+use super::statements::STATEMENTS;
 use crate::config;
 use crate::error::Error;
 use postgres::config::{ChannelBinding, SslMode};

@@ -1,7 +1,8 @@
 //! `schema.sql` and what it left: applying it, and the report of `tinytasks check`. Speaks of the
 //! table as a whole, never of a user's tasks.
 
-use super::{STATEMENTS, pool, sqlstate};
+use super::statements::STATEMENTS;
+use super::{pool, sqlstate};
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 const SCHEMA: &str = include_str!("../../schema.sql");

@@ -52,8 +52,8 @@ impl TaskId {
 pub struct Task<'a> {
     pub id: i64,
     pub user_id: &'a str,
-    pub title: String,
-    pub description: Option<String>,
+    pub title: &'a str,
+    pub description: Option<&'a str>,
     pub complete: bool,
     pub created_at: Instant,
     pub updated_at: Instant,

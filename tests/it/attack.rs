@@ -694,8 +694,15 @@ fn a_crowd_that_comes_and_stays_pushes_itself_out() {
 #[test]
 fn when_no_connection_is_idle_the_answer_is_503() {
     let app = App::setup().env("MAX_CONNECTIONS", "4").spawn();
-    let mut busy: Vec<_> = (0..4).map(|_| Raw::open(&app)).collect();
-    busy.iter_mut().for_each(Raw::begin);
+    let mut busy = Vec::new();
+    // The connection by which the service was found healthy may still be ending.
+    eventually("four that are busy", || {
+        let mut raw = Raw::open(&app);
+        if raw.try_begin() {
+            busy.push(raw);
+        }
+        busy.len() == 4
+    });
     let answer = only_answer(&app, "no room", b"");
     assert_refused("no room", &answer, (503, "SERVICE_UNAVAILABLE"));
     assert!(answer.field("Retry-After").is_some());
@@ -834,21 +841,18 @@ fn readers_that_stop_reading_share_what_memory_there_is_for_large_answers() {
     });
 }
 
-/// A list that is streamed holds a worker.
 #[test]
-fn slow_readers_of_long_lists_leave_workers_to_others() {
+fn slow_readers_of_long_lists_keep_nobody_waiting() {
     const TASKS: i64 = 50_000;
     let app = App::spawn();
     app.database.execute(&format!(
         "insert into tasks (user_id, title) select 'eve', repeat('x', 200) from generate_series(1, {TASKS})"
     ));
     let authorization = format!("Authorization: Bearer {}\r\n", token("eve"));
-    let readers: Vec<_> = (0..40).map(|_| slow_reader(&app, "/api/eve/tasks", &authorization, 1)).collect();
+    let readers: Vec<_> = (0..200).map(|_| slow_reader(&app, "/api/eve/tasks", &authorization, 1)).collect();
     beside_a_victim(&app, || thread::sleep(Duration::from_secs(3)));
-    let list = || app.user("eve").request("GET", "/tasks").try_send();
-    assert_eq!(list().unwrap().status, 503);
+    assert_eq!(app.user("eve").list()["count"], TASKS);
     drop(readers);
-    eventually("the list", || list().is_ok_and(|answer| answer.json()["count"] == TASKS));
 }
 
 /// Has asked for more than socket buffers hold, and reads none of it.

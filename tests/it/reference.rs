@@ -348,8 +348,8 @@ const FIELDS: [&str; 27] = [
     "TE: trailers, chunked",
     "Trailer: Content-Length",
     "Upgrade: h2c",
-    "Gate-Client: 1.2.3.4",
-    "Gate-Ping: 1",
+    "Gate-Ticket: 1",
+    "Gate-Ticket: 99999",
     "X-Forwarded-For: 1.2.3.4",
     "X-Empty:",
 ];

@@ -1,0 +1,101 @@
+//! Every statement that serves a request.
+
+use postgres::types::Type;
+
+/// A statement and the types of its parameters, so that it means the same prepared or not.
+pub struct Statement {
+    pub sql: &'static str,
+    pub types: &'static [Type],
+}
+
+/// Where a statement stands in [`STATEMENTS`].
+#[derive(Clone, Copy)]
+pub enum Do {
+    ListUp,
+    ListDown,
+    Get,
+    Insert,
+    FindKey,
+    Replace,
+    Patch,
+    Delete,
+}
+
+/// All go by the primary key `(user_id, id)`, lists by a range of it; only FindKey, and Insert when
+/// there is a key, by the unique index on `(user_id, idempotency_key)`. A change is atomic by the
+/// row's lock: PostgreSQL looks at the precondition again when it had to wait for another change.
+/// `updated_at` moves forward whatever the clock does.
+pub static STATEMENTS: [Statement; 8] = [
+    Statement {
+        sql: "select id, title, description, complete, created_at, updated_at
+            from tasks where user_id = $1 and id > $2 and ($3 is null or complete = $3)
+            order by id limit $4 offset $5",
+        types: &[Type::TEXT, Type::INT8, Type::BOOL, Type::INT8, Type::INT8],
+    },
+    Statement {
+        sql: "select id, title, description, complete, created_at, updated_at
+            from tasks where user_id = $1 and id < $2 and ($3 is null or complete = $3)
+            order by id desc limit $4 offset $5",
+        types: &[Type::TEXT, Type::INT8, Type::BOOL, Type::INT8, Type::INT8],
+    },
+    Statement {
+        sql: "select id, title, description, complete, created_at, updated_at
+            from tasks where user_id = $1 and id = $2",
+        types: &[Type::TEXT, Type::INT8],
+    },
+    // Both times are the column's default, now(): one instant. Of several with one key, the unique
+    // index lets one in; the others wait for its commit, and give no row.
+    Statement {
+        sql: "insert into tasks (user_id, title, description, complete, idempotency_key, idempotency_hash)
+            values ($1, $2, $3, $4, $5, case when $5 is not null
+                then sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) end)
+            on conflict (user_id, idempotency_key) where idempotency_key is not null do nothing
+            returning id, title, description, complete, created_at, updated_at, true as is_same",
+        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
+    },
+    Statement {
+        sql: "select id, title, description, complete, created_at, updated_at, idempotency_hash
+                = sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) as is_same
+            from tasks where user_id = $1 and idempotency_key = $5",
+        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
+    },
+    Statement {
+        sql: "update tasks set title = $5, description = $6, complete = $7, updated_at =
+                greatest(clock_timestamp(), greatest(created_at, updated_at) + interval '1 microsecond')
+            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
+            returning id, title, description, complete, created_at, updated_at",
+        types: &[
+            Type::TEXT,
+            Type::INT8,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::TEXT,
+            Type::TEXT,
+            Type::BOOL,
+        ],
+    },
+    // A null keeps title and complete. For description null is a value, so $7 says whether $6 counts.
+    Statement {
+        sql: "update tasks set title = coalesce($5, title), complete = coalesce($8, complete),
+                description = case when $7 then $6 else description end, updated_at =
+                greatest(clock_timestamp(), greatest(created_at, updated_at) + interval '1 microsecond')
+            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
+            returning id, title, description, complete, created_at, updated_at",
+        types: &[
+            Type::TEXT,
+            Type::INT8,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::TEXT,
+            Type::TEXT,
+            Type::BOOL,
+            Type::BOOL,
+        ],
+    },
+    Statement {
+        sql: "delete from tasks
+            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
+            returning id",
+        types: &[Type::TEXT, Type::INT8, Type::TIMESTAMPTZ_ARRAY, Type::TIMESTAMPTZ_ARRAY],
+    },
+];
