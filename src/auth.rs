@@ -9,6 +9,9 @@ use jwt_simple::prelude::*;
 use jwt_simple::{Error as TokenError, JWTError};
 use serde::Deserializer;
 use serde_json::Value;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Longer ones are refused unread. Better Auth's are below 1 KiB; the head's limit is 16 KiB.
@@ -28,11 +31,20 @@ impl Caller {
 
 /// What a token must be signed with and say.
 pub struct Keys {
-    /// The secret in force, then the previous one.
-    hs256: Vec<HS256Key>,
+    hs256: HS256Key,
+    previous_hs256: Option<HS256Key>,
     options: VerificationOptions,
     leeway_seconds: u64,
+    remembered: Mutex<Remembered>,
 }
+
+/// Tokens that were good, and when they are for certain, in seconds since 1970: from when they were
+/// verified until they expire.
+type Remembered = HashMap<String, (UserId, Range<u64>)>;
+/// Then all are forgotten. With the next, not more than 4 MiB.
+const REMEMBERED_MAX: usize = 4096;
+const REMEMBERED_BYTES_MAX: usize = 1024;
+
 
 /// The claims that the library does not name. A claim that is there but no string is not absent:
 /// it must not let `sub` take its place.
@@ -49,9 +61,10 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 impl Keys {
     pub fn new(jwt: &Jwt) -> Self {
         let only = |value: &Option<String>| value.clone().map(|value| HashSet::from([value]));
-        let secrets = [Some(&jwt.secret), jwt.previous_secret.as_ref()].into_iter().flatten();
+        let key = |secret: &String| HS256Key::from_bytes(secret.as_bytes());
         Self {
-            hs256: secrets.map(|secret| HS256Key::from_bytes(secret.as_bytes())).collect(),
+            hs256: key(&jwt.secret),
+            previous_hs256: jwt.previous_secret.as_ref().map(key),
             options: VerificationOptions {
                 time_tolerance: Some(Duration::from_secs(jwt.leeway.as_secs())),
                 // Lets `iat` lie in the future, and switches the check of `nbf` off: see `verify`.
@@ -63,11 +76,33 @@ impl Keys {
                 ..VerificationOptions::default()
             },
             leeway_seconds: jwt.leeway.as_secs(),
+            remembered: Mutex::default(),
         }
     }
 
     /// The user of a good token, or why the token is none.
     fn verify(&self, token: &str) -> Result<UserId, String> {
+        let now = seconds_since_epoch();
+        if let Some((user_id, _)) = self.remembered().get(token).filter(|(_, when)| when.contains(&now)) {
+            return Ok(user_id.clone());
+        }
+        let (user_id, expires_at) = self.verify_anew(token, now)?;
+        if token.len() <= REMEMBERED_BYTES_MAX {
+            let mut remembered = self.remembered();
+            if remembered.len() >= REMEMBERED_MAX {
+                remembered.clear();
+            }
+            remembered.insert(token.to_owned(), (user_id.clone(), now..expires_at));
+        }
+        Ok(user_id)
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The user, and the second since 1970 at which the token expires.
+    fn verify_anew(&self, token: &str, now: u64) -> Result<(UserId, u64), String> {
         // RFC 7515 section 4.1.11: what must be understood and is not, is refused. The library
         // lets an empty list pass.
         let header = Token::decode_metadata(token).map_err(reason)?;
@@ -75,10 +110,8 @@ impl Keys {
             return Err("the header has crit".to_owned());
         }
         let claims = self.verified_claims(token).map_err(reason)?;
-        if claims.expires_at.is_none() {
-            return Err("there is no exp".to_owned());
-        }
-        let latest = seconds_since_epoch().saturating_add(self.leeway_seconds);
+        let expires_at = claims.expires_at.ok_or("there is no exp")?.as_secs();
+        let latest = now.saturating_add(self.leeway_seconds);
         if claims.invalid_before.is_some_and(|start| start.as_secs() > latest) {
             return Err("nbf lies in the future".to_owned());
         }
@@ -87,19 +120,17 @@ impl Keys {
             Some(_) => return Err("the claim user_id is not a string".to_owned()),
             None => claims.subject.ok_or("there is neither user_id nor sub")?,
         };
-        UserId::parse(user).ok_or_else(|| "the user is not 1 to 255 characters".to_owned())
+        let user_id = UserId::parse(user).ok_or("the user is not 1 to 255 characters")?;
+        Ok((user_id, expires_at))
     }
 
+    /// By the secret in force; by the previous one where only the signature is wrong.
     fn verified_claims(&self, token: &str) -> Result<JWTClaims<UserClaim>, TokenError> {
-        let mut outcome = Err(JWTError::InvalidAuthenticationTag.into());
-        for key in &self.hs256 {
-            outcome = key.verify_token(token, Some(self.options.clone()));
-            let other_key = matches!(&outcome, Err(error) if is_bad_signature(error));
-            if !other_key {
-                break;
-            }
+        let verify = |key: &HS256Key| key.verify_token(token, Some(self.options.clone()));
+        match (verify(&self.hs256), &self.previous_hs256) {
+            (Err(error), Some(previous)) if is_bad_signature(&error) => verify(previous),
+            (outcome, _) => outcome,
         }
-        outcome
     }
 }
 

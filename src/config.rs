@@ -54,7 +54,7 @@ pub struct Log {
 pub type CheckUrl = fn(&str) -> Result<(), String>;
 
 /// Eight connections keep two to four cores of PostgreSQL busy; more only add switches.
-const POOL_SIZE_DEFAULT: NonZeroU32 = NonZeroU32::new(8).unwrap();
+const POOL_SIZE_DEFAULT: NonZeroU32 = NonZeroU32::new(16).unwrap();
 /// RFC 7518 section 3.2: a key at least as long as the hash.
 const SECRET_BYTES_MIN: usize = 32;
 /// Promised for later versions. Better refused than without effect.

@@ -18,10 +18,14 @@ pub fn start(json: bool, filter: &str) {
 }
 
 fn text_line(record: &Record) -> String {
-    let message = record.args().to_string();
-    let mut line = format!("{} {} {}", Instant::now(), record.level(), plain_or_json(&message, " "));
+    let mut line = format!("{} {} ", Instant::now(), record.level());
+    push_plain_or_json(&mut line, &record.args().to_string(), " ");
     each_pair(record, &mut |key, value| {
-        line.push_str(&format!(" {key}={}", plain_or_json(&value.to_string(), "")));
+        line.extend([" ", key, "="]);
+        match value.to_borrowed_str() {
+            Some(text) => push_plain_or_json(&mut line, text, ""),
+            None => push_plain_or_json(&mut line, &value.to_string(), ""),
+        }
     });
     line + "\n"
 }
@@ -39,11 +43,14 @@ fn json_line(record: &Record) -> String {
 }
 
 /// As it is where it is made of letters, digits and the usual signs; else as a JSON string.
-fn plain_or_json(text: &str, also_plain: &str) -> String {
-    let is_plain = |char: char| {
-        char.is_ascii_alphanumeric() || "-._:/{}[]+@,".contains(char) || also_plain.contains(char)
-    };
-    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { json_string(text) }
+fn push_plain_or_json(line: &mut String, text: &str, also_plain: &str) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/{}[]+@,".contains(&byte);
+    let is_plain = |byte: u8| is_plain(byte) || also_plain.as_bytes().contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        line.push_str(text);
+    } else {
+        line.push_str(&json_string(text));
+    }
 }
 
 /// JSON escapes ASCII's control characters. Those beyond, some of which end a line or turn its

@@ -25,8 +25,13 @@ pub fn malformed(msg: &'static str) -> Error {
 
 /// Has lines that end in CRLF, and otherwise no control character but HTAB: no bare CR or LF.
 pub fn is_clean(lines: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(lines);
-    text.split("\r\n").all(|line| line.chars().all(|char| !char.is_ascii_control() || char == '\t'))
+    let mut before = b' ';
+    let fits = lines.iter().all(|byte| match (std::mem::replace(&mut before, *byte), *byte) {
+        (b'\r', next) => next == b'\n',
+        (_, b'\r' | b'\t') => true,
+        (_, byte) => !byte.is_ascii_control(),
+    });
+    fits && before != b'\r'
 }
 
 /// A field with its CRLF.

@@ -81,7 +81,9 @@ impl Behind for Service {
     }
 
     fn answer(&self, mut incoming: tiny_http::Request, head: &Head, client: &mut Client) -> Result<(), ()> {
-        let text = |field: &tiny_http::Header| (field.field.to_string(), field.value.to_string());
+        let text = |field: &tiny_http::Header| {
+            (field.field.as_str().as_str().to_owned(), field.value.as_str().to_owned())
+        };
         let mut body = Vec::new();
         let received = incoming.as_reader().read_to_end(&mut body);
         let request = Request {

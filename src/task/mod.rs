@@ -13,6 +13,7 @@ use std::fmt;
 const USER_ID_CHARS_MAX: usize = 255;
 
 /// The owner of tasks: 1–255 characters that PostgreSQL can hold (no U+0000).
+#[derive(Clone)]
 pub struct UserId(String);
 
 impl UserId {
