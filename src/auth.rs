@@ -45,7 +45,6 @@ type Remembered = HashMap<String, (UserId, Range<u64>)>;
 const REMEMBERED_MAX: usize = 4096;
 const REMEMBERED_BYTES_MAX: usize = 1024;
 
-
 /// The claims that the library does not name. A claim that is there but no string is not absent:
 /// it must not let `sub` take its place.
 #[derive(Serialize, Deserialize)]

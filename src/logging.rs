@@ -6,6 +6,9 @@ use log::Record;
 use log::kv::{Error, Key, Value, VisitSource};
 use std::io::{self, Write};
 
+/// What most lines take.
+const LINE_BYTES: usize = 256;
+
 /// `filter` in the syntax of `RUST_LOG`.
 pub fn start(json: bool, filter: &str) {
     let line = if json { json_line } else { text_line };
@@ -18,7 +21,8 @@ pub fn start(json: bool, filter: &str) {
 }
 
 fn text_line(record: &Record) -> String {
-    let mut line = format!("{} {} ", Instant::now(), record.level());
+    let mut line = String::with_capacity(LINE_BYTES);
+    line.extend([&Instant::now().to_string(), " ", record.level().as_str(), " "]);
     push_plain_or_json(&mut line, &record.args().to_string(), " ");
     each_pair(record, &mut |key, value| {
         line.extend([" ", key, "="]);

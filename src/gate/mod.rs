@@ -172,7 +172,7 @@ impl<B: Behind> Gate<B> {
         let connection = Arc::new(Connection::new(socket, time));
         self.connections().insert(id, Arc::clone(&connection));
         let client = Client::new(&connection, self.options.tls.as_ref(), &self.is_stopping);
-        let (gate, head) = (Arc::clone(self), Head::default());
+        let (gate, head) = (Arc::clone(self), Head::of(peer));
         let serve = move || match client {
             Ok(client) => gate.serve(Session { id, peer, reader: Reader::new(client), head }),
             Err(_) => gate.forget(id),
@@ -203,7 +203,7 @@ impl<B: Behind> Gate<B> {
     /// 503 to a request that is not read, from the accepting thread: nothing here may wait.
     fn turn_away(&self, socket: TcpStream, peer: IpAddr) -> io::Result<()> {
         socket.set_nonblocking(true)?;
-        let head = Head { client: peer.to_string(), is_last: true, ..Head::default() };
+        let head = Head { is_last: true, ..Head::of(peer) };
         let connection = Arc::new(Connection::new(socket, IDLE_TIMEOUT));
         let mut client = Client::new(&connection, None, &self.is_stopping)?;
         let error = Error::Unavailable("all connections are taken".to_owned());
@@ -281,7 +281,6 @@ impl Session {
         if !self.reader.client.leave_idleness() {
             return Err(Stop::Gone);
         }
-        self.head = Head::default();
         let request = self.reader.request(&mut self.head, self.id, self.peer, trusted);
         self.reader.client.connection.wait_at_most(ANSWER_TIMEOUT);
         request

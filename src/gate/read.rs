@@ -18,18 +18,25 @@ const FIELDS_BYTES_MAX: usize = 16 * 1024;
 const CHUNK_LINE_BYTES_MAX: usize = 256;
 const TRAILERS_BYTES_MAX: usize = 4 * 1024;
 const READ_BYTES: usize = 4 * 1024;
+/// What most take without their body.
+const MESSAGE_BYTES: usize = 1024;
 
 /// What is known of a request, also of one that is refused.
-#[derive(Default)]
 pub struct Head {
     pub method: String,
     /// Those that the service reads.
     pub fields: Vec<(String, String)>,
-    pub client: String,
+    pub client: IpAddr,
     /// The connection ends with the answer.
     pub is_last: bool,
     /// HTTP/1.0, which has no chunked coding.
     pub is_old: bool,
+}
+
+impl Head {
+    pub fn of(client: IpAddr) -> Self {
+        Self { method: String::new(), fields: Vec::new(), client, is_last: false, is_old: false }
+    }
 }
 
 /// Why there is no request.
@@ -88,7 +95,7 @@ impl Reader {
         trusted: &[IpAddr],
     ) -> Result<Vec<u8>, Stop> {
         let begun = Instant::now();
-        head.client = peer.to_string();
+        *head = Head::of(peer);
         self.client.connection.wait_at_most(HEAD_TIMEOUT);
         let lines = self.head()?;
         let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
@@ -100,7 +107,7 @@ impl Reader {
         head.is_old = is_old;
         head.method = parsed.method.unwrap_or_default().to_owned();
         head.fields = fields.forwarded();
-        head.client = fields.client(peer, trusted).to_string();
+        head.client = fields.client(peer, trusted);
         head.is_last = is_old || fields.has_token("Connection", "close");
         outcome?;
         fields.check_host(is_old)?;
@@ -205,12 +212,15 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
 
 /// The request as tiny_http will read it: nothing is in it but what was checked above.
 fn message(head: &Head, ticket: u64, target: &str, body: &[u8]) -> Vec<u8> {
-    let mut text = format!("{} {target} HTTP/1.1\r\nGate-Ticket: {ticket}\r\n", head.method);
+    let mut text = String::with_capacity(MESSAGE_BYTES + body.len());
+    text.extend([&head.method, " ", target, " HTTP/1.1\r\nGate-Ticket: ", &ticket.to_string(), "\r\n"]);
     for (name, value) in &head.fields {
         text.extend([name, ": ", value, "\r\n"]);
     }
     text.extend(["Content-Length: ", &body.len().to_string(), "\r\n\r\n"]);
-    [text.as_bytes(), body].concat()
+    let mut message = text.into_bytes();
+    message.extend_from_slice(body);
+    message
 }
 
 #[cfg(test)]
@@ -274,7 +284,7 @@ mod tests {
                 let rest = bytes.get(at..).unwrap();
                 let context =
                     || format!("seed {seed}, stream {streams}: {:?}", String::from_utf8_lossy(rest));
-                let mut head = Head::default();
+                let mut head = Head::of(PEER);
                 let result = reader.request(&mut head, TICKET, PEER, &[]);
                 let taken = read_so_far.load(SeqCst) - (reader.buffer.len() - reader.at) - at;
                 let verdict = read(rest, false);

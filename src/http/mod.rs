@@ -158,7 +158,7 @@ fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: O
     let milliseconds = trace.started.elapsed().as_micros() as f64 / 1000.0;
     let mut pairs: Vec<(&str, Value)> = vec![
         ("request_id", id.into()),
-        ("client", request.head.client.as_str().into()),
+        ("client", Value::from_display(&request.head.client)),
         ("method", request.method.into()),
         ("route", trace.route.into()),
         ("status", status.into()),

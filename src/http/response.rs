@@ -34,17 +34,22 @@ struct Problem<'a> {
     errors: &'a [FieldError],
 }
 
+/// What most answers have and take.
+const FIELDS: usize = 16;
+const HEAD_BYTES: usize = 1024;
+const BODY_BYTES: usize = 512;
 const COPY_BYTES_MAX: usize = 64 * 1024;
 /// RFC 6797: a year.
 const HSTS: &str = "max-age=31536000";
 
 impl<'a> Response<'a> {
     pub fn empty(status: u16) -> Self {
-        Self { status, fields: Vec::new(), body: Cow::Borrowed(&[]), rest: None }
+        Self { status, fields: Vec::with_capacity(FIELDS), body: Cow::Borrowed(&[]), rest: None }
     }
 
     pub fn json(status: u16, value: &impl Serialize) -> Result<Self, Error> {
-        let body = serde_json::to_vec(value).map_err(|error| Error::Bug(error.to_string()))?;
+        let mut body = Vec::with_capacity(BODY_BYTES);
+        serde_json::to_writer(&mut body, value).map_err(|error| Error::Bug(error.to_string()))?;
         Ok(Self::data(status, "application/json", body))
     }
 
@@ -107,7 +112,8 @@ impl<'a> Response<'a> {
     /// Writes the message of RFC 9112 section 2.1; for HEAD without the body, the fields staying.
     /// Errors: why it could not be completed, None when the client is gone.
     pub fn write(self, app: &App, request: &Request, client: &mut Client) -> Result<(), Option<Error>> {
-        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
+        let mut head = String::with_capacity(HEAD_BYTES);
+        head.extend(["HTTP/1.1 ", &self.status.to_string(), " ", phrase(self.status), "\r\n"]);
         for (name, value) in &self.fields {
             head.extend([name, ": ", value, "\r\n"]);
         }
