@@ -68,13 +68,16 @@ impl Store {
         new: &Content,
         key: Option<&str>,
     ) -> Result<(Tasks<'c>, bool), Error> {
-        let description = new.description.as_ref().map(Text::as_str);
-        let values: Values = &[&caller.user_id(), &new.title.as_str(), &description, &new.complete, &key];
-        let repeat = if key.is_some() { Repeat::Safe } else { Repeat::Never };
+        let (title, description) = (new.title.as_str(), new.description.as_ref().map(Text::as_str));
+        let Some(key) = key else {
+            let values: Values = &[&caller.user_id(), &title, &description, &new.complete];
+            return Ok((self.tasks(Do::Insert, Repeat::Never, caller, values)?, false));
+        };
+        let values: Values = &[&caller.user_id(), &title, &description, &new.complete, &key];
         // More than once only when the task is deleted in between, which frees the key.
         for _ in 0..KEY_TRIES_MAX {
-            for (what, is_replay) in [(Do::Insert, false), (Do::FindKey, true)] {
-                let found = self.tasks(what, repeat, caller, values)?;
+            for (what, is_replay) in [(Do::InsertOnce, false), (Do::FindKey, true)] {
+                let found = self.tasks(what, Repeat::Safe, caller, values)?;
                 if let Some(row) = found.rows.first() {
                     let is_same: bool = row.try_get("is_same").map_err(|error| refused(&error))?;
                     return if is_same { Ok((found, is_replay)) } else { Err(Error::KeyReused) };

@@ -15,17 +15,18 @@ pub enum Do {
     ListDown,
     Get,
     Insert,
+    InsertOnce,
     FindKey,
     Replace,
     Patch,
     Delete,
 }
 
-/// All go by the primary key `(user_id, id)`, lists by a range of it; only FindKey, and Insert when
-/// there is a key, by the unique index on `(user_id, idempotency_key)`. A change is atomic by the
+/// All go by the primary key `(user_id, id)`, lists by a range of it; only InsertOnce and
+/// FindKey by the unique index on `(user_id, idempotency_key)`. A change is atomic by the
 /// row's lock: PostgreSQL looks at the precondition again when it had to wait for another change.
 /// `updated_at` moves forward whatever the clock does.
-pub static STATEMENTS: [Statement; 8] = [
+pub static STATEMENTS: [Statement; 9] = [
     Statement {
         sql: "select id, title, description, complete, created_at, updated_at
             from tasks where user_id = $1 and id > $2 and ($3 is null or complete = $3)
@@ -43,12 +44,18 @@ pub static STATEMENTS: [Statement; 8] = [
             from tasks where user_id = $1 and id = $2",
         types: &[Type::TEXT, Type::INT8],
     },
-    // Both times are the column's default, now(): one instant. Of several with one key, the unique
-    // index lets one in; the others wait for its commit, and give no row.
+    // Both times are the column's default, now(): one instant.
+    Statement {
+        sql: "insert into tasks (user_id, title, description, complete) values ($1, $2, $3, $4)
+            returning id, title, description, complete, created_at, updated_at",
+        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL],
+    },
+    // Of several with one key, the unique index lets one in; the others wait for its commit, and
+    // give no row.
     Statement {
         sql: "insert into tasks (user_id, title, description, complete, idempotency_key, idempotency_hash)
-            values ($1, $2, $3, $4, $5, case when $5 is not null
-                then sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) end)
+            values ($1, $2, $3, $4, $5,
+                sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')))
             on conflict (user_id, idempotency_key) where idempotency_key is not null do nothing
             returning id, title, description, complete, created_at, updated_at, true as is_same",
         types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
