@@ -10,7 +10,7 @@ mod store; //    Caller and task types → SQL → PostgreSQL
 mod task; //     the domain types and their parsing //  records → lines
 
 use auth::Keys;
-use gate::{Acceptor, Gate};
+use gate::{Acceptor, Gate, Registry};
 use http::{App, Cors, PrivateSocket, Service};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -92,7 +92,7 @@ fn serve() -> Result<(), Failure> {
     // Five for the event loop of a database connection; some for tiny_http, and for files.
     let own = (config.database.pool_size.get() as usize + 1) * 5 + 48;
     let options = gate::Options {
-        connections_max: gate::connections_max(config.connections_max, own)?,
+        registry: Registry::new(config.connections_max, own)?,
         trusted_proxies: config.trusted_proxies,
         tls,
     };

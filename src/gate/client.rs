@@ -44,6 +44,10 @@ impl Connection {
         connection
     }
 
+    pub fn wait_for_nothing(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
+    }
+
     fn millis(&self, time: Duration) -> u64 {
         u64::try_from((self.began.elapsed() + time).as_millis()).unwrap_or(u64::MAX)
     }

@@ -12,10 +12,12 @@ mod client;
 mod head;
 mod inner;
 mod read;
+mod registry;
 mod tls;
 
 pub use client::Client;
 pub use read::Head;
+pub use registry::Registry;
 pub use tls::Acceptor;
 
 use crate::error::Error;
@@ -42,8 +44,6 @@ const BACKLOG: i32 = 4096;
 /// What the kernel may hold of an answer that a client does not read. It takes twice that.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// The descriptor limit has to bear so many.
-const CONNECTIONS_MIN: usize = 32;
 const STOP_POLL: Duration = Duration::from_millis(5);
 /// For an answer to be there; the database's own limits are shorter.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -68,7 +68,7 @@ pub trait Behind: Send + Sync + 'static {
 }
 
 pub struct Options {
-    pub connections_max: usize,
+    pub registry: Registry,
     pub trusted_proxies: Vec<IpAddr>,
     pub tls: Option<Acceptor>,
 }
@@ -78,7 +78,6 @@ pub struct Gate<B> {
     behind: B,
     inner: Inner,
     address: SocketAddr,
-    connections: Mutex<HashMap<u64, Arc<Connection>>>,
     /// Those whose request was passed on, by the ticket that went with it.
     parked: Mutex<HashMap<u64, Session>>,
     is_stopping: Arc<AtomicBool>,
@@ -104,7 +103,6 @@ impl<B: Behind> Gate<B> {
             inner: Inner::open(behind.path(), || drop(behind.receive()))?,
             behind,
             address: listener.local_addr()?,
-            connections: Mutex::default(),
             parked: Mutex::default(),
             is_stopping: Arc::default(),
         });
@@ -125,19 +123,14 @@ impl<B: Behind> Gate<B> {
         // Wakes the accepting thread, which then drops the listener.
         let ip = if self.address.ip().is_unspecified() { [127, 0, 0, 1].into() } else { self.address.ip() };
         drop(TcpStream::connect_timeout(&SocketAddr::new(ip, self.address.port()), ACCEPT_RETRY));
-        while Instant::now() < deadline && !self.connections().is_empty() {
-            self.connections().values().for_each(|connection| _ = connection.evict());
+        while Instant::now() < deadline && !self.options.registry.drain() {
             thread::sleep(STOP_POLL);
         }
     }
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn enforce_deadlines(&self) {
         loop {
-            self.connections().values().for_each(|connection| connection.enforce_deadline());
+            self.options.registry.enforce_deadlines();
             thread::sleep(DEADLINE_POLL);
         }
     }
@@ -165,47 +158,26 @@ impl<B: Behind> Gate<B> {
     fn admit(self: &Arc<Self>, id: u64, socket: TcpStream, peer: IpAddr) -> io::Result<()> {
         socket.set_nodelay(true)?;
         socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES)?;
-        if !self.make_room() {
-            return self.turn_away(socket, peer);
-        }
         let time = if self.options.tls.is_some() { FIRST_TIMEOUT } else { IDLE_TIMEOUT };
         let connection = Arc::new(Connection::new(socket, time));
-        self.connections().insert(id, Arc::clone(&connection));
+        if !self.options.registry.admit(id, &connection) {
+            return self.turn_away(&connection, peer);
+        }
         let client = Client::new(&connection, self.options.tls.as_ref(), &self.is_stopping);
         let (gate, head) = (Arc::clone(self), Head::of(peer));
         let serve = move || match client {
             Ok(client) => gate.serve(Session { id, peer, reader: Reader::new(client), head }),
-            Err(_) => gate.forget(id),
+            Err(_) => gate.options.registry.forget(id),
         };
         let thread = thread::Builder::new().name("client".to_owned()).stack_size(STACK_BYTES).spawn(serve);
-        thread.map(drop).inspect_err(|_| self.forget(id))
-    }
-
-    fn forget(&self, id: u64) {
-        self.connections().remove(&id);
-    }
-
-    /// At the limit, the connection that is idle longest makes room. False where none is idle.
-    fn make_room(&self) -> bool {
-        let mut connections = self.connections();
-        while connections.len() >= self.options.connections_max {
-            let idle = connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
-            let Some((_, id)) = idle.min() else {
-                return false;
-            };
-            if connections.get(&id).is_some_and(|connection| connection.evict()) {
-                connections.remove(&id);
-            }
-        }
-        true
+        thread.map(drop).inspect_err(|_| self.options.registry.forget(id))
     }
 
     /// 503 to a request that is not read, from the accepting thread: nothing here may wait.
-    fn turn_away(&self, socket: TcpStream, peer: IpAddr) -> io::Result<()> {
-        socket.set_nonblocking(true)?;
+    fn turn_away(&self, connection: &Arc<Connection>, peer: IpAddr) -> io::Result<()> {
+        connection.wait_for_nothing()?;
         let head = Head { is_last: true, ..Head::of(peer) };
-        let connection = Arc::new(Connection::new(socket, IDLE_TIMEOUT));
-        let mut client = Client::new(&connection, None, &self.is_stopping)?;
+        let mut client = Client::new(connection, None, &self.is_stopping)?;
         let error = Error::Unavailable("all connections are taken".to_owned());
         // Who does not read it would not have read any other.
         let _ = self.behind.refuse(&head, error, &mut client);
@@ -236,7 +208,7 @@ impl<B: Behind> Gate<B> {
                 self.refuse(session, error)
             }
             Err(Stop::Gone) => {
-                self.forget(id);
+                self.options.registry.forget(id);
                 return None;
             }
         };
@@ -249,7 +221,7 @@ impl<B: Behind> Gate<B> {
             Ok(()) => session.reader.client.close(),
             Err(()) => {}
         }
-        self.forget(session.id);
+        self.options.registry.forget(session.id);
         None
     }
 
@@ -284,21 +256,5 @@ impl Session {
         let request = self.reader.request(&mut self.head, self.id, self.peer, trusted);
         self.reader.client.connection.wait_at_most(ANSWER_TIMEOUT);
         request
-    }
-}
-
-/// As many client connections as are wanted, or as the descriptor limit bears when the service
-/// itself needs `own`. Errors: it bears hardly any.
-pub fn connections_max(wanted: usize, own: usize) -> Result<usize, String> {
-    // "Max open files <soft> <hard> files", proc(5).
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(usize::MAX);
-    match soft.saturating_sub(own) {
-        room if room < CONNECTIONS_MIN => Err(format!(
-            "the limit of open files (ulimit -n) is {soft}; make it {} or more",
-            own + CONNECTIONS_MIN
-        )),
-        room => Ok(wanted.min(room)),
     }
 }

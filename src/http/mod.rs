@@ -23,7 +23,7 @@ use routes::Route;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
 /// All that handlers share.
@@ -35,6 +35,22 @@ pub struct App {
     keys: Mutex<Arc<Keys>>,
     /// What all large answers take that are being written.
     large_bytes: AtomicUsize,
+    /// See [`Turn`].
+    free_turns: Mutex<usize>,
+    turn_freed: Condvar,
+}
+
+/// Long lists that make a page at once, however many there are: others come between.
+const TURNS: usize = 4;
+
+/// To make a page of a long list.
+struct Turn<'a>(&'a App);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free_turns.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.turn_freed.notify_one();
+    }
 }
 
 /// Answers up to here are as many as there are clients; all larger ones share the other.
@@ -53,7 +69,8 @@ impl Drop for Room<'_> {
 impl App {
     pub fn new(store: Store, keys: Keys, cors: Cors, has_docs: bool, is_https: bool) -> Self {
         let (keys, large_bytes) = (Mutex::new(Arc::new(keys)), AtomicUsize::default());
-        Self { store, cors, has_docs, is_https, keys, large_bytes }
+        let (free_turns, turn_freed) = (Mutex::new(TURNS), Condvar::new());
+        Self { store, cors, has_docs, is_https, keys, large_bytes, free_turns, turn_freed }
     }
 
     /// Requests from now on are judged by these keys.
@@ -69,6 +86,14 @@ impl App {
         let fits = bytes == 0 || before == 0 || before + bytes <= LARGE_BYTES_MAX;
         fits.then_some(room)
             .ok_or_else(|| Error::Unavailable("too many large answers are being read".to_owned()))
+    }
+
+    /// Waits for it; who holds one waits for nothing but the database.
+    fn turn(&self) -> Turn<'_> {
+        let free = self.free_turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.turn_freed.wait_while(free, |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Turn(self)
     }
 
     fn keys(&self) -> Arc<Keys> {

@@ -125,6 +125,7 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
         if is_done {
             return Ok(None);
         }
+        let _turn = app.turn();
         let found = app.store.list(&caller, page, STREAM_ROWS)?;
         let tasks = found.all()?;
         count += tasks.len();

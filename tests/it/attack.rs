@@ -5,7 +5,7 @@
 use crate::{
     harness::{App, eventually},
     http::{Response, is_request_id},
-    raw::{End, Raw, beside_a_victim, status},
+    raw::{End, Raw, beside_a_victim, status, threads},
     reference::Random,
     token::token,
 };
@@ -652,6 +652,7 @@ fn a_client_is_told_to_continue_when_its_body_is_wanted() {
 #[test]
 fn the_connection_that_is_idle_longest_makes_room() {
     let app = App::setup().env("MAX_CONNECTIONS", "8").spawn();
+    wait_for_no_client(&app);
     let serve = |raw: &mut Raw| {
         raw.send(HEALTH);
         raw.answer().expect("it is served").expect(200);
@@ -694,15 +695,9 @@ fn a_crowd_that_comes_and_stays_pushes_itself_out() {
 #[test]
 fn when_no_connection_is_idle_the_answer_is_503() {
     let app = App::setup().env("MAX_CONNECTIONS", "4").spawn();
-    let mut busy = Vec::new();
-    // The connection by which the service was found healthy may still be ending.
-    eventually("four that are busy", || {
-        let mut raw = Raw::open(&app);
-        if raw.try_begin() {
-            busy.push(raw);
-        }
-        busy.len() == 4
-    });
+    wait_for_no_client(&app);
+    let mut busy: Vec<_> = (0..4).map(|_| Raw::open(&app)).collect();
+    busy.iter_mut().for_each(Raw::begin);
     let answer = only_answer(&app, "no room", b"");
     assert_refused("no room", &answer, (503, "SERVICE_UNAVAILABLE"));
     assert!(answer.field("Retry-After").is_some());
@@ -849,10 +844,15 @@ fn slow_readers_of_long_lists_keep_nobody_waiting() {
         "insert into tasks (user_id, title) select 'eve', repeat('x', 200) from generate_series(1, {TASKS})"
     ));
     let authorization = format!("Authorization: Bearer {}\r\n", token("eve"));
-    let readers: Vec<_> = (0..200).map(|_| slow_reader(&app, "/api/eve/tasks", &authorization, 1)).collect();
+    let readers: Vec<_> = (0..60).map(|_| slow_reader(&app, "/api/eve/tasks", &authorization, 1)).collect();
     beside_a_victim(&app, || thread::sleep(Duration::from_secs(3)));
     assert_eq!(app.user("eve").list()["count"], TASKS);
     drop(readers);
+}
+
+/// The connection by which the service was found healthy has ended.
+fn wait_for_no_client(app: &App) {
+    eventually("the end of all connections", || !threads(app).iter().any(|name| name == "client"));
 }
 
 /// Has asked for more than socket buffers hold, and reads none of it.

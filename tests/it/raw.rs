@@ -58,14 +58,10 @@ impl Raw {
 
     /// Begins a request, and returns when the service waits for the byte that is its body.
     pub fn begin(&mut self) {
-        assert!(self.try_begin(), "no room");
-    }
-
-    /// False when there is no room for it.
-    pub fn try_begin(&mut self) -> bool {
         self.send("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n");
         let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
-        self.reader.read_exact(&mut interim).is_ok() && &interim == b"HTTP/1.1 100 Continue\r\n\r\n"
+        self.reader.read_exact(&mut interim).unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     }
 
     /// All answers up to the end of the connection. The methods are those of the requests, as far
@@ -199,6 +195,13 @@ pub fn beside<T>(victim: impl Fn() + Sync, attack: impl FnOnce() -> T) -> T {
         assert!(slowest < Duration::from_secs(1), "the victim had to wait for {slowest:?}");
         result
     })
+}
+
+/// The names of the service's threads.
+pub fn threads(app: &App) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", app.pid())).unwrap();
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+    tasks.flatten().filter_map(name).map(|name| name.trim().to_owned()).collect()
 }
 
 /// The line of that name in the service's /proc/PID/status: kB, or a count.

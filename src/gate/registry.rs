@@ -1,0 +1,66 @@
+//! Which connections there are, and room for honest clients: at the limit the one that is idle
+//! longest is closed, and late ones are ended.
+
+use super::client::Connection;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The descriptor limit has to bear so many.
+const CONNECTIONS_MIN: usize = 32;
+
+pub struct Registry {
+    max: usize,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+}
+
+impl Registry {
+    /// For as many as are wanted, or as the descriptor limit bears when the service itself needs
+    /// `own`. Errors: it bears hardly any.
+    pub fn new(wanted: usize, own: usize) -> Result<Self, String> {
+        // "Max open files <soft> <hard> files", proc(5).
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+        let soft = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(usize::MAX);
+        let room = soft.saturating_sub(own);
+        if room < CONNECTIONS_MIN {
+            let needed = own + CONNECTIONS_MIN;
+            return Err(format!("the limit of open files (ulimit -n) is {soft}; make it {needed} or more"));
+        }
+        Ok(Self { max: wanted.min(room), connections: Mutex::default() })
+    }
+
+    /// False when all are taken and none is idle.
+    pub fn admit(&self, id: u64, connection: &Arc<Connection>) -> bool {
+        let mut connections = self.lock();
+        while connections.len() >= self.max {
+            let idle = connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
+            let Some((_, id)) = idle.min() else {
+                return false;
+            };
+            if connections.get(&id).is_some_and(|connection| connection.evict()) {
+                connections.remove(&id);
+            }
+        }
+        connections.insert(id, Arc::clone(connection));
+        true
+    }
+
+    pub fn forget(&self, id: u64) {
+        self.lock().remove(&id);
+    }
+
+    pub fn enforce_deadlines(&self) {
+        self.lock().values().for_each(|connection| connection.enforce_deadline());
+    }
+
+    /// Closes the idle ones. True when none is left.
+    pub fn drain(&self) -> bool {
+        let connections = self.lock();
+        connections.values().for_each(|connection| _ = connection.evict());
+        connections.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
