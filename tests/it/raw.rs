@@ -197,11 +197,15 @@ pub fn beside<T>(victim: impl Fn() + Sync, attack: impl FnOnce() -> T) -> T {
     })
 }
 
-/// The names of the service's threads.
-pub fn threads(app: &App) -> Vec<String> {
+/// Name and state, as in proc(5), of each of the service's threads.
+pub fn threads(app: &App) -> Vec<(String, String)> {
     let tasks = fs::read_dir(format!("/proc/{}/task", app.pid())).unwrap();
-    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
-    tasks.flatten().filter_map(name).map(|name| name.trim().to_owned()).collect()
+    let stats = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    let read = |stat: String| {
+        let (before, after) = stat.rsplit_once(") ").unwrap();
+        (before.split_once('(').unwrap().1.to_owned(), after.split(' ').next().unwrap().to_owned())
+    };
+    stats.map(read).collect()
 }
 
 /// The line of that name in the service's /proc/PID/status: kB, or a count.
