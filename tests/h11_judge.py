@@ -77,7 +77,7 @@ def difference(sent, taken, message):
     seen = [field for field in fields if field[0] in FORWARDED]
     if seen != wanted:
         return "fields differ"
-    known = FORWARDED | {b"host", b"gate-client", b"gate-old", b"content-length"}
+    known = FORWARDED | {b"host", b"gate-ticket", b"content-length"}
     if any(name not in known for name, _ in fields):
         return "a field too many was passed on"
     if [value for name, value in fields if name == b"content-length"] != [b"%d" % len(body)]:
