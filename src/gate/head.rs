@@ -34,10 +34,14 @@ pub fn is_clean(lines: &[u8]) -> bool {
     fits && before != b'\r'
 }
 
-/// A field with its CRLF.
-pub fn is_field(line: &[u8]) -> bool {
-    let parsed = httparse::parse_headers(&[line, b"\r\n"].concat(), &mut [httparse::EMPTY_HEADER]).is_ok();
-    parsed && is_clean(line)
+/// A field with its CRLF, and not one that says where a message ends (RFC 9110 section 6.5.1).
+pub fn is_trailer(line: &[u8]) -> bool {
+    let (whole, mut fields) = ([line, b"\r\n"].concat(), [httparse::EMPTY_HEADER]);
+    let is_field = httparse::parse_headers(&whole, &mut fields).is_ok() && is_clean(line);
+    let is_framing = ["Content-Length", "Transfer-Encoding"]
+        .iter()
+        .any(|name| fields.iter().any(|field| field.name.eq_ignore_ascii_case(name)));
+    is_field && !is_framing
 }
 
 pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Result<(), Error> {

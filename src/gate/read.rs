@@ -2,7 +2,7 @@
 //! refused, never repaired (RFC 9112 section 11). No recursion, and no buffer beyond the limits.
 
 use super::client::Client;
-use super::head::{BODY_BYTES_MAX, FIELDS_MAX, Fields, is_clean, is_field, malformed, origin_form, parse};
+use super::head::{BODY_BYTES_MAX, FIELDS_MAX, Fields, is_clean, is_trailer, malformed, origin_form, parse};
 use crate::error::Error;
 use std::io;
 use std::net::IpAddr;
@@ -195,7 +195,7 @@ impl Reader {
         loop {
             match self.line(trailers_max - self.at, Error::HeadTooLarge)? {
                 b"\r\n" => return Ok(body),
-                line if !is_field(line) => return Err(malformed("a trailer is malformed").into()),
+                line if !is_trailer(line) => return Err(malformed("a trailer is malformed").into()),
                 _ => {}
             }
         }

@@ -230,6 +230,8 @@ fn what_is_ambiguous_is_refused_and_what_follows_is_not_read() {
         ("NUL in an extension", "3;\0\r\nabc\r\n0\r\n\r\n"),
         ("a bare LF in a trailer", "0\r\nA: b\nC: d\r\n\r\n"),
         ("a folded trailer", "0\r\nA: b\r\n c\r\n\r\n"),
+        ("a length in a trailer", "0\r\nContent-Length: 3\r\n\r\n"),
+        ("a coding in a trailer", "0\r\ntransfer-encoding: chunked\r\n\r\n"),
         ("a trailer without a colon", "0\r\nA\r\n\r\n"),
         ("a trailer with a space before the colon", "0\r\nA : b\r\n\r\n"),
     ];

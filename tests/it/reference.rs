@@ -164,7 +164,9 @@ impl<'b> Cursor<'b> {
             if line.is_empty() {
                 return Ok(body);
             }
-            if !is_text(line) || field(line).is_none() {
+            let name = field(line).map(|(name, _)| name.to_ascii_lowercase());
+            let is_framing = matches!(name.as_deref(), Some("content-length" | "transfer-encoding"));
+            if !is_text(line) || name.is_none() || is_framing {
                 return Err(Some(400));
             }
         }
