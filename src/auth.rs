@@ -42,10 +42,11 @@ pub struct Keys {
     leeway_seconds: u64,
 }
 
+#[derive(Default)]
 struct JwksFile {
     current: Arc<Jwks>,
-    /// What was in it, or why it could not be read. Not its time: two changes may have the same.
-    seen: Result<String, String>,
+    /// What was in it, or why it could not be read. Not its time: two states may have the same.
+    seen: Option<Result<String, String>>,
     looked: Option<Instant>,
     looked_for_kid: Option<Instant>,
 }
@@ -98,14 +99,11 @@ impl Jwks {
         Ok(jwks)
     }
 
-    /// The only one of that name, or the only one at all.
-    fn key(&self, kid: Option<&str>) -> Result<&Ed25519PublicKey, String> {
-        let mut keys = self.ed25519.iter().filter(|key| kid.is_none() || key.key_id().as_deref() == kid);
-        match (keys.next(), keys.next()) {
-            (Some(key), None) => Ok(key),
-            (None, _) => Err(UNKNOWN_KID.to_owned()),
-            _ if kid.is_none() => Err("there is no kid, and the JWKS has several keys".to_owned()),
-            _ => Err("several keys of the JWKS have this kid".to_owned()),
+    fn key(&self, kid: Option<&str>) -> Result<&Ed25519PublicKey, &'static str> {
+        match (kid, self.ed25519.as_slice()) {
+            (None, [key]) => Ok(key),
+            (None, _) => Err("there is no kid, and the JWKS has several keys"),
+            (_, keys) => keys.iter().find(|key| key.key_id().as_deref() == kid).ok_or(UNKNOWN_KID),
         }
     }
 
@@ -122,12 +120,7 @@ impl Keys {
         let keys = Self {
             hs256: secrets.map(|secret| HS256Key::from_bytes(secret.as_bytes())).collect(),
             jwks_file: jwt.jwks_file.clone(),
-            jwks: Mutex::new(JwksFile {
-                current: Arc::default(),
-                seen: Err(String::new()),
-                looked: None,
-                looked_for_kid: None,
-            }),
+            jwks: Mutex::default(),
             options: VerificationOptions {
                 time_tolerance: Some(Duration::from_secs(jwt.leeway.as_secs())),
                 // Lets `iat` lie in the future, and switches the check of `nbf` off: see `verify`.
@@ -147,12 +140,12 @@ impl Keys {
     /// Takes over what is in the file, if that is new. Reads it without the lock.
     fn read(&self, file: &str) -> Result<(), String> {
         let text = fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"));
-        if text == self.jwks().seen {
+        if self.jwks().seen.as_ref() == Some(&text) {
             return Ok(());
         }
         let read = text.as_deref().map_err(String::clone).and_then(Jwks::parse);
         let mut jwks = self.jwks();
-        jwks.seen = text;
+        jwks.seen = Some(text);
         jwks.current = Arc::new(read.map_err(|reason| format!("JWT_JWKS_FILE: {file:?} {reason}"))?);
         log::info!(keys = jwks.current.ed25519.len(); "JWKS read");
         Ok(())
@@ -211,14 +204,15 @@ impl Keys {
         if header.critical().is_some() {
             return Err("the header has crit".to_owned());
         }
-        let claims = match header.algorithm() {
-            // RFC 9864 section 2.2: two names of one algorithm, which is the only one of these keys.
-            "EdDSA" | "Ed25519" if self.jwks_file.is_some() => {
-                jwks.key(header.key_id())?.verify_token(token, Some(self.options.clone())).map_err(reason)
-            }
-            _ => self.verified_by_secret(token),
-        }?;
-        let claims: JWTClaims<UserClaim> = claims;
+        // RFC 8725 section 3.1: this only picks the key, and a key verifies its own algorithm alone.
+        // That of RFC 8037 has a second name since RFC 9864.
+        let is_ed25519 = ["EdDSA", "Ed25519"].contains(&header.algorithm()) && self.jwks_file.is_some();
+        let claims: JWTClaims<UserClaim> = if is_ed25519 {
+            jwks.key(header.key_id())?.verify_token(token, Some(self.options.clone()))
+        } else {
+            self.verified_by_secret(token)
+        }
+        .map_err(reason)?;
         let expires_at = claims.expires_at.ok_or("there is no exp")?.as_secs();
         let latest = now.saturating_add(self.leeway_seconds);
         if claims.invalid_before.is_some_and(|start| start.as_secs() > latest) {
@@ -234,15 +228,18 @@ impl Keys {
     }
 
     /// By the secret in force; by the previous one where only the signature is wrong.
-    fn verified_by_secret(&self, token: &str) -> Result<JWTClaims<UserClaim>, String> {
+    fn verified_by_secret(&self, token: &str) -> Result<JWTClaims<UserClaim>, TokenError> {
         let mut outcomes = self.hs256.iter().map(|key| key.verify_token(token, Some(self.options.clone())));
-        let first = outcomes.next().ok_or("the algorithm is not EdDSA or Ed25519, and there is no secret")?;
-        let is_bad_signature =
-            |error: &TokenError| matches!(error.downcast_ref(), Some(JWTError::InvalidAuthenticationTag));
-        let previous =
-            first.as_ref().err().filter(|error| is_bad_signature(error)).and_then(|_| outcomes.next());
-        previous.unwrap_or(first).map_err(reason)
+        match outcomes.next() {
+            Some(Err(error)) if is_bad_signature(&error) => outcomes.next().unwrap_or(Err(error)),
+            Some(outcome) => outcome,
+            None => Err(TokenError::msg("the algorithm is not that of the JWKS, and there is no secret")),
+        }
     }
+}
+
+fn is_bad_signature(error: &TokenError) -> bool {
+    matches!(error.downcast_ref(), Some(JWTError::InvalidAuthenticationTag))
 }
 
 /// The library's messages name claims and rules, never the token's content.

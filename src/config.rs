@@ -143,21 +143,17 @@ fn jwt(source: &mut Source) -> Jwt {
     let mut expected = |name: &str| {
         let value = source.text(name);
         if jwks_file.is_some() && value.is_none() {
-            source.complain(
-                name,
-                "is missing; with JWT_JWKS_FILE give what tokens must say, or * for anything",
-            );
+            source.complain(name, "is missing; with a JWKS give what tokens must say, or * to waive it");
         }
         value.filter(|value| value != "*")
     };
-    let (issuer, audience) = (expected("JWT_ISSUER"), expected("JWT_AUDIENCE"));
     let leeway = |text: &str| text.parse().ok().filter(|seconds| *seconds <= 60).map(Duration::from_secs);
     Jwt {
         secret,
         previous_secret,
+        issuer: expected("JWT_ISSUER"),
+        audience: expected("JWT_AUDIENCE"),
         jwks_file,
-        issuer,
-        audience,
         leeway: source.parse("JWT_LEEWAY_SECONDS", "a number from 0 to 60", Duration::from_secs(5), leeway),
     }
 }

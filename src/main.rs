@@ -12,6 +12,7 @@ mod task; //     the domain types and their parsing //  records → lines
 use auth::Keys;
 use gate::{Acceptor, Gate};
 use http::{App, Cors, PrivateSocket, Service};
+use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{Read, Write};
@@ -171,8 +172,8 @@ fn explain() -> Result<(), Failure> {
     let token = token.map_err(|error| format!("standard input: {error}"))?;
     match keys.verify(token.trim()) {
         Ok((user_id, expires_at)) => {
-            let until = i64::try_from(expires_at).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
-            let until = until.map_or_else(|| "the end of time".to_owned(), |until| until.to_string());
+            let seconds = i64::try_from(expires_at).unwrap_or(i64::MAX);
+            let until = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
             print(&format!("accepted: user {:?}, until {until}\n", user_id.as_str()))
         }
         Err(reason) => {
