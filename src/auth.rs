@@ -8,15 +8,18 @@ use crate::task::UserId;
 use jwt_simple::prelude::*;
 use jwt_simple::{Error as TokenError, JWTError};
 use serde::Deserializer;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use std::collections::HashMap;
+use std::fs;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Longer ones are refused unread. Better Auth's are below 1 KiB; the head's limit is 16 KiB.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 const TOKEN_HEADER_BYTES_MAX: usize = 2 * 1024;
+const JWKS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+const UNKNOWN_KID: &str = "no key of the JWKS has this kid";
 
 /// A verified user who is also the user in the path (401 and 403 are behind us).
 pub struct Caller {
@@ -31,10 +34,27 @@ impl Caller {
 
 /// What a token must be signed with and say.
 pub struct Keys {
-    hs256: HS256Key,
-    previous_hs256: Option<HS256Key>,
+    /// That in force, and the previous one.
+    hs256: Vec<HS256Key>,
+    jwks_file: Option<String>,
+    jwks: Mutex<JwksFile>,
     options: VerificationOptions,
     leeway_seconds: u64,
+}
+
+#[derive(Default)]
+struct JwksFile {
+    current: Arc<Jwks>,
+    /// What was in it, or why it could not be read. Not its time: two states may have the same.
+    seen: Option<Result<String, String>>,
+    looked: Option<Instant>,
+    looked_for_kid: Option<Instant>,
+}
+
+/// Keys that are good together, and what they have verified: a key that goes takes all of it along.
+#[derive(Default)]
+struct Jwks {
+    ed25519: Vec<Ed25519PublicKey>,
     remembered: Mutex<Remembered>,
 }
 
@@ -57,13 +77,46 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
     Value::deserialize(deserializer).map(Some)
 }
 
+impl Jwks {
+    /// RFC 7517 section 5: keys of other kinds are passed over. The library refuses a private key.
+    fn parse(text: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Set {
+            keys: Vec<Box<RawValue>>,
+        }
+        // The library's message may repeat what the file holds, and that may be a secret.
+        let set: Set = serde_json::from_str(text)
+            .map_err(|error| format!("is no JWKS (line {}, column {})", error.line(), error.column()))?;
+        let keys = set.keys.iter().filter_map(|key| Ed25519PublicKey::from_jwk(key.get()).ok());
+        let jwks = Self { ed25519: keys.collect(), ..Self::default() };
+        let skipped = set.keys.len() - jwks.ed25519.len();
+        if jwks.ed25519.is_empty() {
+            return Err("has no public Ed25519 key".to_owned());
+        }
+        if skipped > 0 {
+            log::warn!(skipped; "JWKS has keys that are not public Ed25519 keys");
+        }
+        Ok(jwks)
+    }
+
+    fn key(&self, kid: Option<&str>) -> Result<&Ed25519PublicKey, &'static str> {
+        match (kid, self.ed25519.as_slice()) {
+            (None, [key]) => Ok(key),
+            (None, _) => Err("there is no kid, and the JWKS has several keys"),
+            (_, keys) => keys.iter().find(|key| key.key_id().as_deref() == kid).ok_or(UNKNOWN_KID),
+        }
+    }
+}
+
 impl Keys {
-    pub fn new(jwt: &Jwt) -> Self {
+    /// Errors: what is wrong with `JWT_JWKS_FILE`.
+    pub fn new(jwt: &Jwt) -> Result<Self, String> {
         let only = |value: &Option<String>| value.clone().map(|value| HashSet::from([value]));
-        let key = |secret: &String| HS256Key::from_bytes(secret.as_bytes());
-        Self {
-            hs256: key(&jwt.secret),
-            previous_hs256: jwt.previous_secret.as_ref().map(key),
+        let secrets = jwt.secret.iter().chain(&jwt.previous_secret);
+        let keys = Self {
+            hs256: secrets.map(|secret| HS256Key::from_bytes(secret.as_bytes())).collect(),
+            jwks_file: jwt.jwks_file.clone(),
+            jwks: Mutex::default(),
             options: VerificationOptions {
                 time_tolerance: Some(Duration::from_secs(jwt.leeway.as_secs())),
                 // Lets `iat` lie in the future, and switches the check of `nbf` off: see `verify`.
@@ -75,40 +128,85 @@ impl Keys {
                 ..VerificationOptions::default()
             },
             leeway_seconds: jwt.leeway.as_secs(),
-            remembered: Mutex::default(),
+        };
+        keys.jwks_file.as_deref().map_or(Ok(()), |file| keys.read(file))?;
+        Ok(keys)
+    }
+
+    /// Takes over what is in the file, if that is new. Reads it without the lock.
+    fn read(&self, file: &str) -> Result<(), String> {
+        let text = fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"));
+        if lock(&self.jwks).seen.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        let read = text.as_deref().map_err(String::clone).and_then(Jwks::parse);
+        let mut jwks = lock(&self.jwks);
+        jwks.seen = Some(text);
+        jwks.current = Arc::new(read.map_err(|reason| format!("JWT_JWKS_FILE: {file:?} {reason}"))?);
+        log::info!(keys = jwks.current.ed25519.len(); "JWKS read");
+        Ok(())
+    }
+
+    /// The keys in force. One caller in each interval looks at the file first; apart from that, one
+    /// that has met an unknown kid: that may be the sign of a new file.
+    fn current(&self, for_kid: bool) -> Arc<Jwks> {
+        let mut jwks = lock(&self.jwks);
+        let looked = if for_kid { &mut jwks.looked_for_kid } else { &mut jwks.looked };
+        let is_due = looked.is_none_or(|looked| looked.elapsed() >= JWKS_INTERVAL);
+        if let (Some(file), true) = (&self.jwks_file, is_due) {
+            *looked = Some(Instant::now());
+            drop(jwks);
+            if let Err(reason) = self.read(file) {
+                log::error!(reason = reason.as_str(); "JWKS kept as it was");
+            }
+            jwks = lock(&self.jwks);
+        }
+        Arc::clone(&jwks.current)
+    }
+
+    /// The user of a good token and when it expires, in seconds since 1970; or why it is none.
+    pub fn verify(&self, token: &str) -> Result<(UserId, u64), String> {
+        match self.verify_by(&self.current(false), token) {
+            Err(reason) if reason == UNKNOWN_KID => self.verify_by(&self.current(true), token),
+            outcome => outcome,
         }
     }
 
-    /// The user of a good token, or why the token is none.
-    fn verify(&self, token: &str) -> Result<UserId, String> {
+    fn verify_by(&self, jwks: &Jwks, token: &str) -> Result<(UserId, u64), String> {
         let now = seconds_since_epoch();
-        if let Some((user_id, _)) = self.remembered().get(token).filter(|(_, when)| when.contains(&now)) {
-            return Ok(user_id.clone());
+        if let Some((user_id, when)) =
+            lock(&jwks.remembered).get(token).filter(|(_, when)| when.contains(&now))
+        {
+            return Ok((user_id.clone(), when.end));
         }
-        let (user_id, expires_at) = self.verify_anew(token, now)?;
+        let (user_id, expires_at) = self.verify_anew(jwks, token, now)?;
         if token.len() <= REMEMBERED_BYTES_MAX {
-            let mut remembered = self.remembered();
+            let mut remembered = lock(&jwks.remembered);
             if remembered.len() >= REMEMBERED_MAX {
                 remembered.clear();
             }
             remembered.insert(token.to_owned(), (user_id.clone(), now..expires_at));
         }
-        Ok(user_id)
-    }
-
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok((user_id, expires_at))
     }
 
     /// The user, and the second since 1970 at which the token expires.
-    fn verify_anew(&self, token: &str, now: u64) -> Result<(UserId, u64), String> {
+    fn verify_anew(&self, jwks: &Jwks, token: &str, now: u64) -> Result<(UserId, u64), String> {
         // RFC 7515 section 4.1.11: what must be understood and is not, is refused. The library
         // lets an empty list pass.
-        let header = Token::decode_metadata(token).map_err(reason)?;
+        let header = Token::decode_metadata(token).map_err(|error| format!("bad header: {error}"))?;
         if header.critical().is_some() {
             return Err("the header has crit".to_owned());
         }
-        let claims = self.verified_claims(token).map_err(reason)?;
+        // RFC 8725 section 3.1: this only picks the key, and a key verifies its own algorithm alone.
+        // That of RFC 8037 has a second name since RFC 9864.
+        let is_ed25519 = ["EdDSA", "Ed25519"].contains(&header.algorithm()) && self.jwks_file.is_some();
+        let claims: JWTClaims<UserClaim> = if is_ed25519 {
+            jwks.key(header.key_id())?.verify_token(token, Some(self.options.clone()))
+        } else {
+            self.verified_by_secret(token)
+        }
+        .map_err(reason)?;
         let expires_at = claims.expires_at.ok_or("there is no exp")?.as_secs();
         let latest = now.saturating_add(self.leeway_seconds);
         if claims.invalid_before.is_some_and(|start| start.as_secs() > latest) {
@@ -124,13 +222,18 @@ impl Keys {
     }
 
     /// By the secret in force; by the previous one where only the signature is wrong.
-    fn verified_claims(&self, token: &str) -> Result<JWTClaims<UserClaim>, TokenError> {
-        let verify = |key: &HS256Key| key.verify_token(token, Some(self.options.clone()));
-        match (verify(&self.hs256), &self.previous_hs256) {
-            (Err(error), Some(previous)) if is_bad_signature(&error) => verify(previous),
-            (outcome, _) => outcome,
+    fn verified_by_secret(&self, token: &str) -> Result<JWTClaims<UserClaim>, TokenError> {
+        let mut outcomes = self.hs256.iter().map(|key| key.verify_token(token, Some(self.options.clone())));
+        match outcomes.next() {
+            Some(Err(error)) if is_bad_signature(&error) => outcomes.next().unwrap_or(Err(error)),
+            Some(outcome) => outcome,
+            None => Err(TokenError::msg("the algorithm is not that of the JWKS, and there is no secret")),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_bad_signature(error: &TokenError) -> bool {
@@ -158,7 +261,7 @@ pub fn authorize(keys: &Keys, fields: &[&str], path_user: &str) -> Result<Caller
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Error::TokenMissing);
     }
-    let user_id = keys.verify(token.trim_start()).map_err(Error::TokenInvalid)?;
+    let (user_id, _) = keys.verify(token.trim_start()).map_err(Error::TokenInvalid)?;
     if user_id.as_str() != path_user {
         return Err(Error::Forbidden(user_id.as_str().to_owned()));
     }
@@ -167,11 +270,13 @@ pub fn authorize(keys: &Keys, fields: &[&str], path_user: &str) -> Result<Caller
 
 /// A token for `user` that [`authorize`] accepts for `ttl`. Errors: the reason it cannot be made.
 pub fn issue(jwt: &Jwt, user: &str, ttl: std::time::Duration) -> Result<String, String> {
-    let user = UserId::parse(user.to_owned()).ok_or("the user must be 1 to 255 characters")?;
+    let secret =
+        jwt.secret.as_ref().ok_or("JWT_SECRET_KEY: a token is made with it; a JWKS only verifies")?;
+    let user = UserId::parse(user.to_owned()).ok_or("--user: must be 1 to 255 characters")?;
     let claim = UserClaim { user_id: Some(Value::from(user.as_str())) };
     let mut claims = Claims::with_custom_claims(claim, Duration::from_secs(ttl.as_secs()));
     claims.subject = Some(user.as_str().to_owned());
     claims.issuer = jwt.issuer.clone();
     claims.audiences = jwt.audience.clone().map(Into::into);
-    HS256Key::from_bytes(jwt.secret.as_bytes()).authenticate(claims).map_err(reason)
+    HS256Key::from_bytes(secret.as_bytes()).authenticate(claims).map_err(reason)
 }

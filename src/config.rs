@@ -36,8 +36,10 @@ pub struct Database {
 
 /// What makes a token good.
 pub struct Jwt {
-    pub secret: String,
+    /// There unless there is a JWKS.
+    pub secret: Option<String>,
     pub previous_secret: Option<String>,
+    pub jwks_file: Option<String>,
     pub issuer: Option<String>,
     pub audience: Option<String>,
     pub leeway: Duration,
@@ -58,7 +60,7 @@ const POOL_SIZE_DEFAULT: NonZeroU32 = NonZeroU32::new(16).unwrap();
 /// RFC 7518 section 3.2: a key at least as long as the hash.
 const SECRET_BYTES_MIN: usize = 32;
 /// Promised for later versions. Better refused than without effect.
-const NOT_YET: [&str; 4] = ["JWT_JWKS_FILE", "RATE_LIMIT", "REQUIRE_IF_MATCH", "ADMIN_ADDR"];
+const NOT_YET: [&str; 3] = ["RATE_LIMIT", "REQUIRE_IF_MATCH", "ADMIN_ADDR"];
 
 /// What `serve` and `check` need.
 pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
@@ -125,9 +127,11 @@ fn database(source: &mut Source, check_url: CheckUrl) -> Database {
 }
 
 fn jwt(source: &mut Source) -> Jwt {
+    let jwks_file = source.text("JWT_JWKS_FILE");
     let fallback = source.secret("BETTER_AUTH_SECRET");
     let (name, secret) = match fallback.filter(|_| !source.is_set("JWT_SECRET_KEY")) {
         Some(secret) => ("BETTER_AUTH_SECRET", Some(secret)),
+        None if jwks_file.is_some() => ("JWT_SECRET_KEY", source.secret("JWT_SECRET_KEY")),
         None => ("JWT_SECRET_KEY", source.required("JWT_SECRET_KEY", "give 32 random bytes or more")),
     };
     let previous_secret = source.secret("JWT_SECRET_KEY_PREVIOUS");
@@ -136,12 +140,20 @@ fn jwt(source: &mut Source) -> Jwt {
             source.complain(name, "is weak; give at least 32 bytes, not one repeated character");
         }
     }
+    let mut expected = |name: &str| {
+        let value = source.text(name);
+        if jwks_file.is_some() && value.is_none() {
+            source.complain(name, "is missing; with a JWKS give what tokens must say, or * to waive it");
+        }
+        value.filter(|value| value != "*")
+    };
     let leeway = |text: &str| text.parse().ok().filter(|seconds| *seconds <= 60).map(Duration::from_secs);
     Jwt {
-        secret: secret.unwrap_or_default(),
+        secret,
         previous_secret,
-        issuer: source.text("JWT_ISSUER"),
-        audience: source.text("JWT_AUDIENCE"),
+        issuer: expected("JWT_ISSUER"),
+        audience: expected("JWT_AUDIENCE"),
+        jwks_file,
         leeway: source.parse("JWT_LEEWAY_SECONDS", "a number from 0 to 60", Duration::from_secs(5), leeway),
     }
 }

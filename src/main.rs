@@ -12,9 +12,10 @@ mod task; //     the domain types and their parsing //  records → lines
 use auth::Keys;
 use gate::{Acceptor, Gate, Registry};
 use http::{App, Cors, PrivateSocket, Service};
+use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,14 +28,16 @@ usage: tinytasks [serve]                     serve until SIGTERM or SIGINT
        tinytasks migrate                     apply schema.sql to the database
        tinytasks check                       examine configuration, database, schema and rows
        tinytasks token --user ID [--ttl 1h]  print a token for trying things out
+       tinytasks token --explain             say if the token on standard input is good, or why not
        tinytasks --help | --version
 
 Configuration: environment variables, or a .env file in the working directory. Required are
-DATABASE_URL (postgres://user:password@host/database) and JWT_SECRET_KEY (at least 32 bytes);
-the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
+DATABASE_URL (postgres://user:password@host/database) and JWT_SECRET_KEY (at least 32 bytes) or
+JWT_JWKS_FILE; the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
 ";
 
 const DRAIN_TIME: Duration = Duration::from_secs(10);
+const STDIN_BYTES_MAX: u64 = 64 * 1024;
 const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
 
 /// Why a command ended: the exit code, and lines to print.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         [] | ["serve"] => serve(),
         ["migrate"] => migrate(),
         ["check"] => check(),
+        ["token", "--explain"] => explain(),
         ["token", options @ ..] => token(options),
         ["--help" | "-h" | "help"] => print(HELP),
         ["--version" | "-V"] => print(concat!("tinytasks ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -80,12 +84,13 @@ fn serve() -> Result<(), Failure> {
     logging::start(config.log.json, &config.log.filter);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let keys = keys(&config.jwt)?;
     let store = Store::open(&config.database, config.auto_migrate)?;
     let cors = Cors::new(config.cors_origins);
     let tls = config.tls.map(|(cert, key)| Acceptor::open(&cert, &key)).transpose();
     let tls = tls.map_err(|reason| Failure(2, vec![format!("TLS_CERT_FILE: {reason}")]))?;
     let (scheme, is_https) = if tls.is_some() { ("https", true) } else { ("http", false) };
-    let app = Arc::new(App::new(store, Keys::new(&config.jwt), cors, config.docs, is_https));
+    let app = Arc::new(App::new(store, keys, cors, config.docs, is_https));
     let cannot = |error| format!("cannot listen on {}: {error}", config.listen);
     let socket = PrivateSocket::create().map_err(cannot)?;
     let service = Service::start(&app, &socket).map_err(cannot)?;
@@ -115,8 +120,9 @@ fn serve() -> Result<(), Failure> {
 /// Takes over what may have changed in the files of secrets; a bad new file keeps the old.
 fn reload(app: &App) {
     let reloaded = config::load(check_url).map_err(|complaints| complaints.join("; ")).and_then(|config| {
+        let keys = Keys::new(&config.jwt)?;
         app.store.reconnect_with(&config.database.url)?;
-        app.set_keys(Keys::new(&config.jwt));
+        app.set_keys(keys);
         Ok(())
     });
     match reloaded {
@@ -133,6 +139,7 @@ fn migrate() -> Result<(), Failure> {
 
 fn check() -> Result<(), Failure> {
     let config = config::load(check_url)?;
+    keys(&config.jwt)?;
     print("configuration: complete\n")?;
     let mut say = |line: &str| {
         let _ = print(&format!("{line}\n"));
@@ -154,9 +161,30 @@ fn token(options: &[&str]) -> Result<(), Failure> {
         }
     }
     let user = user.ok_or_else(|| usage("token: --user ID is missing"))?;
-    let token =
-        auth::issue(&config::load_jwt()?, user, ttl).map_err(|reason| usage(&format!("--user: {reason}")))?;
+    let token = auth::issue(&config::load_jwt()?, user, ttl).map_err(|reason| usage(&reason))?;
     print(&format!("{token}\n"))
+}
+
+/// What a request with the token on standard input would be told, and the log.
+fn explain() -> Result<(), Failure> {
+    let keys = keys(&config::load_jwt()?)?;
+    let token = std::io::read_to_string(std::io::stdin().take(STDIN_BYTES_MAX));
+    let token = token.map_err(|error| format!("standard input: {error}"))?;
+    match keys.verify(token.trim()) {
+        Ok((user_id, expires_at)) => {
+            let seconds = i64::try_from(expires_at).unwrap_or(i64::MAX);
+            let until = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
+            print(&format!("accepted: user {:?}, until {until}\n", user_id.as_str()))
+        }
+        Err(reason) => {
+            print(&format!("refused: {reason}\n"))?;
+            Err(Failure(1, vec![]))
+        }
+    }
+}
+
+fn keys(jwt: &config::Jwt) -> Result<Keys, Failure> {
+    Keys::new(jwt).map_err(|reason| Failure(2, vec![reason]))
 }
 
 /// `30s`, `15m`, `1h`, `7d`.
