@@ -1,5 +1,5 @@
-"""Measures tinytasks and its peers with wrk, in interleaved rounds, each server on a database of its own
-in a throw-away PostgreSQL that waits for the disk. To be started by scripts/bench, which installs what is missing."""
+"""Measures tinytasks and its peers with wrk, in interleaved rounds, each server on a database of its
+own in a throw-away PostgreSQL that waits for the disk. To be started by scripts/bench."""
 
 import argparse
 import base64
@@ -8,7 +8,6 @@ import hmac
 import html
 import http.client
 import json
-import math
 import os
 import platform
 import re
@@ -50,53 +49,49 @@ insert into tasks (user_id, title, description, complete)
 vacuum analyze tasks;
 checkpoint;
 """
-LUA = """
--- Arguments: workload, file of tokens, users, tasks of each, seed, ids that an earlier run deleted.
-local heads, users, tasks, deletes = {}, 0, 0, 0
+LUA = r"""
+-- Arguments: workload, file of tokens, users, tasks of each, seed, how many an earlier run has deleted.
+local heads, users, tasks, deleted = {}
+local random, kinds = math.random, {}
 
 local function call(method, user, task, body)
   local path = "/api/user" .. user .. "/tasks" .. (task and "/" .. (task - 1) * users + user or "")
-  local tail = body and "Content-Type: application/json\\r\\nContent-Length: " .. #body .. "\\r\\n\\r\\n" .. body or "\\r\\n"
-  return method .. " " .. path .. heads[user] .. tail
+  local tail = body and "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n\r\n" .. body
+  return method .. " " .. path .. heads[user] .. (tail or "\r\n")
 end
-
-local kinds = {}
-function kinds.get() return call("GET", math.random(users), math.random(tasks)) end
-function kinds.list() return call("GET", math.random(users)) end
-function kinds.health() return health end
+function kinds.get() return call("GET", random(users), random(tasks)) end
+function kinds.list() return call("GET", random(users)) end
 function kinds.create()
-  local title = "Task " .. math.random(1e9)
-  return call("POST", math.random(users), nil, '{"title": "' .. title .. '", "description": "Take the stairs, the lift is out of order."}')
+  return call("POST", random(users), nil, '{"title": "Task ' .. random(1e9) .. '", "description": "Take the stairs."}')
 end
 function kinds.toggle()
-  return call("PATCH", math.random(users), math.random(tasks), math.random(2) == 1 and '{"complete": true}' or '{"complete": false}')
+  return call("PATCH", random(users), random(tasks), random(2) == 1 and '{"complete": true}' or '{"complete": false}')
 end
--- The upper half of the ids is for deletes, each once; the others leave it alone.
-local function delete()
-  local from_top = math.floor(deletes / users)
-  if from_top >= tasks then return kinds.get() end
-  deletes = deletes + 1
-  return call("DELETE", (deletes - 1) % users + 1, 2 * tasks - from_top)
+-- The upper half of the ids is for deletes, each once; the other requests leave it alone.
+function kinds.delete()
+  local task = 2 * tasks - math.floor(deleted / users)
+  if task <= tasks then return kinds.get() end
+  deleted = deleted + 1
+  return call("DELETE", (deleted - 1) % users + 1, task)
 end
 function kinds.mixed()
-  local dice = math.random(100)
+  local dice = random(100)
   if dice <= 35 then return kinds.get() elseif dice <= 70 then return kinds.list()
   elseif dice <= 90 then return kinds.toggle() elseif dice <= 98 then return kinds.create() end
-  return delete()
+  return kinds.delete()
 end
+function request() end
 
 function init(args)
-  local host = " HTTP/1.1\\r\\nHost: " .. wrk.host .. ":" .. wrk.port .. "\\r\\n"
-  for token in io.lines(args[2]) do heads[#heads + 1] = host .. "Authorization: Bearer " .. token .. "\\r\\n" end
-  health = "GET /health" .. host .. "\\r\\n"
-  kinds.reject = kinds.get
-  users, tasks, deletes = tonumber(args[3]), tonumber(args[4]), tonumber(args[6])
+  local host = " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\n"
+  for token in io.lines(args[2]) do heads[#heads + 1] = host .. "Authorization: Bearer " .. token .. "\r\n" end
+  users, tasks, deleted = tonumber(args[3]), tonumber(args[4]), tonumber(args[6])
   if args[1] == "mixed" then tasks = math.floor(tasks / 2) end
   math.randomseed(tonumber(args[5]))
+  kinds.reject = kinds.get
+  function kinds.health() return "GET /health" .. host .. "\r\n" end
   request = kinds[args[1]]
 end
-
-function request() end
 
 function done(summary, latency)
   local e = summary.errors
@@ -110,16 +105,19 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def output(*command, **more):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **more).stdout.strip()
+
+
 def cluster(*words):
-    return subprocess.run([ROOT / "scripts/cluster", *words], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return output(ROOT / "scripts/cluster", *words)
 
 
 def sql(url, text):
     """Lets psql run a script on a database; returns what it prints."""
     at = urlsplit(url)
     where = {"PGHOST": at.hostname, "PGPORT": str(at.port), "PGUSER": at.username, "PGPASSWORD": at.password}
-    command = ["psql", "-qXAt", "-v", "ON_ERROR_STOP=1", at.path[1:]]
-    return subprocess.run(command, input=text, env=os.environ | where, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return output("psql", "-qXAt", "-v", "ON_ERROR_STOP=1", at.path[1:], input=text, env=os.environ | where)
 
 
 def token(user, secret):
@@ -146,10 +144,8 @@ class Server:
 
     def __init__(self, name, command, folder, secret):
         self.name, self.secret = name, secret
-        self.command = [os.path.abspath(word) if "/" in word and os.path.exists(word) else word for word in shlex.split(command)]
-        # Nothing of the caller's configuration; and a Rust backtrace at each error would be measured too.
-        ours = ("PG", "JWT_", "DATABASE_", "BETTER_AUTH_", "RUST_BACKTRACE", "RUST_LOG")
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        words = shlex.split(command)
+        self.command = [os.path.abspath(word) if "/" in word and os.path.exists(word) else word for word in words]
         self.folder = folder / f"server-{name}"
         self.folder.mkdir()
         cluster("createdb", folder / "postgres", name)
@@ -161,11 +157,14 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        variables = {"HOST": "127.0.0.1", "PORT": str(self.port), "DATABASE_URL": self.url, "JWT_SECRET_KEY": self.secret}
+        # Nothing else of the caller's: with RUST_BACKTRACE, for one, backtraces of errors would be measured.
+        environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        environment |= {"HOST": "127.0.0.1", "PORT": str(self.port)}
+        environment |= {"DATABASE_URL": self.url, "JWT_SECRET_KEY": self.secret}
         self.log = open(self.folder / "log", "ab")
         # In a session of its own, so that Ctrl-C in the terminal leaves it to stop().
         self.process = subprocess.Popen(
-            self.command, cwd=self.folder, env=self.environment | variables, start_new_session=True,
+            self.command, cwd=self.folder, env=environment, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
         )  # fmt: skip
         for _ in range(300):
@@ -175,7 +174,8 @@ class Server:
             if self.process.poll() is not None:
                 break
             time.sleep(0.1)
-        sys.exit(f"{self.name} does not start; the end of its log:\n" + Path(self.log.name).read_text(errors="replace")[-2000:])
+        end = Path(self.log.name).read_text(errors="replace")[-2000:]
+        sys.exit(f"{self.name} does not start; the end of its log:\n{end}")
 
     def ask(self, path, bearer="-"):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -225,10 +225,10 @@ class Server:
         for pid in tree(self.process.pid):
             with contextlib.suppress(OSError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM starts anew
-        options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout=30s", "-s", script, f"http://127.0.0.1:{self.port}"]
-        arguments = [workload, tokens, str(USERS), str(TASKS), str(seed), str(deleted)]
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout=30s", "-s", script]
+        command += [f"http://127.0.0.1:{self.port}", "--", workload, tokens, *map(str, (USERS, TASKS, seed, deleted))]
         cpu, starved = self.cpu_seconds(), None
-        with subprocess.Popen(["wrk", *options, "--", *arguments], stdout=subprocess.PIPE, text=True) as load:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
             try:
                 time.sleep(0.3)
                 while load.poll() is None:
@@ -255,116 +255,119 @@ class Server:
             "starved": len(starved or ()),
         }
 
-    def measure(self, asked, files, workload, round):
+    def measure(self, asked, files, workload, turn):
         script, tokens = files["lua"], files["bad" if workload == "reject" else "good"]
-        self.wrk(script, workload, tokens, 1, 1000 + round, 0)  # warm-up
-        result = self.wrk(script, workload, tokens, asked.seconds, round + 1, USERS * TASKS // 4)
+        self.wrk(script, workload, tokens, 1, 1000 + turn, 0)  # warm-up
+        result = self.wrk(script, workload, tokens, asked.seconds, turn + 1, USERS * TASKS // 4)
         if workload in WRITING:
             sql(self.url, SEED)
         return result
 
 
 def table(heads, rows):
-    rule = ["---"] + ["---:"] * (len(heads) - 1)
+    rule = ["---"] * 2 + ["---:"] * (len(heads) - 2)
     return "\n".join("| " + " | ".join(row) + " |" for row in [heads, rule, *rows]) + "\n"
 
 
 def ratio(ours, theirs):
-    each = [a / b for a, b in zip(ours, theirs) if b > 0] or [math.nan]
+    each = [a / b if b else float("nan") for a, b in zip(ours, theirs)]
     return f"{median(each):.2f} ({min(each):.2f}–{max(each):.2f})"
 
 
 def report(setting, results):
     """results: workload → server → one dictionary a round."""
-    print("\n".join(f"- {name}: {value}" for name, value in setting.items()), "\n")
+    print("\n".join(f"- {name}: {value}" for name, value in setting.items()), end="\n\n")
     rows, ratios = [], []
     for workload, servers in results.items():
-        for server, rounds in servers.items():
-            column = {name: [one[name] for one in rounds] for name in rounds[0]}
-            middle = {name: median(values) for name, values in column.items()}
-            rows.append([
-                workload, server, f"{middle['rate']:,.0f}", f"{middle['p50']:.2f}", f"{middle['p99']:.2f}", f"{middle['cpu']:.3f}",
-                f"{max(column['rss']):.1f}", str(sum(column["errors"])), str(max(column["starved"])),
-            ])  # fmt: skip
+        columns = {server: {key: [one[key] for one in rounds] for key in rounds[0]} for server, rounds in servers.items()}
+        for server, column in columns.items():
+            rate, p50, p99, cpu = (median(column[key]) for key in ("rate", "p50", "p99", "cpu"))
+            rss, errors, starved = max(column["rss"]), sum(column["errors"]), max(column["starved"])
+            row = f"{workload}|{server}|{rate:,.0f}|{p50:.2f}|{p99:.2f}|{cpu:.3f}|{rss:.1f}|{errors}|{starved}"
+            rows.append(row.split("|"))
             if server != "tinytasks":
-                ours = {name: [one[name] for one in servers["tinytasks"]] for name in column}
-                ratios.append([workload, server] + [ratio(ours[name], column[name]) for name in ("rate", "p99", "cpu")])
-    print(table(["workload", "server", "requests/s", "p50 ms", "p99 ms", "CPU ms/request", "peak RSS MiB", "errors", "starved"], rows))
+                ours = columns["tinytasks"]
+                ratios.append([workload, server] + [ratio(ours[key], column[key]) for key in ("rate", "p99", "cpu")])
+    heads = "workload|server|requests/s|p50 ms|p99 ms|CPU ms/request|peak RSS MiB|errors|starved"
+    print(table(heads.split("|"), rows))
     if ratios:
         print("tinytasks ÷ peer in the same round: median (lowest–highest)\n")
         print(table(["workload", "peer", "requests/s", "p99", "CPU/request"], ratios))
 
 
 def svg(setting, results):
-    """Two panels of grouped bars. Mid-tones on no background, so that it reads on light and on dark."""
+    """Two panels of grouped bars, in mid-tones on no background: readable on light and on dark."""
     colours = ["#e0701a", "#3d85c6", "#5c9e5c", "#a06cc0", "#a08530", "#8a8a8a"]
     servers = list(next(iter(results.values())))
-    bar = max(16, 44 - 6 * len(servers))
-    group, left, panel = bar * len(servers) + 26, 16, 190
-    width = max(left * 2 + group * len(results), 560)
-    lines = []
+    bar, left, height = max(24, 44 - 6 * len(servers)), 16, 160
+    group = bar * len(servers) + 26
+    width = max(left * 2 + group * len(results), 180 * len(servers), 640)
+    shapes = []
 
     def text(x, y, words, size=12, anchor="start"):
-        lines.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}">{html.escape(words)}</text>')
+        shapes.append(f'<text x="{x}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}">{html.escape(words)}</text>')
 
     for number, name in enumerate(servers):
-        x = left + number * (width - 2 * left) / len(servers)
-        lines.append(f'<rect x="{x:.1f}" y="12" width="11" height="11" fill="{colours[number % 6]}"/>')
+        x = left + number * 180
+        shapes.append(f'<rect x="{x}" y="12" width="11" height="11" fill="{colours[number % 6]}"/>')
         text(x + 16, 22, name)
-    for key, title, top in ("rate", "requests/s (more is better)", 52), ("p99", "99 % answered within, ms (less is better)", 292):
-        text(left, top, title, 13)
-        base, top = top + panel, top + 30
+    for key, title, top in ("rate", "requests/s (more is better)", 52), ("p99", "p99 in ms (less is better)", 292):
+        base = top + 190
         most = max(one[key] for each in results.values() for rounds in each.values() for one in rounds) or 1
+        text(left, top, title, 13)
+        shapes.append(f'<path d="M{left} {base}H{width - left}" stroke="#808080"/>')
         for place, (workload, each) in enumerate(results.items()):
             start = left + place * group + 13
-            for number, rounds in enumerate(each.values()):
-                values = [one[key] for one in rounds]
-                x, low, middle, high = start + number * bar, *(
-                    base - (base - top) * value / most for value in (min(values), median(values), max(values))
-                )  # fmt: skip
-                lines.append(f'<rect x="{x}" y="{middle:.1f}" width="{bar - 2}" height="{base - middle:.1f}" fill="{colours[number % 6]}"/>')
-                lines.append(f'<path d="M{x + bar / 2 - 1} {low:.1f}V{high:.1f}" stroke="#777"/>')
-                value = median(values)
-                short = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-                text(x + bar / 2 - 1, high - 4, short if value < 10000 else f"{value / 1000:.0f}k", 9, "middle")
             text(start + bar * len(servers) / 2 - 1, base + 16, workload, anchor="middle")
-        lines.append(f'<path d="M{left} {base}H{width - left}" stroke="#777"/>')
+            for number, rounds in enumerate(each.values()):
+                x, values = start + number * bar, [one[key] for one in rounds]
+                value, tall = median(values), height * median(values) / most
+                low, high = (base - height * end / most for end in (min(values), max(values)))
+                size = f'width="{bar - 2}" height="{tall:.1f}" fill="{colours[number % 6]}"'
+                shapes.append(f'<rect x="{x}" y="{base - tall:.1f}" {size}/>')
+                shapes.append(f'<path d="M{x + bar / 2 - 1} {low:.1f}V{high:.1f}" stroke="#808080"/>')
+                short = f"{value / 1000:.3g}k" if value >= 1000 else f"{value:.3g}"
+                text(x + bar / 2 - 1, high - 4, short, 9, "middle")
     text(left, 528, f"{setting['machine']}; {setting['date']}", 10)
-    style = 'font-family="system-ui, sans-serif" fill="#777"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 540" width="{width}" {style}>\n' + "\n".join(lines) + "\n</svg>\n"
+    style = f'width="{width}" font-family="system-ui, sans-serif" fill="#808080"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 540" {style}>'
+    return "\n".join([head, *shapes, "</svg>\n"])
 
 
 def arguments():
-    about = " ".join(f"{name}: {what}." for name, what in WORKLOADS.items()).replace("%", "%%")
+    about = " ".join(f"{name}: {what}." for name, what in WORKLOADS.items())
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, epilog=about)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3, help="of each measurement, after one to warm up")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="with commas between")
-    parser.add_argument("--server", metavar="COMMAND", help="instead of building this one")
-    parser.add_argument(
-        "--peer", metavar="NAME=COMMAND", action="append", default=[],
-        help="a server of the same routes, which takes HOST, PORT, DATABASE_URL and JWT_SECRET_KEY, and finds the table made",
-    )  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="every number of every round")
-    parser.add_argument("--svg", metavar="FILE", help="a plot")
+    add = parser.add_argument
+    add("--rounds", type=int, default=5)
+    add("--seconds", type=int, default=3, help="of each measurement, after one to warm up")
+    add("--workloads", default=",".join(WORKLOADS), help="with commas between")
+    add("--server", metavar="COMMAND", help="instead of building this one")
+    given = "HOST, PORT, DATABASE_URL, JWT_SECRET_KEY, PATH and HOME, and a table that is there"
+    peer = f"a server of the same routes, which is given {given}; its folder is an empty one"
+    add("--peer", metavar="NAME=COMMAND", action="append", default=[], help=peer)
+    add("--json", metavar="FILE", help="every number of every round")
+    add("--svg", metavar="FILE", help="a plot")
     asked = parser.parse_args()
     asked.workloads = asked.workloads.split(",")
     if not set(asked.workloads) <= set(WORKLOADS) or min(asked.rounds, asked.seconds) < 1:
         parser.error(f"workloads are {','.join(WORKLOADS)}; rounds and seconds at least 1")
     asked.peers = dict(peer.partition("=")[::2] for peer in asked.peer)
-    if not all(re.fullmatch(r"[\w.-]{1,60}", name) and command for name, command in asked.peers.items()) or "tinytasks" in asked.peers:
+    if not all(re.fullmatch(r"[\w.-]{1,60}", name) and command for name, command in asked.peers.items()):
         parser.error("a peer is NAME=COMMAND")
+    if "tinytasks" in asked.peers or len(asked.peers) < len(asked.peer):
+        parser.error("each peer needs a name of its own")
     return asked
 
 
 def run(asked, folder, servers):
+    load = os.getloadavg()[0]
     url = cluster("start", folder / "postgres", *(word for setting in POSTGRES for word in ("-c", setting)))
     secret = secrets.token_hex(32)
     files = {"lua": folder / "workload.lua", "good": folder / "good", "bad": folder / "bad"}
     files["lua"].write_text(LUA)
     for name, key in ("good", secret), ("bad", secrets.token_hex(32)):
         files[name].write_text("".join(token(f"user{u}", key) + "\n" for u in range(1, USERS + 1)))
-    binary = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/tinytasks"
+    binary = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release/tinytasks"
     for name, command in ({"tinytasks": asked.server or shlex.quote(str(binary))} | asked.peers).items():
         say(f"starting {name}")
         servers.append(Server(name, command, folder, secret))
@@ -372,18 +375,19 @@ def run(asked, folder, servers):
     model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     setting = {
         "machine": f"{os.cpu_count()} × {model[1] if model else platform.machine()}, Linux {platform.release()}",
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()) + f", load average {os.getloadavg()[0]:.1f} before",
-        "versions": f"tinytasks {servers[0].ask('/health')[1].get('version')}, PostgreSQL {sql(url, 'show server_version')} ({', '.join(POSTGRES)}), "
-        + subprocess.run(["wrk", "-v"], capture_output=True, text=True).stdout.split(" [")[0],
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()) + f", load average {load:.1f} before",
+        "versions": f"tinytasks {servers[0].ask('/health')[1].get('version')}, "
+        f"PostgreSQL {sql(url, 'show server_version')} ({', '.join(POSTGRES)}), "
+        + subprocess.run(["wrk", "-v"], stdout=subprocess.PIPE, text=True).stdout.split(" [")[0],
         "method": f"{CONNECTIONS} connections, {asked.rounds} × {asked.seconds} s, {USERS * TASKS:,} rows",
     }
     results = {workload: {server.name: [] for server in servers} for workload in asked.workloads}
-    for round in range(asked.rounds):
-        first = round % len(servers)
+    for turn in range(asked.rounds):
+        first = turn % len(servers)
         for workload in asked.workloads:
-            say(f"round {round + 1} of {asked.rounds}: {workload}")
+            say(f"round {turn + 1} of {asked.rounds}: {workload}")
             for server in servers[first:] + servers[:first]:
-                results[workload][server.name].append(server.measure(asked, files, workload, round))
+                results[workload][server.name].append(server.measure(asked, files, workload, turn))
     return setting, results
 
 
