@@ -45,8 +45,8 @@ const BACKLOG: i32 = 4096;
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 const STOP_POLL: Duration = Duration::from_millis(5);
-/// For an answer to be there; the database's own limits are shorter.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// For an answer to be there, longer than the database's own limits together; then 503.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(8500);
 /// How exactly deadlines are kept.
 const DEADLINE_POLL: Duration = Duration::from_millis(250);
 
@@ -60,12 +60,15 @@ pub trait Behind: Send + Sync + 'static {
     /// The next request that came through, whosever it is, with its ticket. Waits for it.
     fn receive(&self) -> (u64, Self::Request);
 
-    /// Writes the answer. Errors: it is not complete, and the connection must end.
-    fn answer(&self, request: Self::Request, head: &Head, client: &mut Client) -> Result<(), ()>;
+    /// Does what it asks for.
+    fn answer<'a>(&'a self, request: Self::Request, head: &'a Head) -> Answer<'a>;
 
-    /// The same for what is not passed on.
-    fn refuse(&self, head: &Head, error: Error, client: &mut Client) -> Result<(), ()>;
+    /// The answer to what is not passed on.
+    fn refuse<'a>(&'a self, head: &'a Head, error: Error) -> Answer<'a>;
 }
+
+/// Writes an answer. Errors: it is not complete, and the connection must end.
+pub type Answer<'a> = Box<dyn FnOnce(&mut Client) -> Result<(), ()> + 'a>;
 
 pub struct Options {
     pub registry: Registry,
@@ -78,18 +81,19 @@ pub struct Gate<B> {
     behind: B,
     inner: Inner,
     address: SocketAddr,
-    /// Those whose request was passed on, by the ticket that went with it.
-    parked: Mutex<HashMap<u64, Session>>,
+    /// Those whose request was passed on, by the ticket that went with it, and since when. Who takes
+    /// one out gives the answer.
+    parked: Mutex<HashMap<u64, (Instant, Session)>>,
     is_stopping: Arc<AtomicBool>,
 }
 
-/// A client's connection, in the hands of one thread.
+/// A client's connection, in the hands of one thread, or parked.
 struct Session {
     id: u64,
     peer: IpAddr,
     reader: Reader,
     /// Of the latest request.
-    head: Head,
+    head: Arc<Head>,
 }
 
 impl<B: Behind> Gate<B> {
@@ -131,6 +135,7 @@ impl<B: Behind> Gate<B> {
     fn enforce_deadlines(&self) {
         loop {
             self.options.registry.enforce_deadlines();
+            self.give_up_late_answers();
             thread::sleep(DEADLINE_POLL);
         }
     }
@@ -164,7 +169,7 @@ impl<B: Behind> Gate<B> {
             return self.turn_away(&connection, peer);
         }
         let client = Client::new(&connection, self.options.tls.as_ref(), &self.is_stopping);
-        let (gate, head) = (Arc::clone(self), Head::of(peer));
+        let (gate, head) = (Arc::clone(self), Arc::new(Head::of(peer)));
         let serve = move || match client {
             Ok(client) => gate.serve(Session { id, peer, reader: Reader::new(client), head }),
             Err(_) => gate.options.registry.forget(id),
@@ -180,7 +185,7 @@ impl<B: Behind> Gate<B> {
         let mut client = Client::new(connection, None, &self.is_stopping)?;
         let error = Error::Unavailable("all connections are taken".to_owned());
         // Who does not read it would not have read any other.
-        let _ = self.behind.refuse(&head, error, &mut client);
+        let _ = self.behind.refuse(&head, error)(&mut client);
         client.close();
         Ok(())
     }
@@ -195,23 +200,41 @@ impl<B: Behind> Gate<B> {
     /// Reads a request, and answers one. Gives the client to go on with.
     fn turn(&self, mut session: Session) -> Option<Session> {
         let id = session.id;
-        let (session, answered) = match session.read(&self.options.trusted_proxies) {
+        match session.read(&self.options.trusted_proxies) {
             Ok(message) => {
-                self.parked().insert(id, session);
+                self.parked().insert(id, (Instant::now(), session));
                 match self.inner.pass(&message) {
                     Ok(()) => self.answer_next(),
-                    Err(error) => self.refuse(self.parked().remove(&id)?, error),
+                    Err(error) => self.refuse(self.unpark(id)?, error),
                 }
             }
             Err(Stop::Refused(error)) => {
-                session.head.is_last = true;
+                session.end_with_this();
                 self.refuse(session, error)
             }
             Err(Stop::Gone) => {
                 self.options.registry.forget(id);
-                return None;
+                None
             }
-        };
+        }
+    }
+
+    /// None also when its client was told meanwhile that there is no answer in time: then this is
+    /// one thread too many.
+    fn answer_next(&self) -> Option<Session> {
+        let (ticket, request) = self.behind.receive();
+        let head = self.parked().get(&ticket).map(|(_, session)| Arc::clone(&session.head))?;
+        let answer = self.behind.answer(request, &head);
+        self.deliver(self.unpark(ticket)?, answer)
+    }
+
+    fn refuse(&self, session: Session, error: Error) -> Option<Session> {
+        let head = Arc::clone(&session.head);
+        self.deliver(session, self.behind.refuse(&head, error))
+    }
+
+    fn deliver(&self, mut session: Session, answer: Answer) -> Option<Session> {
+        let answered = answer(&mut session.reader.client);
         let is_last = session.head.is_last || session.reader.client.is_ending();
         match answered {
             Ok(()) if !is_last => {
@@ -225,23 +248,25 @@ impl<B: Behind> Gate<B> {
         None
     }
 
-    fn answer_next(&self) -> (Session, Result<(), ()>) {
-        loop {
-            let (ticket, request) = self.behind.receive();
-            let parked = self.parked().remove(&ticket);
-            if let Some(mut session) = parked {
-                let answered = self.behind.answer(request, &session.head, &mut session.reader.client);
-                return (session, answered);
-            }
+    /// 503 where the database neither answers nor refuses. Nothing here may wait.
+    fn give_up_late_answers(&self) {
+        let is_late = |since: &Instant| since.elapsed() >= ANSWER_TIMEOUT;
+        let parked = self.parked();
+        let late: Vec<_> =
+            parked.iter().filter(|(_, (since, _))| is_late(since)).map(|(id, _)| *id).collect();
+        drop(parked);
+        for mut session in late.into_iter().filter_map(|id| self.unpark(id)) {
+            session.end_with_this();
+            let _ = session.reader.client.connection.wait_for_nothing();
+            self.refuse(session, Error::Unavailable("there was no answer in time".to_owned()));
         }
     }
 
-    fn refuse(&self, mut session: Session, error: Error) -> (Session, Result<(), ()>) {
-        let answered = self.behind.refuse(&session.head, error, &mut session.reader.client);
-        (session, answered)
+    fn unpark(&self, id: u64) -> Option<Session> {
+        self.parked().remove(&id).map(|(_, session)| session)
     }
 
-    fn parked(&self) -> MutexGuard<'_, HashMap<u64, Session>> {
+    fn parked(&self) -> MutexGuard<'_, HashMap<u64, (Instant, Session)>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -253,8 +278,15 @@ impl Session {
         if !self.reader.client.leave_idleness() {
             return Err(Stop::Gone);
         }
-        let request = self.reader.request(&mut self.head, self.id, self.peer, trusted);
-        self.reader.client.connection.wait_at_most(ANSWER_TIMEOUT);
+        let mut head = Head::of(self.peer);
+        let request = self.reader.request(&mut head, self.id, self.peer, trusted);
+        self.head = Arc::new(head);
+        self.reader.client.connection.wait_at_most(ANSWER_TIMEOUT * 2);
         request
+    }
+
+    /// The connection ends with the answer to this request.
+    fn end_with_this(&mut self) {
+        Arc::make_mut(&mut self.head).is_last = true;
     }
 }

@@ -22,6 +22,7 @@ const READ_BYTES: usize = 4 * 1024;
 const MESSAGE_BYTES: usize = 1024;
 
 /// What is known of a request, also of one that is refused.
+#[derive(Clone)]
 pub struct Head {
     pub method: String,
     /// Those that the service reads.

@@ -14,7 +14,7 @@ pub use server::{PrivateSocket, Service};
 
 use crate::auth::{self, Keys};
 use crate::error::Error;
-use crate::gate::Client;
+use crate::gate::Answer;
 use crate::store::Store;
 use log::{Level, kv::Value};
 use request::Request;
@@ -108,25 +108,28 @@ struct Trace {
     user_id: Option<String>,
 }
 
-/// Answers a request. `received` is Err when it was refused before all of it was read. Errors: the
-/// answer could not be completed, and what was written of it must not look as if it were.
-fn respond(app: &App, request: &Request, received: Result<(), Error>, client: &mut Client) -> Result<(), ()> {
+/// Does what a request asks for, and gives what writes the answer. `received` is Err when it was
+/// refused before all of it was read.
+fn respond<'a>(app: &'a App, request: Request<'a>, received: Result<(), Error>) -> Answer<'a> {
     let mut trace = Trace { started: Instant::now(), route: "", user_id: None };
-    let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)));
+    let answer = guarded(|| received.and_then(|()| answer(app, &request, &mut trace)));
     let answer = answer.and_then(|response| Ok((app.room(response.bytes_held())?, response)));
     let request_id = request.id().map_or_else(new_request_id, str::to_owned);
-    let (response, _room, error) = match answer {
+    let (response, room, error) = match answer {
         Ok((room, response)) => (response, Some(room), None),
         Err(error) => (Response::problem(&error, &request_id), None, Some(error)),
     };
-    log_request(request, &request_id, response.status, &trace, error.as_ref());
-    let response = response.complete(app, request, &request_id);
-    guarded(|| response.write(app, request, client)).map_err(|error: Option<Error>| {
-        // Without an error, the client is gone.
-        if let Some(reason) = error.as_ref().map(Error::reason) {
-            let id = request_id.as_str();
-            log::error!(request_id = id, reason = reason.as_str(); "answer not completed");
-        }
+    log_request(&request, &request_id, response.status, &trace, error.as_ref());
+    let response = response.complete(app, &request, &request_id);
+    Box::new(move |client| {
+        let _room = room;
+        guarded(|| response.write(app, &request, client)).map_err(|error: Option<Error>| {
+            // Without an error, the client is gone.
+            if let Some(reason) = error.as_ref().map(Error::reason) {
+                let id = request_id.as_str();
+                log::error!(request_id = id, reason = reason.as_str(); "answer not completed");
+            }
+        })
     })
 }
 

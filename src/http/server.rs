@@ -4,7 +4,7 @@
 use super::request::{Request, method};
 use super::{App, respond};
 use crate::error::Error;
-use crate::gate::{Behind, Client, Head};
+use crate::gate::{Answer, Behind, Head};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -80,7 +80,7 @@ impl Behind for Service {
         process::exit(1);
     }
 
-    fn answer(&self, mut incoming: tiny_http::Request, head: &Head, client: &mut Client) -> Result<(), ()> {
+    fn answer<'a>(&'a self, mut incoming: tiny_http::Request, head: &'a Head) -> Answer<'a> {
         let text = |field: &tiny_http::Header| {
             (field.field.as_str().as_str().to_owned(), field.value.as_str().to_owned())
         };
@@ -95,17 +95,12 @@ impl Behind for Service {
         };
         // What tiny_http would send goes nowhere: answers do not come back through it.
         drop(incoming.into_writer());
-        respond(
-            &self.app,
-            &request,
-            received.map(drop).map_err(|error| Error::Bug(error.to_string())),
-            client,
-        )
+        respond(&self.app, request, received.map(drop).map_err(|error| Error::Bug(error.to_string())))
     }
 
-    fn refuse(&self, head: &Head, error: Error, client: &mut Client) -> Result<(), ()> {
+    fn refuse<'a>(&'a self, head: &'a Head, error: Error) -> Answer<'a> {
         let (method, fields) = (method(&head.method), head.fields.clone());
         let request = Request { method, target: String::new(), fields, body: Vec::new(), head };
-        respond(&self.app, &request, Err(error), client)
+        respond(&self.app, request, Err(error))
     }
 }

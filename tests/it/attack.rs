@@ -526,7 +526,8 @@ fn a_chunked_body_arrives_whole_however_it_is_cut() {
          Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
         token("alice")
     );
-    let chunks = "1\r\n{\r\n00A;name=\"a \\\" b\";x\r\n\"title\":\"1\r\n003\r\n2\"}\r\n0;last\r\nA: b\r\nContent-Length: 7\r\n\r\n";
+    let chunks =
+        "1\r\n{\r\n00A;name=\"a \\\" b\";x\r\n\"title\":\"1\r\n003\r\n2\"}\r\n0;last\r\nA: b\r\nC: 7\r\n\r\n";
     let whole = format!("{head}{chunks}");
     let mut raw = Raw::open(&app);
     beside_a_victim(&app, || {
