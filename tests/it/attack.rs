@@ -5,7 +5,7 @@
 use crate::{
     harness::{App, eventually},
     http::{Response, is_request_id},
-    raw::{End, Raw, beside_a_victim, status, threads},
+    raw::{End, Raw, beside_a_victim, status, wait_for_no_client, wait_for_waiting_clients},
     reference::Random,
     token::token,
 };
@@ -853,16 +853,6 @@ fn slow_readers_of_long_lists_keep_nobody_waiting() {
     beside_a_victim(&app, || thread::sleep(Duration::from_secs(3)));
     assert_eq!(app.user("eve").list()["count"], TASKS);
     drop(readers);
-}
-
-/// The connection by which the service was found healthy has ended.
-fn wait_for_no_client(app: &App) {
-    eventually("the end of all connections", || !threads(app).iter().any(|(name, _)| name == "client"));
-}
-
-/// A connection is idle a moment after its answer.
-fn wait_for_waiting_clients(app: &App) {
-    eventually("idleness", || threads(app).iter().all(|(name, state)| name != "client" || state == "S"));
 }
 
 /// Has asked for more than socket buffers hold, and reads none of it.

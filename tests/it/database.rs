@@ -243,7 +243,8 @@ fn a_lock_on_the_table() {
 fn a_database_whose_connections_are_all_taken() {
     let server = Server::start(&[UNSAFE, "max_connections=16", "max_wal_senders=0"]);
     let url = server.url();
-    let mut scene = Scene::on(&server);
+    // With the default it would have them all itself.
+    let mut scene = Scene::new(setup_on(&server).env("DATABASE_POOL_SIZE", "8").spawn());
     let name = scene.app.database.name.clone();
     scene.survives(Health::Down, |_| {
         let begins = Instant::now();

@@ -4,6 +4,7 @@
 use crate::{
     harness::{App, eventually},
     http::{Connection, Response},
+    raw::{wait_for_no_client, wait_for_waiting_clients},
     token::token,
 };
 use std::{
@@ -220,10 +221,12 @@ fn many_clients_at_the_same_moment_are_all_served() {
 #[test]
 fn when_all_connections_are_taken_an_idle_one_makes_room_and_a_busy_one_does_not() {
     let app = App::setup().env("MAX_CONNECTIONS", "2").spawn();
+    wait_for_no_client(&app);
     let open = || {
         let mut connection = Connection::open(&app.address).unwrap();
         connection.write(&app.get("/health").bytes());
         connection.read("GET").unwrap().expect(200);
+        wait_for_waiting_clients(&app);
         connection
     };
     let mut oldest = open();

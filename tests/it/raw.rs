@@ -1,7 +1,10 @@
 //! A client of bytes: sends anything, in any pieces, and tells how the connection ended. And the
 //! victim, who has to be served while others attack.
 
-use crate::{harness::App, http::Response};
+use crate::{
+    harness::{App, eventually},
+    http::Response,
+};
 use std::{
     fs,
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
@@ -197,8 +200,18 @@ pub fn beside<T>(victim: impl Fn() + Sync, attack: impl FnOnce() -> T) -> T {
     })
 }
 
+/// The connection by which the service was found healthy has ended.
+pub fn wait_for_no_client(app: &App) {
+    eventually("the end of all connections", || !threads(app).iter().any(|(name, _)| name == "client"));
+}
+
+/// A connection is idle a moment after its answer.
+pub fn wait_for_waiting_clients(app: &App) {
+    eventually("idleness", || threads(app).iter().all(|(name, state)| name != "client" || state == "S"));
+}
+
 /// Name and state, as in proc(5), of each of the service's threads.
-pub fn threads(app: &App) -> Vec<(String, String)> {
+fn threads(app: &App) -> Vec<(String, String)> {
     let tasks = fs::read_dir(format!("/proc/{}/task", app.pid())).unwrap();
     let stats = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
     let read = |stat: String| {
