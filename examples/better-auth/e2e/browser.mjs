@@ -1,9 +1,6 @@
 // Debian's Chromium, watched: where its requests go and what its console says.
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
-
-const screenshots = fileURLToPath(new URL("../screenshots", import.meta.url));
 
 // The two hosts are this machine, and there is no other: what the page asks of another host fails.
 export function launch(...hosts) {
@@ -50,7 +47,7 @@ export function assertConsole(watched, ...statuses) {
   assert.deepEqual(said, statuses.map(String));
 }
 
-export const screenshot = (page, name) => page.screenshot({ path: `${screenshots}/${name}.png` });
+export const screenshot = (page, name) => page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` });
 
 export async function until(condition, what) {
   for (let tries = 0; tries < 100; tries++) {

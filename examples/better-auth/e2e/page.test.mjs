@@ -23,7 +23,7 @@ let people = 0;
 
 async function signUp(kind) {
   const { page, watched } = await newPage(browser);
-  const email = `person${++people}-${Date.now()}@example.com`;
+  const email = `person${++people}@example.com`;
   const authorizations = [];
   page.on("request", (request) => {
     if (request.url().startsWith(TASKS_URL)) authorizations.push(request.headers().authorization);
@@ -63,7 +63,7 @@ for (const kind of ["EdDSA", "HS256"]) {
     await page.getByText(`${email}, ${kind} token`).waitFor();
     await add(page, "Buy milk", "Two litres");
     await row(page, "Buy milk").getByText("Two litres").waitFor();
-    await add(page, "Water the plants 🪴");
+    await add(page, "Water the plants", "Café, front door");
     await add(page, "Call grandmother", "<b>On Sunday</b>");
     await row(page, "grandmother").getByText("<b>On Sunday</b>").waitFor();
 
