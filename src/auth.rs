@@ -106,10 +106,6 @@ impl Jwks {
             (_, keys) => keys.iter().find(|key| key.key_id().as_deref() == kid).ok_or(UNKNOWN_KID),
         }
     }
-
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Keys {
@@ -140,25 +136,21 @@ impl Keys {
     /// Takes over what is in the file, if that is new. Reads it without the lock.
     fn read(&self, file: &str) -> Result<(), String> {
         let text = fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"));
-        if self.jwks().seen.as_ref() == Some(&text) {
+        if lock(&self.jwks).seen.as_ref() == Some(&text) {
             return Ok(());
         }
         let read = text.as_deref().map_err(String::clone).and_then(Jwks::parse);
-        let mut jwks = self.jwks();
+        let mut jwks = lock(&self.jwks);
         jwks.seen = Some(text);
         jwks.current = Arc::new(read.map_err(|reason| format!("JWT_JWKS_FILE: {file:?} {reason}"))?);
         log::info!(keys = jwks.current.ed25519.len(); "JWKS read");
         Ok(())
     }
 
-    fn jwks(&self) -> MutexGuard<'_, JwksFile> {
-        self.jwks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The keys in force. One caller in each interval looks at the file first; apart from that, one
     /// that has met an unknown kid: that may be the sign of a new file.
     fn current(&self, for_kid: bool) -> Arc<Jwks> {
-        let mut jwks = self.jwks();
+        let mut jwks = lock(&self.jwks);
         let looked = if for_kid { &mut jwks.looked_for_kid } else { &mut jwks.looked };
         let is_due = looked.is_none_or(|looked| looked.elapsed() >= JWKS_INTERVAL);
         if let (Some(file), true) = (&self.jwks_file, is_due) {
@@ -167,7 +159,7 @@ impl Keys {
             if let Err(reason) = self.read(file) {
                 log::error!(reason = reason.as_str(); "JWKS kept as it was");
             }
-            jwks = self.jwks();
+            jwks = lock(&self.jwks);
         }
         Arc::clone(&jwks.current)
     }
@@ -182,12 +174,14 @@ impl Keys {
 
     fn verify_by(&self, jwks: &Jwks, token: &str) -> Result<(UserId, u64), String> {
         let now = seconds_since_epoch();
-        if let Some((user_id, when)) = jwks.remembered().get(token).filter(|(_, when)| when.contains(&now)) {
+        if let Some((user_id, when)) =
+            lock(&jwks.remembered).get(token).filter(|(_, when)| when.contains(&now))
+        {
             return Ok((user_id.clone(), when.end));
         }
         let (user_id, expires_at) = self.verify_anew(jwks, token, now)?;
         if token.len() <= REMEMBERED_BYTES_MAX {
-            let mut remembered = jwks.remembered();
+            let mut remembered = lock(&jwks.remembered);
             if remembered.len() >= REMEMBERED_MAX {
                 remembered.clear();
             }
@@ -200,7 +194,7 @@ impl Keys {
     fn verify_anew(&self, jwks: &Jwks, token: &str, now: u64) -> Result<(UserId, u64), String> {
         // RFC 7515 section 4.1.11: what must be understood and is not, is refused. The library
         // lets an empty list pass.
-        let header = Token::decode_metadata(token).map_err(reason)?;
+        let header = Token::decode_metadata(token).map_err(|error| format!("bad header: {error}"))?;
         if header.critical().is_some() {
             return Err("the header has crit".to_owned());
         }
@@ -236,6 +230,10 @@ impl Keys {
             None => Err(TokenError::msg("the algorithm is not that of the JWKS, and there is no secret")),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_bad_signature(error: &TokenError) -> bool {

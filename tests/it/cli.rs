@@ -61,7 +61,7 @@ fn help_and_version_need_no_configuration() {
     for option in ["--help", "-h"] {
         let outcome = run_binary(&[option], &[]);
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
-        for word in ["serve", "migrate", "check", "token", "--user", "--ttl", "DATABASE_URL"] {
+        for word in ["serve", "migrate", "check", "token", "--user", "--ttl", "--explain", "DATABASE_URL"] {
             assert!(outcome.stdout.contains(word), "{word}");
         }
     }
@@ -99,6 +99,8 @@ fn a_bad_command_line_is_exit_code_2() {
         &["token", "--user", "alice", "--ttl", "99999999999999999999d"],
         &["token", "--user", "alice", "--ttl", "1h\u{e9}"],
         &["token", "--user", "alice", "--x", "y"],
+        &["token", "--explain", "x"],
+        &["token", "--user", "alice", "--explain"],
     ] {
         let outcome = run_binary(args, &good());
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args:?} {outcome:?}");

@@ -35,6 +35,7 @@ mod fuzz;
 mod gate;
 mod idempotency;
 mod instances;
+mod jwks;
 mod list;
 mod logging;
 mod schema;
