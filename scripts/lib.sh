@@ -49,6 +49,24 @@ prepare_tests() {
     ((${#missing[@]} == 0)) || install "${missing[@]}"
 }
 
+# Node 20 or newer, with npm. That of Debian 12 is older, but its npm can fetch one; it goes to .data.
+prepare_node() {
+    local node=$PWD/.data/node/node_modules/node/bin
+    PATH=$node:$PATH
+    command -v npm >/dev/null || install nodejs npm
+    node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && return
+    say "fetching Node 20 into .data/node"
+    npm install --prefix .data/node --no-save --no-fund --no-audit --loglevel=error node@20 >/dev/null
+    hash -r
+}
+
+# npm_ci DIR: its packages as package-lock.json has them, unless they are there.
+npm_ci() {
+    cmp -s "$1/package-lock.json" "$1/node_modules/.installed" && return
+    say "fetching the packages of $1"
+    (cd "$1" && npm ci --loglevel=error >/dev/null && cp package-lock.json node_modules/.installed)
+}
+
 # lock FD WHAT: takes the lock on an open file; says what it waits for.
 lock() {
     flock -n "$1" && return

@@ -171,6 +171,7 @@ fn broken(schema: &Value, value: &Value) -> Option<String> {
             }
             "then" | "else" => true,
             "anyOf" => schemas().any(fits),
+            "not" => !fits(rule),
             "type" => match rule {
                 Value::Array(_) => schemas().any(|rule| has_type(rule, value)),
                 _ => has_type(rule, value),
@@ -357,7 +358,7 @@ fn every_example_in_the_document_fits_its_schema() {
 
 /// The `error_code`s that an answer can have; one empty text where it is no problem document.
 fn error_codes(answer: &Value) -> Vec<&'static str> {
-    let problem = &answer["content"]["application/problem+json"]["schema"];
+    let problem = resolve(&answer["content"]["application/problem+json"]["schema"]);
     let mut rules = problem["allOf"].as_array().into_iter().flatten();
     let Some(rule) = rules.find_map(|part| {
         resolve(part).get("properties")?.get("error_code").filter(|rule| rule.get("$ref").is_none())

@@ -1,0 +1,58 @@
+// Debian's Chromium, watched: where its requests go and what its console says.
+import assert from "node:assert/strict";
+import { chromium } from "playwright-core";
+
+// The two hosts are this machine, and there is no other: what the page asks of another host fails.
+export function launch(...hosts) {
+  const rules = [...hosts.map((host) => `MAP ${host} 127.0.0.1`), "MAP * ~NOTFOUND"];
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+      "--disable-background-networking", "--disable-component-update", "--disable-sync",
+      `--host-resolver-rules=${rules.join(", ")}`,
+    ],
+  });
+}
+
+// A person's new profile. `watched.console` and `watched.requests` fill as things happen.
+export async function newPage(browser) {
+  const context = await browser.newContext({ viewport: { width: 900, height: 700 }, reducedMotion: "reduce" });
+  context.setDefaultTimeout(10_000);
+  const page = await context.newPage();
+  const watched = { console: [], requests: [] };
+  context.on("request", (request) => watched.requests.push(request.url()));
+  page.on("websocket", (socket) => watched.requests.push(socket.url()));
+  page.on("pageerror", (error) => watched.console.push(String(error)));
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) watched.console.push(message.text());
+  });
+  await page.addInitScript(() => {
+    document.addEventListener("securitypolicyviolation", (event) => {
+      console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`);
+    });
+  });
+  return { page, watched };
+}
+
+export function assertOrigins(watched, ...origins) {
+  const other = watched.requests.filter((url) => !url.startsWith("data:") && !origins.includes(new URL(url).origin));
+  assert.deepEqual(other, []);
+  for (const origin of origins) assert(watched.requests.some((url) => url.startsWith(origin)), `nothing for ${origin}`);
+}
+
+// Chromium puts every answer of 400 or more into the console; `statuses` are those that the test provokes.
+export function assertConsole(watched, ...statuses) {
+  const said = watched.console.splice(0).map((text) => text.match(/status of (\d+)/)?.[1] ?? text);
+  assert.deepEqual(said, statuses.map(String));
+}
+
+export const screenshot = (page, name) => page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` });
+
+export async function until(condition, what) {
+  for (let tries = 0; tries < 100; tries++) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  assert.fail(`in vain: ${what}`);
+}

@@ -1,0 +1,182 @@
+// The page as a person uses it, on another origin than tinytasks, with both kinds of token.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { after, before, test } from "node:test";
+import pg from "pg";
+import { assertConsole, assertOrigins, launch, newPage, screenshot, until } from "./browser.mjs";
+
+const { PAGE_URL, TASKS_URL, AUTH_DATABASE_URL, JWKS_FILE } = process.env;
+const database = new pg.Pool({ connectionString: AUTH_DATABASE_URL });
+let browser;
+
+before(async () => {
+  browser = await launch(new URL(PAGE_URL).hostname, new URL(TASKS_URL).hostname);
+});
+after(async () => {
+  await browser.close();
+  await database.end();
+});
+
+let people = 0;
+
+async function signUp(kind) {
+  const { page, watched } = await newPage(browser);
+  const email = `person${++people}@example.com`;
+  const authorizations = [];
+  page.on("request", (request) => {
+    if (request.url().startsWith(TASKS_URL)) authorizations.push(request.headers().authorization);
+  });
+  await page.goto(PAGE_URL);
+  await page.getByLabel("E-mail").fill(email);
+  await page.getByLabel("Password").fill("correct horse");
+  await page.getByLabel(kind).check();
+  await page.getByRole("button", { name: "Sign up" }).click();
+  await page.getByText(`${email}, ${kind} token`).waitFor();
+  const token = () => authorizations.at(-1).replace("Bearer ", "");
+  const part = (index) => JSON.parse(Buffer.from(token().split(".")[index], "base64url"));
+  return { page, watched, email, token, header: () => part(0), claims: () => part(1) };
+}
+
+async function add(page, title, description = "") {
+  const form = page.locator("#add");
+  await form.getByLabel("Title").fill(title);
+  await form.getByLabel("Description").fill(description);
+  await form.getByRole("button", { name: "Add" }).click();
+}
+
+const rows = (page) => page.getByRole("listitem");
+const row = (page, title) => rows(page).filter({ hasText: title });
+const alert = (page) => page.getByRole("alert");
+
+// Answered by tinytasks itself, with no browser between.
+async function ask(token, path = "") {
+  const user = JSON.parse(Buffer.from(token.split(".")[1], "base64url")).user_id;
+  const url = `http://127.0.0.1:${new URL(TASKS_URL).port}/api/${user}/tasks${path}`;
+  return fetch(url, { headers: { Authorization: `Bearer ${token}` } });
+}
+
+for (const kind of ["EdDSA", "HS256"]) {
+  test(`a person keeps a list with an ${kind} token`, async () => {
+    const { page, watched, email, header, claims } = await signUp(kind);
+    await page.getByText(`${email}, ${kind} token`).waitFor();
+    await add(page, "Buy milk", "Two litres");
+    await row(page, "Buy milk").getByText("Two litres").waitFor();
+    await add(page, "Water the plants", "Café, front door");
+    await add(page, "Call grandmother", "<b>On Sunday</b>");
+    await row(page, "grandmother").getByText("<b>On Sunday</b>").waitFor();
+
+    await row(page, "Buy milk").getByRole("button", { name: "Edit" }).click();
+    await row(page, "Buy milk").getByLabel("Title").fill("Buy oat milk");
+    await row(page, "Buy milk").getByRole("button", { name: "Save" }).click();
+    await row(page, "Buy oat milk").getByText("Two litres").waitFor();
+    await row(page, "plants").getByRole("checkbox").check();
+    await page.locator("li.complete").getByText("plants").waitFor();
+    await screenshot(page, `page-${kind.toLowerCase()}`);
+
+    // 204: an answer without a body.
+    await row(page, "grandmother").getByRole("button", { name: "Delete" }).click();
+    await row(page, "grandmother").waitFor({ state: "detached" });
+
+    await page.reload();
+    await row(page, "plants").waitFor();
+    assert.equal(await rows(page).count(), 2);
+    assert(await row(page, "plants").getByRole("checkbox").isChecked());
+    assert(!(await row(page, "Buy oat milk").getByRole("checkbox").isChecked()));
+
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await page.getByLabel("E-mail").fill(email);
+    await page.getByLabel("Password").fill("correct horse");
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await row(page, "Buy oat milk").waitFor();
+
+    assert.equal(header().alg, kind);
+    const { user_id, iss, aud, iat, exp } = claims();
+    assert.deepEqual([iss, aud], [PAGE_URL, "tinytasks"]);
+    assert.match(user_id, /^\w{32}$/);
+    assert.equal(exp - iat, kind === "HS256" ? 7 * 24 * 3600 : 15 * 60);
+    assertOrigins(watched, PAGE_URL, TASKS_URL);
+    assertConsole(watched);
+  });
+}
+
+test("the person reads why a title was refused", async () => {
+  const { page, watched } = await signUp("HS256");
+  await add(page, "x".repeat(201));
+  await alert(page).getByText("title: must be at most 200 characters").waitFor();
+  assertConsole(watched, 422);
+  await add(page, "short");
+  await row(page, "short").waitFor();
+  assert.equal(await alert(page).textContent(), "");
+  assertConsole(watched);
+});
+
+test("a task is added once, though the answer to the first attempt is lost", async () => {
+  const { page, watched, token } = await signUp("EdDSA");
+  const keys = [];
+  await page.route(`${TASKS_URL}/**`, async (route) => {
+    const request = route.request();
+    if (request.method() !== "POST") return route.continue();
+    keys.push(request.headers()["idempotency-key"]);
+    if (keys.length > 1) return route.continue();
+    const url = request.url().replace(new URL(TASKS_URL).hostname, "127.0.0.1");
+    assert.equal((await route.fetch({ url })).status(), 201);
+    await route.abort("connectionreset");
+  });
+  await add(page, "Only one of me");
+  await row(page, "Only one of me").waitFor();
+  assert.equal(keys.length, 2);
+  assert.equal(keys[0], keys[1]);
+  assert.equal((await (await ask(token())).json()).count, 1);
+  assertConsole(watched, "Failed to load resource: net::ERR_CONNECTION_RESET");
+});
+
+test("keys rotate under the people's hands", async () => {
+  const { page, watched, token, header } = await signUp("EdDSA");
+  await add(page, "before");
+  await row(page, "before").waitFor();
+  const [oldToken, oldKid] = [token(), header().kid];
+
+  // As when the interval has passed: the next token is by a new key, which is good at once.
+  await database.query(`update jwks set "expiresAt" = now() where "expiresAt" > now()`);
+  await page.reload();
+  await add(page, "after");
+  await row(page, "after").waitFor();
+  assert.notEqual(header().kid, oldKid);
+  assert.equal((await ask(oldToken)).status, 200, "a token by the old key is good until that is dropped");
+  assertConsole(watched);
+
+  // As when the grace period is over too, and as the timer does it.
+  await database.query(`delete from jwks where id = $1`, [oldKid]);
+  const refresh = fileURLToPath(new URL("../refresh-jwks", import.meta.url));
+  execFileSync(refresh, [`http://127.0.0.1:${new URL(PAGE_URL).port}/api/auth/jwks`, JWKS_FILE]);
+  assert.equal(JSON.parse(readFileSync(JWKS_FILE)).keys.some(({ kid }) => kid === oldKid), false);
+  await until(async () => (await ask(oldToken)).status === 401, "a token by the old key is refused");
+  await add(page, "still here");
+  await row(page, "still here").waitFor();
+  assertConsole(watched);
+});
+
+test("a refused token is replaced while the session lasts, and leads to the form when it does not", async () => {
+  const { page, watched, token } = await signUp("EdDSA");
+  const refuse = async () => {
+    const refused = token();
+    await database.query("delete from jwks");
+    // Reading the set makes its first key, and exports it.
+    assert.equal((await fetch(`http://127.0.0.1:${new URL(PAGE_URL).port}/api/auth/jwks`)).status, 200);
+    await until(async () => (await ask(refused)).status === 401, "the token is refused");
+  };
+  await refuse();
+  await add(page, "with a new token");
+  await row(page, "with a new token").waitFor();
+  assertConsole(watched, 401);
+
+  await refuse();
+  await page.context().clearCookies();
+  await add(page, "lost");
+  await alert(page).getByText("Please sign in.").waitFor();
+  await page.getByRole("button", { name: "Sign in" }).waitFor();
+  assert.equal(await rows(page).count(), 0);
+  assertConsole(watched, 401);
+});

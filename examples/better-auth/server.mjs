@@ -1,0 +1,105 @@
+// Signs people in with Better Auth, gives them tokens for tinytasks, and serves the page.
+// The service never talks to this server: it gets the shared secret, and the JWKS as a file.
+import { readFileSync } from "node:fs";
+import { rename, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { betterAuth } from "better-auth";
+import { getMigrations } from "better-auth/db/migration";
+import { fromNodeHeaders, toNodeHandler } from "better-auth/node";
+import { jwt } from "better-auth/plugins";
+import { SignJWT } from "jose";
+import pg from "pg";
+
+const { DATABASE_URL, BETTER_AUTH_SECRET, JWKS_FILE } = process.env;
+const PORT = Number(process.env.PORT ?? 3000);
+const ORIGIN = process.env.BETTER_AUTH_URL ?? `http://localhost:${PORT}`;
+const TASKS_URL = process.env.TASKS_URL ?? "http://localhost:8000";
+const AUDIENCE = "tinytasks";
+const DAY_SECONDS = 24 * 60 * 60;
+
+const options = {
+  baseURL: ORIGIN,
+  secret: BETTER_AUTH_SECRET,
+  database: new pg.Pool({ connectionString: DATABASE_URL }),
+  emailAndPassword: { enabled: true },
+  plugins: [
+    jwt({
+      disableSettingJwtHeader: true,
+      jwt: {
+        issuer: ORIGIN,
+        audience: AUDIENCE,
+        expirationTime: "15m",
+        // The default is the whole user, e-mail address included.
+        definePayload: ({ user }) => ({ user_id: user.id }),
+      },
+      jwks: { rotationInterval: 30 * DAY_SECONDS, gracePeriod: DAY_SECONDS },
+      adapter: { createJwk: createKey },
+    }),
+  ],
+};
+await (await getMigrations(options)).runMigrations();
+const auth = betterAuth(options);
+
+// The service has to know a key before the first token is signed with it.
+async function createKey(key, { context }) {
+  const created = await context.adapter.create({ model: "jwks", data: key });
+  await exportKeys();
+  return created;
+}
+
+// A reader sees the old file or the new one, never a part.
+async function exportKeys() {
+  if (!JWKS_FILE) return;
+  const written = `${JWKS_FILE}.${process.pid}`;
+  await writeFile(written, JSON.stringify(await auth.api.getJwks()));
+  await rename(written, JWKS_FILE);
+}
+
+// The other way to a token: the secret that this server and the service share.
+async function hs256Token(request) {
+  const session = await auth.api.getSession({ headers: fromNodeHeaders(request.headers) });
+  return session && new SignJWT({ user_id: session.user.id })
+    .setProtectedHeader({ alg: "HS256" })
+    .setIssuer(ORIGIN)
+    .setAudience(AUDIENCE)
+    .setIssuedAt()
+    .setExpirationTime("7d")
+    .sign(new TextEncoder().encode(BETTER_AUTH_SECRET));
+}
+
+const file = (name, type) => ({ type, text: readFileSync(new URL(`public/${name}`, import.meta.url)) });
+const FILES = {
+  "/": file("index.html", "text/html; charset=utf-8"),
+  "/page.js": file("page.js", "text/javascript; charset=utf-8"),
+  "/page.css": file("page.css", "text/css; charset=utf-8"),
+  "/config.json": { type: "application/json", text: JSON.stringify({ tasksUrl: TASKS_URL }) },
+};
+const CSP = `default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; ` +
+  `connect-src 'self' ${TASKS_URL}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`;
+
+const handleAuth = toNodeHandler(auth);
+
+async function respond(request, response) {
+  const path = request.url.split("?")[0];
+  if (path === "/api/hs256-token") {
+    const token = await hs256Token(request);
+    response.writeHead(token ? 200 : 401, { "Content-Type": "application/json", "Cache-Control": "no-store" });
+    response.end(JSON.stringify({ token }));
+  } else if (path.startsWith("/api/auth/")) {
+    await handleAuth(request, response);
+  } else if (request.method === "GET" && Object.hasOwn(FILES, path)) {
+    response.writeHead(200, { "Content-Type": FILES[path].type, "Content-Security-Policy": CSP });
+    response.end(FILES[path].text);
+  } else {
+    response.writeHead(404).end();
+  }
+}
+
+await auth.api.getJwks(); // makes the first key
+await exportKeys();
+createServer((request, response) => {
+  respond(request, response).catch((error) => {
+    console.error(error);
+    response.headersSent ? response.destroy() : response.writeHead(500).end();
+  });
+}).listen(PORT, "127.0.0.1", () => console.error(`Better Auth and the page: ${ORIGIN}`));
