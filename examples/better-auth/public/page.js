@@ -143,8 +143,16 @@ byId("sign-out").onclick = act(async () => {
   showSignIn();
 });
 byId("add").onsubmit = act(async ({ target }) => {
-  byId("list").append(row(await tasks("POST", "", fields(target))));
+  const task = fields(target);
+  // At once, for the next one; what was refused comes back, unless that is being typed already.
+  const typed = Object.entries(Object.fromEntries(new FormData(target)));
   target.reset();
+  try {
+    byId("list").append(row(await tasks("POST", "", task)));
+  } catch (error) {
+    if (!target.elements.title.value) typed.forEach(([name, value]) => (target.elements[name].value = value));
+    throw error;
+  }
 });
 
 byId("sign-in").elements.kind.value = localStorage.getItem("token-kind") ?? "EdDSA";
