@@ -4,6 +4,7 @@
 
 use crate::config::Jwt;
 use crate::error::Error;
+use crate::lock::lock;
 use crate::task::UserId;
 use jwt_simple::prelude::*;
 use jwt_simple::{Error as TokenError, JWTError};
@@ -12,7 +13,7 @@ use serde_json::{Value, value::RawValue};
 use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Longer ones are refused unread. Better Auth's are below 1 KiB; the head's limit is 16 KiB.
@@ -230,10 +231,6 @@ impl Keys {
             None => Err(TokenError::msg("the algorithm is not that of the JWKS, and there is no secret")),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_bad_signature(error: &TokenError) -> bool {

@@ -5,9 +5,10 @@ mod config; //   environment → Config
 mod error; //    everything that can go wrong, and what a client is told of it
 mod gate; //     bytes of a client → one whole request, and the answer back
 mod http; //     request → the checks in order → answer, and the tiny_http loop around it
-mod logging;
+mod lock; //     every Mutex
+mod logging; //  records → lines
 mod store; //    Caller and task types → SQL → PostgreSQL
-mod task; //     the domain types and their parsing //  records → lines
+mod task; //     the domain types and their parsing
 
 use auth::Keys;
 use gate::{Acceptor, Gate, Registry};

@@ -1,6 +1,7 @@
 //! A client's connection: its stream, in the clear or through TLS, and the deadline at which the
 //! gate ends it, however slowly bytes trickle.
 
+use super::read::Head;
 use super::tls::Acceptor;
 use rustls::{ServerConnection, StreamOwned};
 use std::io::{self, Read, Write};
@@ -164,9 +165,9 @@ impl Client {
         }
     }
 
-    /// The service stops: this answer is the last one.
-    pub fn is_ending(&self) -> bool {
-        self.is_stopping.load(SeqCst)
+    /// The connection ends with the answer to this request.
+    pub fn is_last(&self, head: &Head) -> bool {
+        head.is_last || self.is_stopping.load(SeqCst)
     }
 
     pub fn write(&mut self, answer: &[u8]) -> io::Result<()> {
@@ -189,15 +190,11 @@ impl Client {
         self.connection.move_on(BUSY, IDLE);
     }
 
-    fn end(&mut self) {
-        self.stream.finish();
-        self.connection.shutdown(Shutdown::Write);
-    }
-
     /// After the last answer: our side is closed, and theirs read for a while.
     pub fn close(mut self) {
         self.connection.wait_at_most(DRAIN_TIMEOUT);
-        self.end();
+        self.stream.finish();
+        self.connection.shutdown(Shutdown::Write);
         let _ = io::copy(&mut Plain(self.connection).take(DRAIN_BYTES_MAX), &mut io::sink());
     }
 }

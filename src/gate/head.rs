@@ -38,9 +38,8 @@ pub fn is_clean(lines: &[u8]) -> bool {
 pub fn is_trailer(line: &[u8]) -> bool {
     let (whole, mut fields) = ([line, b"\r\n"].concat(), [httparse::EMPTY_HEADER]);
     let is_field = httparse::parse_headers(&whole, &mut fields).is_ok() && is_clean(line);
-    let is_framing = ["Content-Length", "Transfer-Encoding"]
-        .iter()
-        .any(|name| fields.iter().any(|field| field.name.eq_ignore_ascii_case(name)));
+    let framing = ["Content-Length", "Transfer-Encoding"];
+    let is_framing = framing.iter().any(|name| Fields(&fields).values(name).next().is_some());
     is_field && !is_framing
 }
 

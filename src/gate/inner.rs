@@ -2,6 +2,7 @@
 //! back as soon as that is written: the answer does not come this way.
 
 use crate::error::Error;
+use crate::lock::lock;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 /// As many as the threads that tiny_http keeps for ever, so each has one. A further one might be
 /// queued behind them and never be read from.
-pub const SIZE: usize = 4;
+const SIZE: usize = 4;
 /// For a free connection; then 503.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For tiny_http to take a request.
@@ -40,7 +41,7 @@ impl Inner {
 
     /// Passes one request on. Errors: `Unavailable`, and it was not.
     pub fn pass(&self, message: &[u8]) -> Result<(), Error> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = lock(&self.free);
         let waited = self.freed.wait_timeout_while(free, TAKE_TIMEOUT, |free| free.is_empty());
         let taken = waited.unwrap_or_else(PoisonError::into_inner).0.pop();
         let taken = taken.ok_or_else(|| Error::Unavailable("no inner connection is free".to_owned()))?;
@@ -57,7 +58,7 @@ impl Inner {
     }
 
     fn give_back(&self, connection: Option<UnixStream>) {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        lock(&self.free).push(connection);
         self.freed.notify_one();
     }
 

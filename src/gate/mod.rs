@@ -21,6 +21,7 @@ pub use registry::Registry;
 pub use tls::Acceptor;
 
 use crate::error::Error;
+use crate::lock::lock;
 use client::Connection;
 use inner::Inner;
 use read::{Reader, Stop};
@@ -29,7 +30,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -202,7 +203,7 @@ impl<B: Behind> Gate<B> {
         let id = session.id;
         match session.read(&self.options.trusted_proxies) {
             Ok(message) => {
-                self.parked().insert(id, (Instant::now(), session));
+                lock(&self.parked).insert(id, (Instant::now(), session));
                 match self.inner.pass(&message) {
                     Ok(()) => self.answer_next(),
                     Err(error) => self.refuse(self.unpark(id)?, error),
@@ -223,7 +224,7 @@ impl<B: Behind> Gate<B> {
     /// one thread too many.
     fn answer_next(&self) -> Option<Session> {
         let (ticket, request) = self.behind.receive();
-        let head = self.parked().get(&ticket).map(|(_, session)| Arc::clone(&session.head))?;
+        let head = lock(&self.parked).get(&ticket).map(|(_, session)| Arc::clone(&session.head))?;
         let answer = self.behind.answer(request, &head);
         self.deliver(self.unpark(ticket)?, answer)
     }
@@ -235,7 +236,7 @@ impl<B: Behind> Gate<B> {
 
     fn deliver(&self, mut session: Session, answer: Answer) -> Option<Session> {
         let answered = answer(&mut session.reader.client);
-        let is_last = session.head.is_last || session.reader.client.is_ending();
+        let is_last = session.reader.client.is_last(&session.head);
         match answered {
             Ok(()) if !is_last => {
                 session.reader.client.be_idle(IDLE_TIMEOUT);
@@ -251,7 +252,7 @@ impl<B: Behind> Gate<B> {
     /// 503 where the database neither answers nor refuses. Nothing here may wait.
     fn give_up_late_answers(&self) {
         let is_late = |since: &Instant| since.elapsed() >= ANSWER_TIMEOUT;
-        let parked = self.parked();
+        let parked = lock(&self.parked);
         let late: Vec<_> =
             parked.iter().filter(|(_, (since, _))| is_late(since)).map(|(id, _)| *id).collect();
         drop(parked);
@@ -263,11 +264,7 @@ impl<B: Behind> Gate<B> {
     }
 
     fn unpark(&self, id: u64) -> Option<Session> {
-        self.parked().remove(&id).map(|(_, session)| session)
-    }
-
-    fn parked(&self) -> MutexGuard<'_, HashMap<u64, (Instant, Session)>> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.parked).remove(&id).map(|(_, session)| session)
     }
 }
 

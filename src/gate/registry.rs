@@ -2,8 +2,9 @@
 //! longest is closed, and late ones are ended.
 
 use super::client::Connection;
+use crate::lock::lock;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// The descriptor limit has to bear so many.
 const CONNECTIONS_MIN: usize = 32;
@@ -31,7 +32,7 @@ impl Registry {
 
     /// False when all are taken and none is idle.
     pub fn admit(&self, id: u64, connection: &Arc<Connection>) -> bool {
-        let mut connections = self.lock();
+        let mut connections = lock(&self.connections);
         while connections.len() >= self.max {
             let idle = connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
             let Some((_, id)) = idle.min() else {
@@ -46,21 +47,17 @@ impl Registry {
     }
 
     pub fn forget(&self, id: u64) {
-        self.lock().remove(&id);
+        lock(&self.connections).remove(&id);
     }
 
     pub fn enforce_deadlines(&self) {
-        self.lock().values().for_each(|connection| connection.enforce_deadline());
+        lock(&self.connections).values().for_each(|connection| connection.enforce_deadline());
     }
 
     /// Closes the idle ones. True when none is left.
     pub fn drain(&self) -> bool {
-        let connections = self.lock();
+        let connections = lock(&self.connections);
         connections.values().for_each(|connection| _ = connection.evict());
         connections.is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,10 @@
 //! TLS 1.2 and 1.3 by rustls. The certificate is read again when a file of it changes.
 
+use crate::lock::lock;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::{ServerConfig, ServerConnection};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,23 +34,21 @@ impl Acceptor {
             let changed = changed(&self.files);
             // Half of a new pair does not fit, and is looked at again with the other half.
             match (changed != known).then(|| read(&self.files)) {
-                Some(Ok(config)) => *self.current() = Current { config, looked: Instant::now(), changed },
+                Some(Ok(config)) => {
+                    *lock(&self.current) = Current { config, looked: Instant::now(), changed }
+                }
                 Some(Err(reason)) => log::error!(reason = reason.as_str(); "certificate kept as it was"),
                 None => {}
             }
         }
-        let config = Arc::clone(&self.current().config);
+        let config = Arc::clone(&lock(&self.current).config);
         ServerConnection::new(config).map_err(io::Error::other)
-    }
-
-    fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When the files are to be looked at: what is known of them. One caller gets it, and looks
     /// without the lock.
     fn is_due(&self) -> Option<[Option<SystemTime>; 2]> {
-        let mut current = self.current();
+        let mut current = lock(&self.current);
         let is_due = current.looked.elapsed() >= LOOK_INTERVAL;
         is_due.then(|| {
             current.looked = Instant::now();

@@ -15,6 +15,7 @@ pub use server::{PrivateSocket, Service};
 use crate::auth::{self, Keys};
 use crate::error::Error;
 use crate::gate::Answer;
+use crate::lock::lock;
 use crate::store::Store;
 use log::{Level, kv::Value};
 use request::Request;
@@ -48,7 +49,7 @@ struct Turn<'a>(&'a App);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.free_turns.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        *lock(&self.0.free_turns) += 1;
         self.0.turn_freed.notify_one();
     }
 }
@@ -75,7 +76,7 @@ impl App {
 
     /// Requests from now on are judged by these keys.
     pub fn set_keys(&self, keys: Keys) {
-        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        *lock(&self.keys) = Arc::new(keys);
     }
 
     /// For so many bytes of an answer. Errors: `Unavailable` while other large ones take it all.
@@ -90,14 +91,14 @@ impl App {
 
     /// Waits for it; who holds one waits for nothing but the database.
     fn turn(&self) -> Turn<'_> {
-        let free = self.free_turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = lock(&self.free_turns);
         let free = self.turn_freed.wait_while(free, |free| *free == 0);
         *free.unwrap_or_else(PoisonError::into_inner) -= 1;
         Turn(self)
     }
 
     fn keys(&self) -> Arc<Keys> {
-        Arc::clone(&self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.keys))
     }
 }
 

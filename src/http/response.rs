@@ -126,8 +126,7 @@ impl<'a> Response<'a> {
             None if [204, 304].contains(&self.status) => {}
             None => head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]),
         }
-        let is_last = request.head.is_last || client.is_ending();
-        head.push_str(if is_last { "Connection: close\r\n\r\n" } else { "\r\n" });
+        head.push_str(if client.is_last(request.head) { "Connection: close\r\n\r\n" } else { "\r\n" });
         // One system call where a copy is cheaper than another call.
         let mut send = |parts: &[&[u8]]| {
             let whole = match parts.iter().map(|part| part.len()).sum::<usize>() {

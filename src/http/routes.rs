@@ -164,12 +164,12 @@ pub fn task<'a>(app: &App, caller: &Caller, request: &Request, id: &str) -> Resu
         "PUT" => {
             request.check_media_type(JSON)?;
             let (id, content) = both(id, Content::for_replace(&request.body))?;
-            app.store.replace(caller, id, &when, &content)?
+            app.store.update(caller, id, &when, &content.into())?
         }
         "PATCH" => {
             request.check_media_type(JSON_OR_MERGE_PATCH)?;
             let (id, patch) = both(id, Patch::parse(&request.body))?;
-            app.store.patch(caller, id, &when, &patch)?
+            app.store.update(caller, id, &when, &patch)?
         }
         "DELETE" => {
             app.store.delete(caller, both(id, Ok(()))?.0, &when)?;

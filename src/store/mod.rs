@@ -87,19 +87,8 @@ impl Store {
         Err(Error::Unavailable("the idempotency key is used and freed all the time".to_owned()))
     }
 
-    /// Errors of this and the next two also: `PreconditionFailed`.
-    pub fn replace<'c>(
-        &self,
-        caller: &'c Caller,
-        id: TaskId,
-        when: &Precondition,
-        new: &Content,
-    ) -> Result<Tasks<'c>, Error> {
-        let description = new.description.as_ref().map(Text::as_str);
-        self.change(Do::Replace, caller, id, when, &[&new.title.as_str(), &description, &new.complete])
-    }
-
-    pub fn patch<'c>(
+    /// Errors of this and the next also: `PreconditionFailed`.
+    pub fn update<'c>(
         &self,
         caller: &'c Caller,
         id: TaskId,
@@ -109,7 +98,7 @@ impl Store {
         let title = patch.title.as_ref().map(Text::as_str);
         let description = patch.description.as_ref().and_then(Option::as_ref).map(Text::as_str);
         let values: Values = &[&title, &description, &patch.description.is_some(), &patch.complete];
-        self.change(Do::Patch, caller, id, when, values)
+        self.change(Do::Update, caller, id, when, values)
     }
 
     pub fn delete(&self, caller: &Caller, id: TaskId, when: &Precondition) -> Result<(), Error> {

@@ -9,12 +9,13 @@ use super::sqlstate::{Fate, cause};
 use super::statements::STATEMENTS;
 use crate::config;
 use crate::error::Error;
+use crate::lock::lock;
 use postgres::config::{ChannelBinding, SslMode};
 use postgres::types::ToSql;
 use postgres::{Client, Config, NoTls, Row};
 use r2d2::ManageConnection;
 use r2d2_postgres::PostgresConnectionManager;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -269,9 +270,4 @@ fn manager(url: &str, session_settings: bool) -> Result<PostgresConnectionManage
 /// One connection for a command, without the limit on statements.
 pub fn connect_once(url: &str) -> Result<Client, String> {
     manager(url, false)?.connect().map_err(|error| cause(&error))
-}
-
-/// The values behind these locks are whole at every moment, so a panic elsewhere spoils nothing.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

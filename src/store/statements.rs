@@ -17,8 +17,7 @@ pub enum Do {
     Insert,
     InsertOnce,
     FindKey,
-    Replace,
-    Patch,
+    Update,
     Delete,
 }
 
@@ -26,7 +25,7 @@ pub enum Do {
 /// FindKey by the unique index on `(user_id, idempotency_key)`. A change is atomic by the
 /// row's lock: PostgreSQL looks at the precondition again when it had to wait for another change.
 /// `updated_at` moves forward whatever the clock does.
-pub static STATEMENTS: [Statement; 9] = [
+pub static STATEMENTS: [Statement; 8] = [
     Statement {
         sql: "select id, title, description, complete, created_at, updated_at
             from tasks where user_id = $1 and id > $2 and ($3 is null or complete = $3)
@@ -65,21 +64,6 @@ pub static STATEMENTS: [Statement; 9] = [
                 = sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) as is_same
             from tasks where user_id = $1 and idempotency_key = $5",
         types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
-    },
-    Statement {
-        sql: "update tasks set title = $5, description = $6, complete = $7, updated_at =
-                greatest(clock_timestamp(), greatest(created_at, updated_at) + interval '1 microsecond')
-            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
-            returning id, title, description, complete, created_at, updated_at",
-        types: &[
-            Type::TEXT,
-            Type::INT8,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::TEXT,
-            Type::TEXT,
-            Type::BOOL,
-        ],
     },
     // A null keeps title and complete. For description null is a value, so $7 says whether $6 counts.
     Statement {

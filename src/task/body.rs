@@ -75,6 +75,14 @@ impl Patch {
     }
 }
 
+/// PUT changes all of it.
+impl From<Content> for Patch {
+    fn from(content: Content) -> Self {
+        let (title, description) = (Some(content.title), Some(content.description));
+        Self { title, description, complete: Some(content.complete) }
+    }
+}
+
 /// A rule: the message and the type of its [`FieldError`].
 type Rule = (&'static str, &'static str);
 const MISSING: Rule = ("is required", "missing");
