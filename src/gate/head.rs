@@ -6,8 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 pub const FIELDS_MAX: usize = 64;
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// RFC 9110 section 9: the methods that some route has.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+pub const OTHER: &str = "_OTHER";
+
 /// The fields that the service reads. All others end here.
-const FORWARDED: [&str; 9] = [
+pub const KNOWN: [&str; 9] = [
     "Authorization",
     "Content-Type",
     "Content-Encoding",
@@ -21,6 +25,10 @@ const FORWARDED: [&str; 9] = [
 
 pub fn malformed(msg: &'static str) -> Error {
     Error::Malformed(vec![FieldError { loc: vec!["header"], msg, kind: "framing" }])
+}
+
+pub fn method(name: &str) -> &'static str {
+    METHODS.into_iter().find(|method| *method == name).unwrap_or(OTHER)
 }
 
 /// Has lines that end in CRLF, and otherwise no control character but HTAB: no bare CR or LF.
@@ -90,15 +98,14 @@ impl<'h> Fields<'h> {
         tokens.any(|given| given.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    pub fn forwarded(&self) -> Vec<(String, String)> {
-        let is_read =
-            |field: &&httparse::Header| FORWARDED.iter().any(|name| field.name.eq_ignore_ascii_case(name));
-        // tiny_http reads ASCII alone. DEL stands for the rest: no value that counts has it, and no
-        // client can send it.
+    pub fn known(&self) -> Vec<(&'static str, String)> {
+        // DEL stands for what is not ASCII: no value that counts has it, and no client can send it.
         let ascii = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '\x7f' };
-        let copy =
-            |field: &httparse::Header| (field.name.to_owned(), field.value.iter().map(ascii).collect());
-        self.0.iter().filter(is_read).map(copy).collect()
+        let known = |field: &httparse::Header| {
+            let name = KNOWN.into_iter().find(|name| field.name.eq_ignore_ascii_case(name))?;
+            Some((name, field.value.iter().map(ascii).collect()))
+        };
+        self.0.iter().filter_map(known).collect()
     }
 
     pub fn check_host(&self, is_old: bool) -> Result<(), Error> {

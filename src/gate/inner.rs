@@ -1,5 +1,5 @@
-//! The inner side: a fixed set of connections to tiny_http, each taken for one request and given
-//! back as soon as that is written: the answer does not come this way.
+//! The inner side: a fixed set of connections to tiny_http. What goes through them is a ticket for
+//! each request, a request itself; the answer does not come this way.
 
 use crate::error::Error;
 use crate::lock::lock;
@@ -16,8 +16,6 @@ const SIZE: usize = 4;
 const TAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For tiny_http to take a request.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A whole request fits, so that who writes it does not wait for who reads it.
-const SEND_BUFFER_BYTES: usize = 200 * 1024;
 
 pub struct Inner {
     path: PathBuf,
@@ -32,21 +30,21 @@ impl Inner {
         let inner = Self { path: path.to_owned(), free: Mutex::default(), freed: Condvar::new() };
         for _ in 0..SIZE {
             let mut connection = inner.connect()?;
-            connection.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+            write(&mut connection, 0)?;
             take();
             inner.give_back(Some(connection));
         }
         Ok(inner)
     }
 
-    /// Passes one request on. Errors: `Unavailable`, and it was not.
-    pub fn pass(&self, message: &[u8]) -> Result<(), Error> {
+    /// Passes a ticket on. Errors: `Unavailable`, and it was not.
+    pub fn pass(&self, ticket: u64) -> Result<(), Error> {
         let free = lock(&self.free);
         let waited = self.freed.wait_timeout_while(free, TAKE_TIMEOUT, |free| free.is_empty());
         let taken = waited.unwrap_or_else(PoisonError::into_inner).0.pop();
         let taken = taken.ok_or_else(|| Error::Unavailable("no inner connection is free".to_owned()))?;
         let passed = taken.map_or_else(|| self.connect(), Ok).and_then(|mut connection| {
-            connection.write_all(message)?;
+            write(&mut connection, ticket)?;
             Ok(connection)
         });
         let (connection, outcome) = match passed {
@@ -71,8 +69,12 @@ impl Inner {
                 std::process::exit(1);
             }
         })?;
-        socket2::SockRef::from(&connection).set_send_buffer_size(SEND_BUFFER_BYTES)?;
         connection.set_write_timeout(Some(WRITE_TIMEOUT))?;
         Ok(connection)
     }
+}
+
+/// Nothing is in it that came from a client.
+fn write(connection: &mut UnixStream, ticket: u64) -> io::Result<()> {
+    connection.write_all(format!("GET /{ticket} HTTP/1.1\r\n\r\n").as_bytes())
 }

@@ -1,12 +1,12 @@
-//! Where hostile networks end. A thread reads one whole request from a client, passes it on to
-//! tiny_http on an inner Unix socket, takes the next request that has come through, which may be
-//! another client's, and writes its answer to whom it belongs; then it goes on with that client.
+//! Where hostile networks end. A thread reads one whole request from a client, parks it, and sends a
+//! ticket for it through tiny_http's loop; it takes the next ticket that comes out, which may be
+//! another client's, and writes the answer to whom it belongs; then it goes on with that client.
 //!
-//! Guarantees the first half of the invariant: behind the gate every request is whole, small,
-//! well-formed, and written by us. No client makes it allocate beyond the limits in `read`, wait
-//! beyond a deadline, or hold a lock during I/O. There are as many threads as clients, so one that
-//! reads its answer slowly keeps nobody else waiting. Relies on [`Behind`] to give back each
-//! request that was passed on, once.
+//! Guarantees the first half of the invariant: behind the gate every request is whole, small and
+//! well-formed, and no byte of a client reaches tiny_http. No client makes it allocate beyond the
+//! limits in `read`, wait beyond a deadline, or hold a lock during I/O. There are as many threads as
+//! clients, so one that reads its answer slowly keeps nobody else waiting. Relies on [`Behind`] to
+//! give back each ticket once.
 
 mod client;
 mod head;
@@ -16,7 +16,7 @@ mod registry;
 mod tls;
 
 pub use client::Client;
-pub use read::Head;
+pub use read::Request;
 pub use registry::Registry;
 pub use tls::Acceptor;
 
@@ -53,19 +53,14 @@ const DEADLINE_POLL: Duration = Duration::from_millis(250);
 
 /// What stands behind the gate: tiny_http, and what answers the requests that come through it.
 pub trait Behind: Send + Sync + 'static {
-    type Request;
-
     /// Where tiny_http listens.
     fn path(&self) -> &Path;
 
-    /// The next request that came through, whosever it is, with its ticket. Waits for it.
-    fn receive(&self) -> (u64, Self::Request);
+    /// The ticket of the next request that came through, whosever it is. Waits for it.
+    fn receive(&self) -> u64;
 
-    /// Does what it asks for.
-    fn answer<'a>(&'a self, request: Self::Request, head: &'a Head) -> Answer<'a>;
-
-    /// The answer to what is not passed on.
-    fn refuse<'a>(&'a self, head: &'a Head, error: Error) -> Answer<'a>;
+    /// Does what a request asks for; `received` is Err when it is refused before it was passed on.
+    fn answer<'a>(&'a self, request: &'a Request, received: Result<(), Error>) -> Answer<'a>;
 }
 
 /// Writes an answer. Errors: it is not complete, and the connection must end.
@@ -82,8 +77,8 @@ pub struct Gate<B> {
     behind: B,
     inner: Inner,
     address: SocketAddr,
-    /// Those whose request was passed on, by the ticket that went with it, and since when. Who takes
-    /// one out gives the answer.
+    /// Those with a request under way, by its ticket, and since when. Who takes one out gives the
+    /// answer.
     parked: Mutex<HashMap<u64, (Instant, Session)>>,
     is_stopping: Arc<AtomicBool>,
 }
@@ -93,8 +88,8 @@ struct Session {
     id: u64,
     peer: IpAddr,
     reader: Reader,
-    /// Of the latest request.
-    head: Arc<Head>,
+    /// The latest.
+    request: Arc<Request>,
 }
 
 impl<B: Behind> Gate<B> {
@@ -105,7 +100,7 @@ impl<B: Behind> Gate<B> {
         socket2::SockRef::from(&listener).listen(BACKLOG)?;
         let gate = Arc::new(Self {
             options,
-            inner: Inner::open(behind.path(), || drop(behind.receive()))?,
+            inner: Inner::open(behind.path(), || _ = behind.receive())?,
             behind,
             address: listener.local_addr()?,
             parked: Mutex::default(),
@@ -170,9 +165,9 @@ impl<B: Behind> Gate<B> {
             return self.turn_away(&connection, peer);
         }
         let client = Client::new(&connection, self.options.tls.as_ref(), &self.is_stopping);
-        let (gate, head) = (Arc::clone(self), Arc::new(Head::of(peer)));
+        let (gate, request) = (Arc::clone(self), Arc::new(Request::of(peer)));
         let serve = move || match client {
-            Ok(client) => gate.serve(Session { id, peer, reader: Reader::new(client), head }),
+            Ok(client) => gate.serve(Session { id, peer, reader: Reader::new(client), request }),
             Err(_) => gate.options.registry.forget(id),
         };
         let thread = thread::Builder::new().name("client".to_owned()).stack_size(STACK_BYTES).spawn(serve);
@@ -182,11 +177,11 @@ impl<B: Behind> Gate<B> {
     /// 503 to a request that is not read, from the accepting thread: nothing here may wait.
     fn turn_away(&self, connection: &Arc<Connection>, peer: IpAddr) -> io::Result<()> {
         connection.wait_for_nothing()?;
-        let head = Head { is_last: true, ..Head::of(peer) };
+        let request = Request { is_last: true, ..Request::of(peer) };
         let mut client = Client::new(connection, None, &self.is_stopping)?;
         let error = Error::Unavailable("all connections are taken".to_owned());
         // Who does not read it would not have read any other.
-        let _ = self.behind.refuse(&head, error)(&mut client);
+        let _ = self.behind.answer(&request, Err(error))(&mut client);
         client.close();
         Ok(())
     }
@@ -202,9 +197,9 @@ impl<B: Behind> Gate<B> {
     fn turn(&self, mut session: Session) -> Option<Session> {
         let id = session.id;
         match session.read(&self.options.trusted_proxies) {
-            Ok(message) => {
+            Ok(()) => {
                 lock(&self.parked).insert(id, (Instant::now(), session));
-                match self.inner.pass(&message) {
+                match self.inner.pass(id) {
                     Ok(()) => self.answer_next(),
                     Err(error) => self.refuse(self.unpark(id)?, error),
                 }
@@ -223,20 +218,20 @@ impl<B: Behind> Gate<B> {
     /// None also when its client was told meanwhile that there is no answer in time: then this is
     /// one thread too many.
     fn answer_next(&self) -> Option<Session> {
-        let (ticket, request) = self.behind.receive();
-        let head = lock(&self.parked).get(&ticket).map(|(_, session)| Arc::clone(&session.head))?;
-        let answer = self.behind.answer(request, &head);
+        let ticket = self.behind.receive();
+        let request = lock(&self.parked).get(&ticket).map(|(_, session)| Arc::clone(&session.request))?;
+        let answer = self.behind.answer(&request, Ok(()));
         self.deliver(self.unpark(ticket)?, answer)
     }
 
     fn refuse(&self, session: Session, error: Error) -> Option<Session> {
-        let head = Arc::clone(&session.head);
-        self.deliver(session, self.behind.refuse(&head, error))
+        let request = Arc::clone(&session.request);
+        self.deliver(session, self.behind.answer(&request, Err(error)))
     }
 
     fn deliver(&self, mut session: Session, answer: Answer) -> Option<Session> {
         let answered = answer(&mut session.reader.client);
-        let is_last = session.reader.client.is_last(&session.head);
+        let is_last = session.reader.client.is_last(&session.request);
         match answered {
             Ok(()) if !is_last => {
                 session.reader.client.be_idle(IDLE_TIMEOUT);
@@ -269,21 +264,19 @@ impl<B: Behind> Gate<B> {
 }
 
 impl Session {
-    /// The next request, as tiny_http will read it.
-    fn read(&mut self, trusted: &[IpAddr]) -> Result<Vec<u8>, Stop> {
+    fn read(&mut self, trusted: &[IpAddr]) -> Result<(), Stop> {
         self.reader.wait_for_request().map_err(|_| Stop::Gone)?;
         if !self.reader.client.leave_idleness() {
             return Err(Stop::Gone);
         }
-        let mut head = Head::of(self.peer);
-        let request = self.reader.request(&mut head, self.id, self.peer, trusted);
-        self.head = Arc::new(head);
+        let (request, outcome) = self.reader.request(self.peer, trusted);
+        self.request = Arc::new(request);
         self.reader.client.connection.wait_at_most(ANSWER_TIMEOUT * 2);
-        request
+        outcome
     }
 
     /// The connection ends with the answer to this request.
     fn end_with_this(&mut self) {
-        Arc::make_mut(&mut self.head).is_last = true;
+        Arc::make_mut(&mut self.request).is_last = true;
     }
 }

@@ -1,8 +1,10 @@
-//! Bytes from a client → one whole, small, well-formed request, written anew. What is ambiguous is
-//! refused, never repaired (RFC 9112 section 11). No recursion, and no buffer beyond the limits.
+//! Bytes from a client → one whole, small, well-formed request. What is ambiguous is refused, never
+//! repaired (RFC 9112 section 11). No recursion, and no buffer beyond the limits.
 
 use super::client::Client;
-use super::head::{BODY_BYTES_MAX, FIELDS_MAX, Fields, is_clean, is_trailer, malformed, origin_form, parse};
+use super::head::{
+    BODY_BYTES_MAX, FIELDS_MAX, Fields, OTHER, is_clean, is_trailer, malformed, method, origin_form, parse,
+};
 use crate::error::Error;
 use std::io;
 use std::net::IpAddr;
@@ -18,15 +20,18 @@ const FIELDS_BYTES_MAX: usize = 16 * 1024;
 const CHUNK_LINE_BYTES_MAX: usize = 256;
 const TRAILERS_BYTES_MAX: usize = 4 * 1024;
 const READ_BYTES: usize = 4 * 1024;
-/// What most take without their body.
-const MESSAGE_BYTES: usize = 1024;
 
-/// What is known of a request, also of one that is refused.
+/// A request; one that is refused, as far as it was understood.
 #[derive(Clone)]
-pub struct Head {
-    pub method: String,
-    /// Those that the service reads.
-    pub fields: Vec<(String, String)>,
+pub struct Request {
+    /// One of those that some route has, or `_OTHER`: in the log, a method must not be a client's
+    /// choice of words.
+    pub method: &'static str,
+    /// In origin-form (RFC 9112 section 3.2.1), as sent.
+    pub target: String,
+    /// Those that the service reads, in one case.
+    pub fields: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
     pub client: IpAddr,
     /// The connection ends with the answer.
     pub is_last: bool,
@@ -34,9 +39,10 @@ pub struct Head {
     pub is_old: bool,
 }
 
-impl Head {
+impl Request {
     pub fn of(client: IpAddr) -> Self {
-        Self { method: String::new(), fields: Vec::new(), client, is_last: false, is_old: false }
+        let (target, fields, body) = Default::default();
+        Self { method: OTHER, target, fields, body, client, is_last: false, is_old: false }
     }
 }
 
@@ -86,17 +92,16 @@ impl Reader {
         Ok(())
     }
 
-    /// One request as tiny_http will read it, with its ticket; `head` is filled in as far as it was
-    /// understood. The client's address is `peer`, or what a trusted peer says.
-    pub fn request(
-        &mut self,
-        head: &mut Head,
-        ticket: u64,
-        peer: IpAddr,
-        trusted: &[IpAddr],
-    ) -> Result<Vec<u8>, Stop> {
+    /// The next request; it is filled in as far as it was understood. Its client's address is `peer`,
+    /// or what a trusted peer says.
+    pub fn request(&mut self, peer: IpAddr, trusted: &[IpAddr]) -> (Request, Result<(), Stop>) {
+        let mut request = Request::of(peer);
+        let outcome = self.fill_in(&mut request, trusted);
+        (request, outcome)
+    }
+
+    fn fill_in(&mut self, request: &mut Request, trusted: &[IpAddr]) -> Result<(), Stop> {
         let begun = Instant::now();
-        *head = Head::of(peer);
         self.client.connection.wait_at_most(HEAD_TIMEOUT);
         let lines = self.head()?;
         let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
@@ -105,24 +110,25 @@ impl Reader {
         // What was understood of a refused one is for its answer: the request id, and the origin.
         let fields = Fields(parsed.headers);
         let is_old = parsed.version == Some(0);
-        head.is_old = is_old;
-        head.method = parsed.method.unwrap_or_default().to_owned();
-        head.fields = fields.forwarded();
-        head.client = fields.client(peer, trusted);
-        head.is_last = is_old || fields.has_token("Connection", "close");
+        request.is_old = is_old;
+        request.method = method(parsed.method.unwrap_or_default());
+        request.fields = fields.known();
+        request.client = fields.client(request.client, trusted);
+        request.is_last = is_old || fields.has_token("Connection", "close");
         outcome?;
         fields.check_host(is_old)?;
-        let target = origin_form(&head.method, parsed.path.unwrap_or_default())?;
+        request.target = origin_form(request.method, parsed.path.unwrap_or_default())?;
         let length = fields.body_length(is_old)?;
         let expects = !is_old && fields.has_token("Expect", "100-continue");
         if expects && self.buffer.len() < self.at + length.unwrap_or(1) {
             self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| Stop::Gone)?;
         }
         self.client.connection.wait_at_most(REQUEST_TIMEOUT.saturating_sub(begun.elapsed()));
-        Ok(match length {
-            Some(length) => message(head, ticket, &target, self.exactly(length)?),
-            None => message(head, ticket, &target, &self.chunks()?),
-        })
+        request.body = match length {
+            Some(length) => self.exactly(length)?.to_owned(),
+            None => self.chunks()?,
+        };
+        Ok(())
     }
 
     fn fill(&mut self) -> io::Result<()> {
@@ -211,19 +217,6 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
     usize::from_str_radix(digits, 16).ok().filter(|_| is_hex)
 }
 
-/// The request as tiny_http will read it: nothing is in it but what was checked above.
-fn message(head: &Head, ticket: u64, target: &str, body: &[u8]) -> Vec<u8> {
-    let mut text = String::with_capacity(MESSAGE_BYTES + body.len());
-    text.extend([&head.method, " ", target, " HTTP/1.1\r\nGate-Ticket: ", &ticket.to_string(), "\r\n"]);
-    for (name, value) in &head.fields {
-        text.extend([name, ": ", value, "\r\n"]);
-    }
-    text.extend(["Content-Length: ", &body.len().to_string(), "\r\n\r\n"]);
-    let mut message = text.into_bytes();
-    message.extend_from_slice(body);
-    message
-}
-
 #[cfg(test)]
 #[path = "../../tests/it/reference.rs"]
 mod reference;
@@ -232,8 +225,9 @@ mod reference;
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 mod tests {
     use super::super::client::tests::{client, connection};
+    use super::super::head::{KNOWN, OTHER, method};
     use super::reference::{Meaning, Random, Verdict, is_refusal, read, stream};
-    use super::{Head, Reader, Stop};
+    use super::{Reader, Request, Stop};
     use std::env;
     use std::fs::File;
     use std::io::{BufWriter, Write};
@@ -241,28 +235,15 @@ mod tests {
     use std::sync::atomic::Ordering::SeqCst;
     use std::time::Instant;
 
-    const TICKET: u64 = 7;
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-
-    const READ: [&str; 9] = [
-        "authorization",
-        "content-type",
-        "content-encoding",
-        "origin",
-        "x-request-id",
-        "access-control-request-method",
-        "if-match",
-        "if-none-match",
-        "idempotency-key",
-    ];
 
     fn number(name: &str) -> Option<u64> {
         env::var(name).ok().map(|value| value.parse().unwrap())
     }
 
-    /// What the gate passes on is one request with the meaning that the reference sees in what the
-    /// client sent; what one of them refuses, the other does. `scripts/fuzz` has the results judged
-    /// by a third: each goes into a file as three numbers and two texts.
+    /// The gate sees in what the client sent the meaning that the reference sees; what one of them
+    /// refuses, the other does. `scripts/fuzz` has the results judged by a third: each goes into a
+    /// file as four numbers and two texts, the second being the request as the gate understood it.
     #[test]
     fn it_reads_as_the_reference_does() {
         let requests = number("TINYTASKS_FUZZ_REQUESTS").unwrap_or(30_000);
@@ -285,19 +266,18 @@ mod tests {
                 let rest = bytes.get(at..).unwrap();
                 let context =
                     || format!("seed {seed}, stream {streams}: {:?}", String::from_utf8_lossy(rest));
-                let mut head = Head::of(PEER);
-                let result = reader.request(&mut head, TICKET, PEER, &[]);
+                let (request, outcome) = reader.request(PEER, &[]);
                 let taken = read_so_far.load(SeqCst) - (reader.buffer.len() - reader.at) - at;
-                let verdict = read(rest, false);
-                let (kind, message) = match &result {
-                    Ok(message) => (200, message.as_slice()),
-                    Err(Stop::Refused(error)) => (error.entry().0, [].as_slice()),
-                    Err(Stop::Gone) => (0, [].as_slice()),
+                let verdict = read(rest);
+                let (kind, message) = match &outcome {
+                    Ok(()) => (200, written(&request)),
+                    Err(Stop::Refused(error)) => (error.entry().0, Vec::new()),
+                    Err(Stop::Gone) => (0, Vec::new()),
                 };
                 match &verdict {
                     Verdict::Whole(meaning, length) => {
                         assert_eq!((kind, taken), (200, *length), "{}", context());
-                        assert_same(message, meaning, &head, &context);
+                        assert_same(&request, meaning, &context);
                         whole += 1;
                     }
                     Verdict::Refused(status) => {
@@ -312,7 +292,7 @@ mod tests {
                 if let Some(results) = &mut results {
                     let numbers = [usize::from(kind), taken, rest.len(), message.len()];
                     let numbers = numbers.map(|number| u32::try_from(number).unwrap().to_le_bytes());
-                    results.write_all(&[numbers.concat(), rest.to_vec(), message.to_vec()].concat()).unwrap();
+                    results.write_all(&[numbers.concat(), rest.to_vec(), message].concat()).unwrap();
                 }
                 if kind != 200 {
                     break;
@@ -327,28 +307,24 @@ mod tests {
         );
     }
 
-    /// The message that the gate has written means the same, and is nothing but that.
-    fn assert_same(message: &[u8], meaning: &Meaning, head: &Head, context: &dyn Fn() -> String) {
-        let Verdict::Whole(forwarded, length) = read(message, true) else {
-            panic!("what is passed on is no request: {}: {}", String::from_utf8_lossy(message), context());
-        };
-        assert_eq!(length, message.len(), "{}", context());
-        assert_eq!(
-            (&forwarded.method, &forwarded.target),
-            (&meaning.method, &meaning.target),
-            "{}",
-            context()
-        );
-        assert_eq!(forwarded.body, meaning.body, "{}", context());
-        // Of the fields those that the service reads, what is not ASCII in them made harmless.
-        let harmless = |byte: &u8| if byte.is_ascii() { *byte } else { 0x7f };
-        let read =
-            meaning.fields.iter().filter(|(name, _)| READ.contains(&name.to_ascii_lowercase().as_str()));
-        let read = read.map(|(name, value)| (name.clone(), value.iter().map(harmless).collect()));
-        let mut fields: Vec<(String, Vec<u8>)> = read.collect();
-        fields.insert(0, ("Gate-Ticket".to_owned(), TICKET.to_string().into()));
-        fields.push(("Content-Length".to_owned(), meaning.body.len().to_string().into()));
-        assert_eq!(forwarded.fields, fields, "{}", context());
-        assert_eq!((&head.method, head.is_last), (&meaning.method, meaning.is_last), "{}", context());
+    /// Of the fields those that the service reads, what is not ASCII in them made harmless.
+    fn assert_same(request: &Request, meaning: &Meaning, context: &dyn Fn() -> String) {
+        assert_eq!(request.method, method(&meaning.method), "{}", context());
+        assert_eq!((&request.target, &request.body), (&meaning.target, &meaning.body), "{}", context());
+        assert_eq!(request.is_last, meaning.is_last, "{}", context());
+        let harmless = |byte: &u8| char::from(if byte.is_ascii() { *byte } else { 0x7f });
+        let read = meaning.fields.iter().filter_map(|(name, value)| {
+            let name = KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(name))?;
+            Some((name, value.iter().map(harmless).collect()))
+        });
+        assert_eq!(request.fields, read.collect::<Vec<(&str, String)>>(), "{}", context());
+    }
+
+    fn written(request: &Request) -> Vec<u8> {
+        let method = if request.method == OTHER { "OTHER" } else { request.method };
+        let mut text = format!("{method} {} HTTP/1.1\r\n", request.target);
+        request.fields.iter().for_each(|(name, value)| text.extend([name, ": ", value, "\r\n"]));
+        text.push_str(&format!("Content-Length: {}\r\n\r\n", request.body.len()));
+        [text.into_bytes(), request.body.clone()].concat()
     }
 }

@@ -1,8 +1,9 @@
 //! Conditional requests (RFC 9110 section 13) and the parameters of a list: header fields and query
 //! → what the store is asked.
 
-use super::request::{Request, percent_decode};
+use super::request::percent_decode;
 use crate::error::{Error, FieldError};
+use crate::gate::Request;
 use crate::task::{Instant, Page, Precondition, Task, TaskId};
 use std::ops::Range;
 
@@ -58,7 +59,7 @@ pub fn is_unchanged(request: &Request, task: &Task) -> Result<bool, Error> {
 }
 
 /// `Idempotency-Key`: 1–255 visible ASCII characters.
-pub fn idempotency_key<'r>(request: &'r Request<'_>) -> Result<Option<&'r str>, FieldError> {
+pub fn idempotency_key(request: &Request) -> Result<Option<&str>, FieldError> {
     let Some(key) = request.single("Idempotency-Key") else {
         return Ok(None);
     };

@@ -14,11 +14,10 @@ pub use server::{PrivateSocket, Service};
 
 use crate::auth::{self, Keys};
 use crate::error::Error;
-use crate::gate::Answer;
+use crate::gate::{Answer, Request};
 use crate::lock::lock;
 use crate::store::Store;
 use log::{Level, kv::Value};
-use request::Request;
 use response::Response;
 use routes::Route;
 use std::hash::{BuildHasher, RandomState};
@@ -111,20 +110,20 @@ struct Trace {
 
 /// Does what a request asks for, and gives what writes the answer. `received` is Err when it was
 /// refused before all of it was read.
-fn respond<'a>(app: &'a App, request: Request<'a>, received: Result<(), Error>) -> Answer<'a> {
+fn respond<'a>(app: &'a App, request: &'a Request, received: Result<(), Error>) -> Answer<'a> {
     let mut trace = Trace { started: Instant::now(), route: "", user_id: None };
-    let answer = guarded(|| received.and_then(|()| answer(app, &request, &mut trace)));
+    let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)));
     let answer = answer.and_then(|response| Ok((app.room(response.bytes_held())?, response)));
     let request_id = request.id().map_or_else(new_request_id, str::to_owned);
     let (response, room, error) = match answer {
         Ok((room, response)) => (response, Some(room), None),
         Err(error) => (Response::problem(&error, &request_id), None, Some(error)),
     };
-    log_request(&request, &request_id, response.status, &trace, error.as_ref());
-    let response = response.complete(app, &request, &request_id);
+    log_request(request, &request_id, response.status, &trace, error.as_ref());
+    let response = response.complete(app, request, &request_id);
     Box::new(move |client| {
         let _room = room;
-        guarded(|| response.write(app, &request, client)).map_err(|error: Option<Error>| {
+        guarded(|| response.write(app, request, client)).map_err(|error: Option<Error>| {
             // Without an error, the client is gone.
             if let Some(reason) = error.as_ref().map(Error::reason) {
                 let id = request_id.as_str();
@@ -187,7 +186,7 @@ fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: O
     let milliseconds = trace.started.elapsed().as_micros() as f64 / 1000.0;
     let mut pairs: Vec<(&str, Value)> = vec![
         ("request_id", id.into()),
-        ("client", Value::from_display(&request.head.client)),
+        ("client", Value::from_display(&request.client)),
         ("method", request.method.into()),
         ("route", trace.route.into()),
         ("status", status.into()),

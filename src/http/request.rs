@@ -1,44 +1,24 @@
-//! A request as the handlers see it. Relies on whoever made it: whole, and its body within the limit.
+//! What handlers ask of a request: its fields and its path.
 
 use crate::error::{Error, FieldError};
-use crate::gate::Head;
+use crate::gate::Request;
 
-/// RFC 9110 section 9: the methods that some route has.
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// The fields of which a second one is refused: which one is meant would be a guess. A second
 /// `Authorization` is the business of `auth` (401).
 const SINGLE_VALUED: [&str; 5] =
     ["Content-Type", "Origin", "X-Request-Id", "Access-Control-Request-Method", "Idempotency-Key"];
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
-pub struct Request<'h> {
-    /// One of [`METHODS`], or `_OTHER`: in the log, a method must not be a client's choice of words.
-    pub method: &'static str,
-    /// In origin-form (RFC 9112 section 3.2.1), as sent.
-    pub target: String,
-    /// Names in any case.
-    pub fields: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    /// What the gate knows of it beyond.
-    pub head: &'h Head,
-}
-
-/// What [`Request::method`] holds for a method's name.
-pub fn method(name: &str) -> &'static str {
-    METHODS.into_iter().find(|method| *method == name).unwrap_or("_OTHER")
-}
-
-impl Request<'_> {
+impl Request {
     /// The values of all fields of that name.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
-        let same = |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
-        self.fields.iter().filter(same).map(|(_, value)| value.trim())
+        self.fields.iter().filter(move |field| field.0 == name).map(|(_, value)| value.trim())
     }
 
     /// The value of the only field of that name; None where there is none, or more than one.
     pub fn single(&self, name: &str) -> Option<&str> {
-        let mut same = self.fields.iter().filter(|field| field.0.eq_ignore_ascii_case(name));
-        same.next().filter(|_| same.next().is_none()).map(|(_, value)| value.trim())
+        let mut same = self.values(name);
+        same.next().filter(|_| same.next().is_none())
     }
 
     /// The request's own id when it is fit for a log line and a header field.

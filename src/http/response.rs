@@ -1,9 +1,8 @@
 //! A response on its way out: body, problem document, CORS, and the fields on every response.
 
 use super::App;
-use super::request::Request;
 use crate::error::{Error, FieldError};
-use crate::gate::Client;
+use crate::gate::{Client, Request};
 use crate::task::Instant;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
@@ -117,7 +116,7 @@ impl<'a> Response<'a> {
         for (name, value) in &self.fields {
             head.extend([name, ": ", value, "\r\n"]);
         }
-        let is_chunked = self.rest.is_some() && !request.head.is_old;
+        let is_chunked = self.rest.is_some() && !request.is_old;
         match &self.rest {
             _ if is_chunked => head.push_str("Transfer-Encoding: chunked\r\n"),
             // Without a length, the end of the connection is the end of the body.
@@ -126,7 +125,7 @@ impl<'a> Response<'a> {
             None if [204, 304].contains(&self.status) => {}
             None => head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]),
         }
-        head.push_str(if client.is_last(request.head) { "Connection: close\r\n\r\n" } else { "\r\n" });
+        head.push_str(if client.is_last(request) { "Connection: close\r\n\r\n" } else { "\r\n" });
         // One system call where a copy is cheaper than another call.
         let mut send = |parts: &[&[u8]]| {
             let whole = match parts.iter().map(|part| part.len()).sum::<usize>() {

@@ -1,11 +1,11 @@
 //! Path and method → route, and one short function for each. What needs the store takes a
 //! [`Caller`], so it cannot run before the user is verified.
 
-use super::request::Request;
 use super::response::Response;
 use super::{App, conditional, docs};
 use crate::auth::Caller;
 use crate::error::{Error, FieldError};
+use crate::gate::Request;
 use crate::task::{Content, Patch, Task, TaskId};
 use serde::Serialize;
 use serde_json::json;

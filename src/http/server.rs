@@ -1,10 +1,8 @@
-//! tiny_http, and the way from its requests to answers. The only module that knows it. Relies on
-//! the gate for every request: whole, small, well-formed.
+//! tiny_http's loop. The only module that knows it. Relies on the gate for what it reads.
 
-use super::request::{Request, method};
 use super::{App, respond};
 use crate::error::Error;
-use crate::gate::{Answer, Behind, Head};
+use crate::gate::{Answer, Behind, Request};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -54,21 +52,19 @@ impl Service {
 }
 
 impl Behind for Service {
-    type Request = tiny_http::Request;
-
     fn path(&self) -> &Path {
         &self.path
     }
 
-    fn receive(&self) -> (u64, tiny_http::Request) {
+    fn receive(&self) -> u64 {
         let mut patience = 2;
         while patience > 0 {
             match self.server.recv_timeout(RECEIVE_TIMEOUT) {
                 Ok(Some(incoming)) => {
-                    let mut fields = incoming.headers().iter();
-                    let ticket = fields.find(|field| field.field.equiv("Gate-Ticket"));
-                    let ticket = ticket.and_then(|field| field.value.as_str().parse().ok());
-                    return (ticket.unwrap_or_default(), incoming);
+                    let ticket = incoming.url().trim_start_matches('/').parse().unwrap_or_default();
+                    // What tiny_http would send goes nowhere: answers do not come back through it.
+                    drop(incoming.into_writer());
+                    return ticket;
                 }
                 Ok(None) => patience -= 1,
                 // It accepts no more, and there is nothing more for it to accept.
@@ -80,27 +76,7 @@ impl Behind for Service {
         process::exit(1);
     }
 
-    fn answer<'a>(&'a self, mut incoming: tiny_http::Request, head: &'a Head) -> Answer<'a> {
-        let text = |field: &tiny_http::Header| {
-            (field.field.as_str().as_str().to_owned(), field.value.as_str().to_owned())
-        };
-        let mut body = Vec::new();
-        let received = incoming.as_reader().read_to_end(&mut body);
-        let request = Request {
-            method: method(incoming.method().as_str()),
-            target: incoming.url().to_owned(),
-            fields: incoming.headers().iter().map(text).collect(),
-            body,
-            head,
-        };
-        // What tiny_http would send goes nowhere: answers do not come back through it.
-        drop(incoming.into_writer());
-        respond(&self.app, request, received.map(drop).map_err(|error| Error::Bug(error.to_string())))
-    }
-
-    fn refuse<'a>(&'a self, head: &'a Head, error: Error) -> Answer<'a> {
-        let (method, fields) = (method(&head.method), head.fields.clone());
-        let request = Request { method, target: String::new(), fields, body: Vec::new(), head };
-        respond(&self.app, request, Err(error))
+    fn answer<'a>(&'a self, request: &'a Request, received: Result<(), Error>) -> Answer<'a> {
+        respond(&self.app, request, received)
     }
 }

@@ -25,7 +25,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn expected(bytes: &[u8]) -> (Vec<Meaning>, Option<u16>) {
     let (mut requests, mut at) = (Vec::new(), 0);
     while at < bytes.len() {
-        match read(&bytes[at..], false) {
+        match read(&bytes[at..]) {
             Verdict::Incomplete => break,
             Verdict::Refused(status) => return (requests, Some(status)),
             Verdict::Whole(meaning, length) => {

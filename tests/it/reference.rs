@@ -54,10 +54,9 @@ pub fn is_refusal(seen: u16, wanted: u16) -> bool {
 /// Where a request is none: Some(status), or None for want of bytes.
 type Problem = Option<u16>;
 
-/// The first request in the bytes. What the gate itself has written needs no Host, and has DEL
-/// where something was not ASCII.
-pub fn read(bytes: &[u8], is_ours: bool) -> Verdict {
-    let mut cursor = Cursor { bytes, at: 0, is_ours };
+/// The first request in the bytes.
+pub fn read(bytes: &[u8]) -> Verdict {
+    let mut cursor = Cursor { bytes, at: 0 };
     match cursor.request() {
         Ok(meaning) => Verdict::Whole(meaning, cursor.at),
         Err(Some(status)) => Verdict::Refused(status),
@@ -68,7 +67,6 @@ pub fn read(bytes: &[u8], is_ours: bool) -> Verdict {
 struct Cursor<'b> {
     bytes: &'b [u8],
     at: usize,
-    is_ours: bool,
 }
 
 impl<'b> Cursor<'b> {
@@ -109,7 +107,7 @@ impl<'b> Cursor<'b> {
             }
             lines.push(line);
         }
-        if !is_text(start) || !lines.iter().all(|line| is_text(line) || self.is_ours) {
+        if !is_text(start) || !lines.iter().all(|line| is_text(line)) {
             return Err(Some(400));
         }
         let (method, target, is_old) = request_line(start)?;
@@ -125,7 +123,7 @@ impl<'b> Cursor<'b> {
         meaning.is_last |= meaning.has_token("Connection", "close");
         match meaning.values("Host").as_slice() {
             [host] if host.iter().all(is_of_host) => {}
-            [] if is_old || self.is_ours => {}
+            [] if is_old => {}
             _ => return Err(Some(400)),
         }
         meaning.target = origin_form(&meaning.method, &target).ok_or(Some(400))?;
@@ -326,7 +324,7 @@ const ODD_TARGETS: [&str; 14] = [
 ];
 const ODD_VERSIONS: [&str; 8] =
     ["", "HTTP/1.2", "HTTP/2.0", "http/1.1", "HTTP/1.1 ", "HTTP/1.10", "HTTP/0.9", "HTTP/ 1.1"];
-const FIELDS: [&str; 27] = [
+const FIELDS: [&str; 25] = [
     "Accept: */*",
     "Authorization: Bearer x.y.z",
     "authorization:Basic eDp5",
@@ -350,8 +348,6 @@ const FIELDS: [&str; 27] = [
     "TE: trailers, chunked",
     "Trailer: Content-Length",
     "Upgrade: h2c",
-    "Gate-Ticket: 1",
-    "Gate-Ticket: 99999",
     "X-Forwarded-For: 1.2.3.4",
     "X-Empty:",
 ];
