@@ -4,7 +4,7 @@ mod auth; //     Authorization field → Caller
 mod config; //   environment → Config
 mod error; //    everything that can go wrong, and what a client is told of it
 mod gate; //     bytes of a client → one whole request, and the answer back
-mod http; //     request → the checks in order → answer, and the tiny_http loop around it
+mod http; //     request → the checks in order → answer
 mod lock; //     every Mutex
 mod logging; //  records → lines
 mod store; //    Caller and task types → SQL → PostgreSQL
@@ -12,7 +12,7 @@ mod task; //     the domain types and their parsing
 
 use auth::Keys;
 use gate::{Acceptor, Gate, Registry};
-use http::{App, Cors, PrivateSocket, Service};
+use http::{App, Cors};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -93,8 +93,6 @@ fn serve() -> Result<(), Failure> {
     let (scheme, is_https) = if tls.is_some() { ("https", true) } else { ("http", false) };
     let app = Arc::new(App::new(store, keys, cors, config.docs, is_https));
     let cannot = |error| format!("cannot listen on {}: {error}", config.listen);
-    let socket = PrivateSocket::create().map_err(cannot)?;
-    let service = Service::start(&app, &socket).map_err(cannot)?;
     // Five for the event loop of a database connection; some for tiny_http, and for files.
     let own = (config.database.pool_size.get() as usize + 1) * 5 + 48;
     let options = gate::Options {
@@ -102,7 +100,7 @@ fn serve() -> Result<(), Failure> {
         trusted_proxies: config.trusted_proxies,
         tls,
     };
-    let gate = Gate::start(config.listen, options, service).map_err(cannot)?;
+    let gate = Gate::start(config.listen, options, Arc::clone(&app)).map_err(cannot)?;
     if !is_https && !config.listen.ip().is_loopback() {
         log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
     }

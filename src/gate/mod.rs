@@ -5,12 +5,11 @@
 //! Guarantees the first half of the invariant: behind the gate every request is whole, small and
 //! well-formed, and no byte of a client reaches tiny_http. No client makes it allocate beyond the
 //! limits in `read`, wait beyond a deadline, or hold a lock during I/O. There are as many threads as
-//! clients, so one that reads its answer slowly keeps nobody else waiting. Relies on [`Behind`] to
-//! give back each ticket once.
+//! clients, so one that reads its answer slowly keeps nobody else waiting.
 
 mod client;
+mod dispatch;
 mod head;
-mod inner;
 mod read;
 mod registry;
 mod tls;
@@ -23,12 +22,11 @@ pub use tls::Acceptor;
 use crate::error::Error;
 use crate::lock::lock;
 use client::Connection;
-use inner::Inner;
+use dispatch::Dispatch;
 use read::{Reader, Stop};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -51,15 +49,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(8500);
 /// How exactly deadlines are kept.
 const DEADLINE_POLL: Duration = Duration::from_millis(250);
 
-/// What stands behind the gate: tiny_http, and what answers the requests that come through it.
+/// What stands behind the gate.
 pub trait Behind: Send + Sync + 'static {
-    /// Where tiny_http listens.
-    fn path(&self) -> &Path;
-
-    /// The ticket of the next request that came through, whosever it is. Waits for it.
-    fn receive(&self) -> u64;
-
-    /// Does what a request asks for; `received` is Err when it is refused before it was passed on.
+    /// Does what a request asks for; `received` is Err when the gate refuses it.
     fn answer<'a>(&'a self, request: &'a Request, received: Result<(), Error>) -> Answer<'a>;
 }
 
@@ -74,8 +66,8 @@ pub struct Options {
 
 pub struct Gate<B> {
     options: Options,
-    behind: B,
-    inner: Inner,
+    behind: Arc<B>,
+    dispatch: Dispatch,
     address: SocketAddr,
     /// Those with a request under way, by its ticket, and since when. Who takes one out gives the
     /// answer.
@@ -94,13 +86,13 @@ struct Session {
 
 impl<B: Behind> Gate<B> {
     /// Listens, and serves from then on.
-    pub fn start(listen: SocketAddr, options: Options, behind: B) -> io::Result<Arc<Self>> {
+    pub fn start(listen: SocketAddr, options: Options, behind: Arc<B>) -> io::Result<Arc<Self>> {
         let listener = TcpListener::bind(listen)?;
         // Once more, for a longer queue than the standard library's.
         socket2::SockRef::from(&listener).listen(BACKLOG)?;
         let gate = Arc::new(Self {
             options,
-            inner: Inner::open(behind.path(), || _ = behind.receive())?,
+            dispatch: Dispatch::open()?,
             behind,
             address: listener.local_addr()?,
             parked: Mutex::default(),
@@ -199,10 +191,8 @@ impl<B: Behind> Gate<B> {
         match session.read(&self.options.trusted_proxies) {
             Ok(()) => {
                 lock(&self.parked).insert(id, (Instant::now(), session));
-                match self.inner.pass(id) {
-                    Ok(()) => self.answer_next(),
-                    Err(error) => self.refuse(self.unpark(id)?, error),
-                }
+                self.dispatch.pass(id);
+                self.answer_next()
             }
             Err(Stop::Refused(error)) => {
                 session.end_with_this();
@@ -218,7 +208,7 @@ impl<B: Behind> Gate<B> {
     /// None also when its client was told meanwhile that there is no answer in time: then this is
     /// one thread too many.
     fn answer_next(&self) -> Option<Session> {
-        let ticket = self.behind.receive();
+        let ticket = self.dispatch.next();
         let request = lock(&self.parked).get(&ticket).map(|(_, session)| Arc::clone(&session.request))?;
         let answer = self.behind.answer(&request, Ok(()));
         self.deliver(self.unpark(ticket)?, answer)

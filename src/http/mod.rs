@@ -7,14 +7,12 @@ mod docs;
 mod request;
 mod response;
 mod routes;
-mod server;
 
 pub use response::Cors;
-pub use server::{PrivateSocket, Service};
 
 use crate::auth::{self, Keys};
 use crate::error::Error;
-use crate::gate::{Answer, Request};
+use crate::gate::{Answer, Behind, Request};
 use crate::lock::lock;
 use crate::store::Store;
 use log::{Level, kv::Value};
@@ -106,6 +104,12 @@ struct Trace {
     started: Instant,
     route: &'static str,
     user_id: Option<String>,
+}
+
+impl Behind for App {
+    fn answer<'a>(&'a self, request: &'a Request, received: Result<(), Error>) -> Answer<'a> {
+        respond(self, request, received)
+    }
 }
 
 /// Does what a request asks for, and gives what writes the answer. `received` is Err when it was
