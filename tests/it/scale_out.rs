@@ -1,0 +1,242 @@
+//! Several instances behind HAProxy, with `deploy/haproxy.cfg` as it is, on one PostgreSQL with a
+//! synchronous standby. Instances and the primary go under load; the ledger (see ledger.rs) says
+//! whether anything acknowledged is lost or there twice, and the figures of docs/scaling.md are what
+//! is printed here. TINYTASKS_SCALE_OUT_ROUNDS is its length.
+
+use crate::{
+    durability::{Instance, number},
+    harness::{App, Database, Directory, eventually},
+    http::{Connection, Request},
+    ledger::{Answer, Run, Writer, assert_kept, tally, work_while},
+    servers::Server,
+    token::token,
+};
+use serde_json::json;
+use std::{
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
+};
+
+const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/haproxy.cfg");
+const INSTANCES: usize = 3;
+const WRITERS: u64 = 8;
+const READERS: u64 = 4;
+/// Between two requests of a client: the machine is not to be the limit.
+const PAUSE: Duration = Duration::from_millis(10);
+/// So many good answers in a row are no accident.
+const GOOD_ANSWERS: usize = 50;
+/// How long whoever watches the primary takes to be sure; no such program is a part of this.
+const DECISION: Duration = Duration::from_secs(2);
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+struct Balancer {
+    child: Child,
+    address: String,
+    _directory: Directory,
+}
+
+impl Balancer {
+    fn start(instances: &[String; INSTANCES]) -> Self {
+        let (directory, address) = (Directory::create(), free_address());
+        let mut command = Command::new("/usr/sbin/haproxy");
+        command.args(["-db", "-f", CONFIGURATION]).env_clear().current_dir(directory.path());
+        command.env("TINYTASKS_BIND", &address).stdin(Stdio::null());
+        for (index, instance) in instances.iter().enumerate() {
+            command.env(format!("TINYTASKS_{}", index + 1), instance);
+        }
+        // What it says is about instances that come and go.
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.expect("haproxy is not installed; scripts/test installs it");
+        let balancer = Self { child, address, _directory: directory };
+        eventually("HAProxy", || TcpStream::connect(&balancer.address).is_ok());
+        balancer
+    }
+
+    fn request(&self, method: &str, target: &str) -> Request {
+        Request::new(&self.address, method, target)
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads all the time, on one connection as long as it lasts, as browsers do.
+fn read_on(run: &Run, address: &str, name: &str) {
+    let request = Request::new(address, "GET", &format!("/api/{name}/tasks")).bearer(&token(name));
+    let mut connection = None;
+    while !run.is_over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let mut open = connection.take().or_else(|| Connection::open(address).ok());
+        let response = open.as_mut().and_then(|open| {
+            open.write(&request.bytes());
+            open.read("GET").ok()
+        });
+        if let Some(response) = &response {
+            response.hold_to_the_rules("GET", &request.target);
+            connection = open.filter(|_| response.field("Connection").is_none());
+        }
+        let (status, what) = (response.map(|response| response.status), format!("kept GET {name}"));
+        run.answers.lock().unwrap().push(Answer { what, began, took: began.elapsed(), status });
+        thread::sleep(PAUSE);
+    }
+}
+
+fn is_good(answer: &Answer) -> bool {
+    answer.status.is_some_and(|status| status < 500)
+}
+
+/// Until the latest answers, to requests of from now on, are good.
+fn wait_until_well(run: &Run) {
+    let now = Instant::now();
+    eventually("good answers", || {
+        let answers = run.answers.lock().unwrap();
+        let good = answers.iter().rev().take_while(|answer| is_good(answer) && answer.began >= now);
+        good.count() >= GOOD_ANSWERS
+    });
+}
+
+/// An event and the time that belongs to it, as lines for docs/scaling.md.
+fn report(run: &Run, what: &str, event: Instant) {
+    let answers = run.answers.lock().unwrap();
+    let those: Vec<_> = answers.iter().filter(|answer| answer.began + answer.took >= event).collect();
+    let failed: Vec<_> = those.iter().filter(|answer| !is_good(answer)).collect();
+    let cut = failed.iter().filter(|answer| answer.status.is_none()).count();
+    let last = failed.iter().map(|answer| answer.began + answer.took - event).max().unwrap_or_default();
+    let longest = those.iter().map(|answer| answer.took).max().unwrap_or_default();
+    eprintln!(
+        "{what}: {} requests in {:.1?}, {} failed ({:.2} %), {cut} of them without an answer; the last \
+         failure {last:.0?} after the event; the longest answer took {longest:.0?}",
+        those.len(),
+        event.elapsed(),
+        failed.len(),
+        100.0 * failed.len() as f64 / those.len().max(1) as f64,
+    );
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_loss_of_instances_and_of_the_primary() {
+    for round in 1..=number("TINYTASKS_SCALE_OUT_ROUNDS").unwrap_or(1) {
+        let primary = Server::start(&["fsync=on"]);
+        let standby = primary.synchronous_standby(&["fsync=on"]);
+        let database = Database::create_on(&primary.url());
+        let both = format!("{},{}", primary.address(), standby.address());
+        let url = database.url.replace(&primary.address(), &both) + "?target_session_attrs=read-write";
+        let addresses = [(); INSTANCES].map(|()| free_address());
+        let mut instances = addresses.each_ref().map(|address| Instance::spawn_at(address, &url));
+        eventually("health", || instances.iter().all(Instance::is_healthy));
+        let balancer = Balancer::start(&addresses);
+        let run = &Run::new(std::slice::from_ref(&balancer.address), PAUSE);
+        let mut writers = Writer::several(WRITERS, round);
+        let readers: Vec<_> = (0..READERS).map(|reader| format!("reader-{reader}")).collect();
+
+        thread::scope(|scope| {
+            work_while(run, &mut writers, || {
+                for name in &readers {
+                    scope.spawn(|| read_on(run, &balancer.address, name));
+                }
+                let undisturbed = Instant::now();
+                wait_until_well(run);
+                thread::sleep(Duration::from_secs(2));
+                report(run, "undisturbed", undisturbed);
+
+                let event = Instant::now();
+                instances[0].child.kill().unwrap();
+                instances[0].child.wait().unwrap();
+                thread::sleep(Duration::from_secs(2));
+                wait_until_well(run);
+                instances[0] = Instance::spawn_at(&addresses[0], &url);
+                eventually("health", || instances[0].is_healthy());
+                wait_until_well(run);
+                report(run, "an instance killed and started again", event);
+
+                let event = Instant::now();
+                for (instance, address) in instances.iter_mut().zip(&addresses) {
+                    let kill = Command::new("kill").arg(instance.child.id().to_string()).status();
+                    assert!(kill.unwrap().success());
+                    assert!(instance.child.wait().unwrap().success());
+                    *instance = Instance::spawn_at(address, &url);
+                    eventually("health", || instance.is_healthy());
+                    // For HAProxy to see it, before the next one goes.
+                    thread::sleep(Duration::from_secs(1));
+                }
+                wait_until_well(run);
+                report(run, "every instance stopped and started, one after the other", event);
+
+                let event = Instant::now();
+                primary.kill();
+                thread::sleep(DECISION);
+                standby.promote();
+                let promoted = event.elapsed();
+                wait_until_well(run);
+                thread::sleep(Duration::from_secs(2));
+                report(run, &format!("the primary killed, the standby promoted after {promoted:.1?}"), event);
+            });
+        });
+        let database_url = database.url.replace(&primary.address(), &standby.address());
+        assert_kept(&writers, &database_url);
+        eprintln!("round {round}: nothing lost, nothing twice: {:?}", tally(&writers));
+    }
+}
+
+/// HAProxy sends again only what it could not send, and what it says itself is in the service's form.
+#[test]
+fn a_request_that_was_sent_is_never_sent_again() {
+    let addresses = [(); INSTANCES].map(|()| free_address());
+    let on = |address: &str, setup: crate::harness::Setup| {
+        let port = address.split_once(':').unwrap().1;
+        setup.env("PORT", port).env("TRUSTED_PROXIES", "127.0.0.1").spawn()
+    };
+    let mut first = on(&addresses[0], App::setup());
+    // The third is never there.
+    let balancer = Balancer::start(&addresses);
+    let (alice, tasks) = (token("alice"), "/api/alice/tasks");
+    let post = |title: &str| balancer.request("POST", tasks).bearer(&alice).json(json!({"title": title}));
+    // All are tried, so not each of them is marked as gone already.
+    for _ in 0..2 * INSTANCES {
+        post("there").send().expect(201);
+    }
+    let asked = balancer.request("GET", "/health").header("X-Request-Id", "a-name");
+    let asked = asked.header("X-Forwarded-For", "192.0.2.1").send().expect(200);
+    assert_eq!(asked.field("X-Request-Id"), Some("a-name"));
+    let line = first.wait_for_log(|line| line.contains("a-name"));
+    assert!(line.contains("127.0.0.1") && !line.contains("192.0.2.1"), "{line}");
+
+    // While it waits for a lock, its instance goes, and another one is there.
+    let mut holder = first.database.client();
+    let mut lock = holder.transaction().unwrap();
+    lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
+    let sent = thread::scope(|scope| {
+        let sent = scope.spawn(|| post("sent").header("X-Request-Id", "sent").send());
+        first.database.wait_until_blocked();
+        let url = &first.database.url;
+        let second = on(&addresses[1], App::setup().env("DATABASE_URL", url).env("AUTO_MIGRATE", "false"));
+        eventually("HAProxy's second instance", || {
+            balancer.request("GET", "/health").header("X-Request-Id", "seen").send();
+            second.log_so_far().contains("seen")
+        });
+        first.signal("KILL");
+        let answer = sent.join().unwrap();
+        first.wait_for_exit();
+        let log = second.log();
+        assert!(log.iter().all(|line| !line.contains("POST")), "sent again: {log:?}");
+        answer
+    });
+    let sent = sent.expect_problem(503, "SERVICE_UNAVAILABLE");
+    assert_eq!(sent.field("X-Request-Id"), Some("sent"));
+    lock.rollback().unwrap();
+
+    // Now none is left.
+    let id = "\"}, {\"two\": \"";
+    let nobody = post("nobody").header("X-Request-Id", "a").header("X-Request-Id", id).send();
+    nobody.expect_problem(503, "SERVICE_UNAVAILABLE");
+}
