@@ -8,7 +8,7 @@ use crate::{
     harness::{App, Database, Directory, eventually},
     http::{Connection, Request},
     ledger::{Answer, Run, Writer, assert_kept, tally, work_while},
-    servers::Server,
+    servers::{Server, UNSAFE},
     token::token,
 };
 use serde_json::json;
@@ -239,4 +239,26 @@ fn a_request_that_was_sent_is_never_sent_again() {
     let id = "\"}, {\"two\": \"";
     let nobody = post("nobody").header("X-Request-Id", "a").header("X-Request-Id", id).send();
     nobody.expect_problem(503, "SERVICE_UNAVAILABLE");
+}
+
+/// A commit that waits for the standby is no statement any more, so `statement_timeout` does not end
+/// it, and its connection is held: with as many such writes as connections, reads would fail as well.
+#[test]
+fn nothing_is_acknowledged_while_the_only_synchronous_standby_is_away() {
+    let primary = Server::start(&[UNSAFE]);
+    let standby = primary.synchronous_standby(&[UNSAFE]);
+    let app = App::setup().database(Database::create_on(&primary.url())).spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    standby.stop("immediate");
+    thread::scope(|scope| {
+        let post = || alice.request("POST", "/tasks").json(json!({"title": "waits"})).send();
+        let writes: Vec<_> = (0..4).map(|_| scope.spawn(post)).collect();
+        alice.task(id);
+        for write in writes {
+            write.join().unwrap().expect_problem(503, "SERVICE_UNAVAILABLE");
+        }
+    });
+    standby.start_again();
+    alice.create("after");
 }
