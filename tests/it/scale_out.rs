@@ -106,20 +106,23 @@ fn wait_until_well(run: &Run) {
 }
 
 /// An event and the time that belongs to it, as lines for docs/scaling.md.
-fn report(run: &Run, what: &str, event: Instant) {
+/// `mended`: nothing could work before.
+fn report(run: &Run, what: &str, event: Instant, mended: Instant) {
     let answers = run.answers.lock().unwrap();
     let those: Vec<_> = answers.iter().filter(|answer| answer.began + answer.took >= event).collect();
     let failed: Vec<_> = those.iter().filter(|answer| !is_good(answer)).collect();
     let cut = failed.iter().filter(|answer| answer.status.is_none()).count();
-    let last = failed.iter().map(|answer| answer.began + answer.took - event).max().unwrap_or_default();
+    let last = failed.iter().map(|answer| answer.began + answer.took).max().unwrap_or(event);
     let longest = those.iter().map(|answer| answer.took).max().unwrap_or_default();
     eprintln!(
         "{what}: {} requests in {:.1?}, {} failed ({:.2} %), {cut} of them without an answer; the last \
-         failure {last:.0?} after the event; the longest answer took {longest:.0?}",
+         failure {:.2?} after the event, {:.2?} after its end; the longest answer took {longest:.2?}",
         those.len(),
         event.elapsed(),
         failed.len(),
         100.0 * failed.len() as f64 / those.len().max(1) as f64,
+        last - event,
+        last.saturating_duration_since(mended),
     );
 }
 
@@ -147,7 +150,7 @@ fn what_was_acknowledged_survives_the_loss_of_instances_and_of_the_primary() {
                 let undisturbed = Instant::now();
                 wait_until_well(run);
                 thread::sleep(Duration::from_secs(2));
-                report(run, "undisturbed", undisturbed);
+                report(run, "undisturbed", undisturbed, undisturbed);
 
                 let event = Instant::now();
                 instances[0].child.kill().unwrap();
@@ -157,7 +160,7 @@ fn what_was_acknowledged_survives_the_loss_of_instances_and_of_the_primary() {
                 instances[0] = Instance::spawn_at(&addresses[0], &url);
                 eventually("health", || instances[0].is_healthy());
                 wait_until_well(run);
-                report(run, "an instance killed and started again", event);
+                report(run, "an instance killed and started again", event, event);
 
                 let event = Instant::now();
                 for (instance, address) in instances.iter_mut().zip(&addresses) {
@@ -170,16 +173,17 @@ fn what_was_acknowledged_survives_the_loss_of_instances_and_of_the_primary() {
                     thread::sleep(Duration::from_secs(1));
                 }
                 wait_until_well(run);
-                report(run, "every instance stopped and started, one after the other", event);
+                report(run, "every instance stopped and started, one after the other", event, event);
 
                 let event = Instant::now();
                 primary.kill();
                 thread::sleep(DECISION);
                 standby.promote();
-                let promoted = event.elapsed();
+                let promoted = Instant::now();
                 wait_until_well(run);
                 thread::sleep(Duration::from_secs(2));
-                report(run, &format!("the primary killed, the standby promoted after {promoted:.1?}"), event);
+                let what = format!("the primary killed, the standby promoted {:.1?} later", promoted - event);
+                report(run, &what, event, promoted);
             });
         });
         let database_url = database.url.replace(&primary.address(), &standby.address());
