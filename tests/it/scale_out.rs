@@ -13,7 +13,9 @@ use crate::{
 };
 use serde_json::json;
 use std::{
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     process::{Child, Command, Stdio},
     sync::atomic::Ordering,
     thread,
@@ -38,7 +40,7 @@ fn free_address() -> String {
 struct Balancer {
     child: Child,
     address: String,
-    _directory: Directory,
+    directory: Directory,
 }
 
 impl Balancer {
@@ -46,6 +48,7 @@ impl Balancer {
         let (directory, address) = (Directory::create(), free_address());
         let mut command = Command::new("/usr/sbin/haproxy");
         command.args(["-db", "-f", CONFIGURATION]).env_clear().current_dir(directory.path());
+        command.env("TINYTASKS_ADMIN", directory.path().join("admin"));
         command.env("TINYTASKS_BIND", &address).stdin(Stdio::null());
         for (index, instance) in instances.iter().enumerate() {
             command.env(format!("TINYTASKS_{}", index + 1), instance);
@@ -53,13 +56,47 @@ impl Balancer {
         // What it says is about instances that come and go.
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.expect("haproxy is not installed; scripts/test installs it");
-        let balancer = Self { child, address, _directory: directory };
+        let balancer = Self { child, address, directory };
         eventually("HAProxy", || TcpStream::connect(&balancer.address).is_ok());
         balancer
     }
 
     fn request(&self, method: &str, target: &str) -> Request {
         Request::new(&self.address, method, target)
+    }
+
+    /// HAProxy's answer to a command of its administrator.
+    fn administer(&self, command: &str) -> String {
+        let mut stream = UnixStream::connect(self.directory.path().join("admin")).unwrap();
+        writeln!(stream, "{command}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// What "show stat" has in that column about an instance.
+    fn column(&self, index: usize, name: &str) -> String {
+        let table = self.administer("show stat");
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+        let column = lines[0].iter().position(|title| *title == name).unwrap();
+        let wanted = format!("instance-{}", index + 1);
+        let line = lines.iter().find(|line| line.get(1) == Some(&wanted.as_str())).unwrap();
+        line[column].to_owned()
+    }
+
+    /// It gets no new requests, and has answered those that it had.
+    fn drain(&self, index: usize) {
+        self.administer(&format!("set server instances/instance-{} state drain", index + 1));
+        eventually("an instance without work", || self.column(index, "scur") == "0");
+    }
+
+    fn undrain(&self, index: usize) {
+        self.administer(&format!("set server instances/instance-{} state ready", index + 1));
+        self.wait_for(index);
+    }
+
+    fn wait_for(&self, index: usize) {
+        eventually("an instance in use", || self.column(index, "status") == "UP");
     }
 }
 
@@ -126,6 +163,13 @@ fn report(run: &Run, what: &str, event: Instant, mended: Instant) {
     );
 }
 
+/// SIGTERM, and it ends as it should.
+fn stop(instance: &mut Instance) {
+    let kill = Command::new("kill").arg(instance.child.id().to_string()).status();
+    assert!(kill.unwrap().success());
+    assert!(instance.child.wait().unwrap().success());
+}
+
 #[test]
 fn what_was_acknowledged_survives_the_loss_of_instances_and_of_the_primary() {
     for round in 1..=number("TINYTASKS_SCALE_OUT_ROUNDS").unwrap_or(1) {
@@ -163,17 +207,29 @@ fn what_was_acknowledged_survives_the_loss_of_instances_and_of_the_primary() {
                 report(run, "an instance killed and started again", event, event);
 
                 let event = Instant::now();
-                for (instance, address) in instances.iter_mut().zip(&addresses) {
-                    let kill = Command::new("kill").arg(instance.child.id().to_string()).status();
-                    assert!(kill.unwrap().success());
-                    assert!(instance.child.wait().unwrap().success());
-                    *instance = Instance::spawn_at(address, &url);
-                    eventually("health", || instance.is_healthy());
-                    // For HAProxy to see it, before the next one goes.
-                    thread::sleep(Duration::from_secs(1));
+                for index in 0..INSTANCES {
+                    stop(&mut instances[index]);
+                    instances[index] = Instance::spawn_at(&addresses[index], &url);
+                    eventually("health", || instances[index].is_healthy());
+                    balancer.wait_for(index);
                 }
                 wait_until_well(run);
                 report(run, "every instance stopped and started, one after the other", event, event);
+
+                let event = Instant::now();
+                for index in 0..INSTANCES {
+                    balancer.drain(index);
+                    stop(&mut instances[index]);
+                    instances[index] = Instance::spawn_at(&addresses[index], &url);
+                    eventually("health", || instances[index].is_healthy());
+                    balancer.undrain(index);
+                }
+                wait_until_well(run);
+                report(run, "the same, each drained before", event, event);
+                let is_of_event = |answer: &&Answer| answer.began >= event && !is_good(answer);
+                let failed: Vec<_> =
+                    run.answers.lock().unwrap().iter().filter(is_of_event).cloned().collect();
+                assert!(failed.is_empty(), "{failed:?}");
 
                 let event = Instant::now();
                 primary.kill();
