@@ -1,7 +1,7 @@
 //! Why there is a gate: tiny_http without one, shown to fail, and next to it the service with the same
 //! bytes. SECURITY.md has the table. The bare server is a child process, this test binary once more,
 //! because one of the requests ends its process:
-//!     TINYTASKS_BARE=1 ./scripts/test --test it -- --ignored --exact bare::the_bare_server --nocapture
+//!     TINYTASKS_BARE=1 cargo test --test it -- --ignored --exact bare::the_bare_server --nocapture
 //! serves until its standard input ends.
 
 use crate::{
