@@ -41,10 +41,12 @@ prepare() {
         die "Rust is missing: see https://rustup.rs"
 }
 
-# What only tests need: a pooler to go through, and a TLS client that is not ours.
+# What only tests need: a pooler to go through, a balancer to stand behind, and a TLS client that is
+# not ours.
 prepare_tests() {
     local missing=()
     [[ -x /usr/sbin/pgbouncer ]] || missing+=(pgbouncer)
+    [[ -x /usr/sbin/haproxy ]] || missing+=(haproxy)
     [[ -x /usr/bin/openssl ]] || missing+=(openssl)
     ((${#missing[@]} == 0)) || install "${missing[@]}"
 }

@@ -289,14 +289,7 @@ fn a_disk_that_is_full() {
 /// What was acknowledged is on both servers, as the standby is a synchronous one.
 fn failover(end_primary: impl FnOnce(&Server)) {
     let primary = Server::start(&[UNSAFE]);
-    let standby = primary.standby(&[UNSAFE]);
-    let synchronous = "alter system set synchronous_standby_names = '*'";
-    primary.client().batch_execute(synchronous).unwrap();
-    primary.client().batch_execute("select pg_reload_conf()").unwrap();
-    eventually("a synchronous standby", || {
-        let states = "select from pg_stat_replication where sync_state = 'sync'";
-        primary.client().execute(states, &[]).unwrap() == 1
-    });
+    let standby = primary.synchronous_standby(&[UNSAFE]);
     let database = Database::create_on(&primary.url());
     let both = format!("{},{}", primary.address(), standby.address());
     let url = database.url.replace(&primary.address(), &both) + "?target_session_attrs=read-write";

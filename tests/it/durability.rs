@@ -23,19 +23,24 @@ const WRITERS: u64 = 6;
 const INSTANCES: usize = 2;
 
 /// The service, which may be killed at any moment; `App` would drop the database with it.
-struct Instance {
-    child: Child,
-    address: String,
+pub struct Instance {
+    pub child: Child,
+    pub address: String,
     _directory: Directory,
 }
 
 impl Instance {
     fn spawn(database_url: &str) -> Self {
+        Self::spawn_at("127.0.0.1:0", database_url)
+    }
+
+    pub fn spawn_at(address: &str, database_url: &str) -> Self {
         let directory = Directory::create();
         let mut command = binary(&directory);
-        let variables = [("JWT_SECRET_KEY", SECRET), ("PORT", "0"), ("DATABASE_URL", database_url)];
+        let (host, port) = address.split_once(':').unwrap();
+        let variables = [("HOST", host), ("PORT", port), ("DATABASE_URL", database_url)];
         // SIGKILL leaves its socket behind: then in a directory that is removed.
-        command.envs(variables).env("TMPDIR", directory.path());
+        command.envs(variables).env("JWT_SECRET_KEY", SECRET).env("TMPDIR", directory.path());
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let line = lines.find(|line| line.contains(" listening ")).expect("it does not listen");
@@ -45,7 +50,7 @@ impl Instance {
         Self { child, address: address.to_owned(), _directory: directory }
     }
 
-    fn is_healthy(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         let answer = Request::new(&self.address, "GET", "/health").try_send();
         answer.is_ok_and(|answer| answer.status == 200)
     }
@@ -58,7 +63,7 @@ impl Drop for Instance {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 

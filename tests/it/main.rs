@@ -23,6 +23,7 @@ mod token;
 
 mod attack;
 mod auth;
+mod bare;
 mod cli;
 mod conditional;
 mod contract;
@@ -38,6 +39,7 @@ mod instances;
 mod jwks;
 mod list;
 mod logging;
+mod scale_out;
 mod schema;
 mod shutdown;
 mod tasks;

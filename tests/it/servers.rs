@@ -1,7 +1,7 @@
 //! PostgreSQL servers that a test may crash, freeze, fill and promote: made by scripts/cluster, each
 //! in a directory of its own. The shared server is left in peace.
 
-use crate::harness::Directory;
+use crate::harness::{Directory, eventually};
 use postgres::{Client, NoTls};
 use std::{
     fs::{self, File},
@@ -96,6 +96,19 @@ impl Server {
         let reference = format!("--reference={}", from.join("data").display());
         standby.run("chown", &["--recursive", &reference, to]);
         standby.start_again();
+        standby
+    }
+
+    /// One without which nothing is acknowledged from now on.
+    pub fn synchronous_standby(&self, settings: &[&str]) -> Self {
+        let standby = self.standby(settings);
+        let mut client = self.client();
+        client.batch_execute("alter system set synchronous_standby_names = '*'").unwrap();
+        client.batch_execute("select pg_reload_conf()").unwrap();
+        eventually("a synchronous standby", || {
+            let states = "select from pg_stat_replication where sync_state = 'sync'";
+            client.execute(states, &[]).unwrap() == 1
+        });
         standby
     }
 
