@@ -2,6 +2,7 @@
 //! that reads variables. Every bad variable gives one line that names it, what is wrong and what
 //! would be right; the value of a secret is never part of it.
 
+use socket2::SockAddr;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -16,9 +17,10 @@ pub struct Config {
     pub database: Database,
     pub jwt: Jwt,
     pub log: Log,
-    pub listen: SocketAddr,
+    pub listen: SockAddr,
     pub connections_max: usize,
-    pub trusted_proxies: Vec<IpAddr>,
+    /// None is `unix`: whoever comes by the Unix socket.
+    pub trusted_proxies: Vec<Option<IpAddr>>,
     /// The files of the certificate chain and of its key.
     pub tls: Option<(String, String)>,
     /// As browsers write them; `*` stands alone.
@@ -71,10 +73,17 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             }
         }
         let port = source.parse("PORT", "a number from 0 to 65535", 8000, |text| text.parse().ok());
-        let default = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let host = source.parse("HOST", "an IP address", default, |text| text.parse().ok());
+        let tcp = |ip: IpAddr| SockAddr::from(SocketAddr::new(ip, port));
+        let wanted = "an IP address, or unix:/path of 107 bytes at most";
+        let listen = source.parse("HOST", wanted, tcp(Ipv4Addr::LOCALHOST.into()), |text| {
+            match text.strip_prefix("unix:") {
+                Some(path) => SockAddr::unix(path).ok().filter(|_| path.starts_with('/')),
+                None => text.parse().ok().map(tcp),
+            }
+        });
         let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
-        let proxies = |text: &str| text.split(',').map(|part| part.trim().parse().ok()).collect();
+        let proxy = |text: &str| if text == "unix" { Some(None) } else { text.parse().ok().map(Some) };
+        let proxies = |text: &str| text.split(',').map(|part| proxy(part.trim())).collect();
         let tls = (source.text("TLS_CERT_FILE"), source.text("TLS_KEY_FILE"));
         if tls.0.is_some() != tls.1.is_some() {
             source.complain("TLS_CERT_FILE", "and TLS_KEY_FILE go together; give both or none");
@@ -92,9 +101,14 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
                 }),
                 filter: source.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             },
-            listen: SocketAddr::new(host, port),
+            listen,
             connections_max: source.parse("MAX_CONNECTIONS", "a number from 1", 1024, size),
-            trusted_proxies: source.parse("TRUSTED_PROXIES", "IP addresses, commas between", vec![], proxies),
+            trusted_proxies: source.parse(
+                "TRUSTED_PROXIES",
+                "IP addresses or unix, commas between",
+                vec![],
+                proxies,
+            ),
             tls: tls.0.zip(tls.1),
             cors_origins: source.parse("CORS_ORIGINS", wanted, default, origins),
             auto_migrate: source.boolean("AUTO_MIGRATE", true),

@@ -27,7 +27,8 @@ pub struct Head {
     pub method: String,
     /// Those that the service reads.
     pub fields: Vec<(String, String)>,
-    pub client: IpAddr,
+    /// None is whoever came by the Unix socket.
+    pub client: Option<IpAddr>,
     /// The connection ends with the answer.
     pub is_last: bool,
     /// HTTP/1.0, which has no chunked coding.
@@ -35,7 +36,7 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn of(client: IpAddr) -> Self {
+    pub fn of(client: Option<IpAddr>) -> Self {
         Self { method: String::new(), fields: Vec::new(), client, is_last: false, is_old: false }
     }
 }
@@ -92,8 +93,8 @@ impl Reader {
         &mut self,
         head: &mut Head,
         ticket: u64,
-        peer: IpAddr,
-        trusted: &[IpAddr],
+        peer: Option<IpAddr>,
+        trusted: &[Option<IpAddr>],
     ) -> Result<Vec<u8>, Stop> {
         let begun = Instant::now();
         *head = Head::of(peer);
@@ -242,7 +243,7 @@ mod tests {
     use std::time::Instant;
 
     const TICKET: u64 = 7;
-    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const PEER: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 
     const READ: [&str; 9] = [
         "authorization",
