@@ -20,7 +20,7 @@ use signal_hook::iterator::Signals;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::{Store, check_url};
 
 const HELP: &str = "\
@@ -38,6 +38,8 @@ DATABASE_URL (postgres://user:password@host/database) and JWT_SECRET_KEY (at lea
 JWT_JWKS_FILE; the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
 ";
 
+/// For the database, while clients wait in an inherited socket: rather that than a 503 at each restart.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(3);
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 const STDIN_BYTES_MAX: u64 = 64 * 1024;
 const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
@@ -105,6 +107,10 @@ fn serve() -> Result<(), Failure> {
         trusted_proxies: config.trusted_proxies,
         tls,
     };
+    let began = Instant::now();
+    while inherited.is_some() && !app.store.is_reachable() && began.elapsed() < DATABASE_PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let gate = Gate::start(&config.listen, inherited, options, service).map_err(cannot)?;
     if !is_https && !gate.address.is_local() {
         log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
