@@ -2,6 +2,8 @@
 //! that reads variables. Every bad variable gives one line that names it, what is wrong and what
 //! would be right; the value of a secret is never part of it.
 
+mod dot_env;
+
 use socket2::SockAddr;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -223,7 +225,7 @@ impl Source {
             Err(error) => return self.complain(".env", &format!("cannot be read: {error}")),
         };
         for (index, line) in text.lines().enumerate() {
-            match dot_env_line(line.trim()) {
+            match dot_env::line(line.trim()) {
                 Some(("", _)) => {}
                 Some((name, value)) => drop(self.dot_env.insert(name.to_owned(), value.to_owned())),
                 None => self.complain(".env", &format!("line {} is not NAME=value", index + 1)),
@@ -293,28 +295,9 @@ impl Source {
     }
 }
 
-/// Name and value of a trimmed line of a `.env` file: quotes, comments, no expansion. The name is
-/// empty where the line is; None where it cannot be read.
-fn dot_env_line(line: &str) -> Option<(&str, &str)> {
-    if line.is_empty() || line.starts_with('#') {
-        return Some(("", ""));
-    }
-    let (name, rest) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
-    let (name, rest) = (name.trim(), rest.trim_start());
-    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    let (value, after) = match rest.chars().next() {
-        Some(quote @ ('"' | '\'')) => rest.strip_prefix(quote)?.split_once(quote)?,
-        Some('#') => ("", rest),
-        _ => (rest.split(" #").next()?.trim_end(), ""),
-    };
-    let after = after.trim_start();
-    let fits = !name.is_empty() && is_name(name) && (after.is_empty() || after.starts_with('#'));
-    fits.then_some((name, value))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{dot_env_line, is_weak, origin};
+    use super::{is_weak, origin};
 
     #[test]
     fn origins_are_written_as_browsers_do() {
@@ -341,31 +324,6 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(origin(given).as_deref(), wanted, "{given}");
-        }
-    }
-
-    #[test]
-    fn dot_env_lines() {
-        for (line, wanted) in [
-            ("A=b", Some(("A", "b"))),
-            ("A = b c", Some(("A", "b c"))),
-            ("export A=b", Some(("A", "b"))),
-            ("A=b # c", Some(("A", "b"))),
-            ("A=b#c", Some(("A", "b#c"))),
-            ("A=", Some(("A", ""))),
-            ("A=# c", Some(("A", ""))),
-            ("A=\"b # c\" # d", Some(("A", "b # c"))),
-            ("A='$B \"'", Some(("A", "$B \""))),
-            ("A=b=c", Some(("A", "b=c"))),
-            ("# A=b", Some(("", ""))),
-            ("", Some(("", ""))),
-            ("A", None),
-            ("=b", None),
-            ("A B=c", None),
-            ("A=\"b", None),
-            ("A=\"b\" c", None),
-        ] {
-            assert_eq!(dot_env_line(line), wanted, "{line}");
         }
     }
 
