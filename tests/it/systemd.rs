@@ -49,6 +49,37 @@ impl Manager {
     }
 }
 
+fn unit(name: &str) -> String {
+    format!("{}/deploy/systemd/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_unit_leaves_little_to_an_intruder() {
+    let mut command = Command::new("systemd-analyze");
+    command.args(["security", "--offline=true", "--threshold=15", &unit("tinytasks.service")]);
+    let output = command.output().expect("systemd-analyze; ./scripts/test installs it");
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "exposure over 1.5: {report}");
+    assert!(report.contains("Overall exposure level for tinytasks.service: 1."), "{report}");
+}
+
+/// The program itself has to be there, so it is the one under test that the unit names.
+#[test]
+fn the_units_are_valid() {
+    let directory = Directory::create();
+    let binary = crate::harness::binary(&directory);
+    let service = fs::read_to_string(unit("tinytasks.service")).unwrap();
+    let program = binary.get_program().to_str().unwrap();
+    assert!(service.contains("ExecStart=/usr/bin/tinytasks serve\n"));
+    let service = directory.write("tinytasks.service", &service.replace("/usr/bin/tinytasks", program));
+    let socket = directory.write("tinytasks.socket", &fs::read_to_string(unit("tinytasks.socket")).unwrap());
+    // Its manual is there once the package is.
+    let output =
+        Command::new("systemd-analyze").args(["verify", "--man=no", &service, &socket]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && !said.contains(".service:") && !said.contains(".socket:"), "{said}");
+}
+
 /// On a free port of TCP, or on a path.
 fn listener(path: Option<&Path>) -> Socket {
     let tcp = || SocketAddr::from(([127, 0, 0, 1], 0)).into();
