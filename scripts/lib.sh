@@ -8,15 +8,22 @@ die() {
     exit 1
 }
 
-# Installs Debian packages, and says so first.
+# Installs Debian packages, and says so first. Services among them are not started: Debian asks
+# policy-rc.d (invoke-rc.d(8)), and nobody wants a web server for having run a test.
 install() {
-    local root=()
+    local root=() policy=/usr/sbin/policy-rc.d
     command -v apt-get >/dev/null || die "please install (on Debian: $*), then try again"
     if ((EUID)); then
         command -v sudo >/dev/null || die "please install as root, then try again: apt-get install $*"
         root=(sudo)
     fi
     say "installing Debian packages${root:+ with sudo}: $*"
+    [[ -e $policy ]] || {
+        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null
+        "${root[@]}" chmod +x "$policy"
+        # shellcheck disable=SC2064  # as they are now
+        trap "${root[*]} rm -f $policy; trap - RETURN" RETURN
+    }
     root+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
     "${root[@]}" update </dev/null >/dev/null
     "${root[@]}" install --yes --no-install-recommends "$@" </dev/null >/dev/null
@@ -41,13 +48,16 @@ prepare() {
         die "Rust is missing: see https://rustup.rs"
 }
 
-# What only tests need: a pooler to go through, a balancer to stand behind, and a TLS client that is
-# not ours.
+# What only tests need: a pooler to go through, a balancer and proxies to stand behind, a TLS client
+# that is not ours, and systemd's judges of units.
 prepare_tests() {
     local missing=()
     [[ -x /usr/sbin/pgbouncer ]] || missing+=(pgbouncer)
     [[ -x /usr/sbin/haproxy ]] || missing+=(haproxy)
     [[ -x /usr/bin/openssl ]] || missing+=(openssl)
+    [[ -x /usr/sbin/nginx ]] || missing+=(nginx)
+    [[ -x /usr/bin/caddy ]] || missing+=(caddy)
+    [[ -x /usr/bin/systemd-analyze ]] || missing+=(systemd)
     ((${#missing[@]} == 0)) || install "${missing[@]}"
 }
 

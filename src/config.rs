@@ -2,6 +2,9 @@
 //! that reads variables. Every bad variable gives one line that names it, what is wrong and what
 //! would be right; the value of a secret is never part of it.
 
+mod dot_env;
+
+use socket2::SockAddr;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -16,9 +19,10 @@ pub struct Config {
     pub database: Database,
     pub jwt: Jwt,
     pub log: Log,
-    pub listen: SocketAddr,
+    pub listen: SockAddr,
     pub connections_max: usize,
-    pub trusted_proxies: Vec<IpAddr>,
+    /// None is `unix`: whoever comes by the Unix socket.
+    pub trusted_proxies: Vec<Option<IpAddr>>,
     /// The files of the certificate chain and of its key.
     pub tls: Option<(String, String)>,
     /// As browsers write them; `*` stands alone.
@@ -71,10 +75,17 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             }
         }
         let port = source.parse("PORT", "a number from 0 to 65535", 8000, |text| text.parse().ok());
-        let default = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let host = source.parse("HOST", "an IP address", default, |text| text.parse().ok());
+        let tcp = |ip: IpAddr| SockAddr::from(SocketAddr::new(ip, port));
+        let wanted = "an IP address, or unix:/path of 107 bytes at most";
+        let listen = source.parse("HOST", wanted, tcp(Ipv4Addr::LOCALHOST.into()), |text| {
+            match text.strip_prefix("unix:") {
+                Some(path) => SockAddr::unix(path).ok().filter(|_| path.starts_with('/')),
+                None => text.parse().ok().map(tcp),
+            }
+        });
         let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
-        let proxies = |text: &str| text.split(',').map(|part| part.trim().parse().ok()).collect();
+        let proxy = |text: &str| if text == "unix" { Some(None) } else { text.parse().ok().map(Some) };
+        let proxies = |text: &str| text.split(',').map(|part| proxy(part.trim())).collect();
         let tls = (source.text("TLS_CERT_FILE"), source.text("TLS_KEY_FILE"));
         if tls.0.is_some() != tls.1.is_some() {
             source.complain("TLS_CERT_FILE", "and TLS_KEY_FILE go together; give both or none");
@@ -92,9 +103,14 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
                 }),
                 filter: source.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             },
-            listen: SocketAddr::new(host, port),
+            listen,
             connections_max: source.parse("MAX_CONNECTIONS", "a number from 1", 1024, size),
-            trusted_proxies: source.parse("TRUSTED_PROXIES", "IP addresses, commas between", vec![], proxies),
+            trusted_proxies: source.parse(
+                "TRUSTED_PROXIES",
+                "IP addresses or unix, commas between",
+                vec![],
+                proxies,
+            ),
             tls: tls.0.zip(tls.1),
             cors_origins: source.parse("CORS_ORIGINS", wanted, default, origins),
             auto_migrate: source.boolean("AUTO_MIGRATE", true),
@@ -209,7 +225,7 @@ impl Source {
             Err(error) => return self.complain(".env", &format!("cannot be read: {error}")),
         };
         for (index, line) in text.lines().enumerate() {
-            match dot_env_line(line.trim()) {
+            match dot_env::line(line.trim()) {
                 Some(("", _)) => {}
                 Some((name, value)) => drop(self.dot_env.insert(name.to_owned(), value.to_owned())),
                 None => self.complain(".env", &format!("line {} is not NAME=value", index + 1)),
@@ -279,28 +295,9 @@ impl Source {
     }
 }
 
-/// Name and value of a trimmed line of a `.env` file: quotes, comments, no expansion. The name is
-/// empty where the line is; None where it cannot be read.
-fn dot_env_line(line: &str) -> Option<(&str, &str)> {
-    if line.is_empty() || line.starts_with('#') {
-        return Some(("", ""));
-    }
-    let (name, rest) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
-    let (name, rest) = (name.trim(), rest.trim_start());
-    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    let (value, after) = match rest.chars().next() {
-        Some(quote @ ('"' | '\'')) => rest.strip_prefix(quote)?.split_once(quote)?,
-        Some('#') => ("", rest),
-        _ => (rest.split(" #").next()?.trim_end(), ""),
-    };
-    let after = after.trim_start();
-    let fits = !name.is_empty() && is_name(name) && (after.is_empty() || after.starts_with('#'));
-    fits.then_some((name, value))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{dot_env_line, is_weak, origin};
+    use super::{is_weak, origin};
 
     #[test]
     fn origins_are_written_as_browsers_do() {
@@ -327,31 +324,6 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(origin(given).as_deref(), wanted, "{given}");
-        }
-    }
-
-    #[test]
-    fn dot_env_lines() {
-        for (line, wanted) in [
-            ("A=b", Some(("A", "b"))),
-            ("A = b c", Some(("A", "b c"))),
-            ("export A=b", Some(("A", "b"))),
-            ("A=b # c", Some(("A", "b"))),
-            ("A=b#c", Some(("A", "b#c"))),
-            ("A=", Some(("A", ""))),
-            ("A=# c", Some(("A", ""))),
-            ("A=\"b # c\" # d", Some(("A", "b # c"))),
-            ("A='$B \"'", Some(("A", "$B \""))),
-            ("A=b=c", Some(("A", "b=c"))),
-            ("# A=b", Some(("", ""))),
-            ("", Some(("", ""))),
-            ("A", None),
-            ("=b", None),
-            ("A B=c", None),
-            ("A=\"b", None),
-            ("A=\"b\" c", None),
-        ] {
-            assert_eq!(dot_env_line(line), wanted, "{line}");
         }
     }
 

@@ -8,10 +8,11 @@ mod http; //     request → the checks in order → answer
 mod lock; //     every Mutex
 mod logging; //  records → lines
 mod store; //    Caller and task types → SQL → PostgreSQL
+mod systemd; //  its sockets, and what it wants to hear
 mod task; //     the domain types and their parsing
 
 use auth::Keys;
-use gate::{Acceptor, Gate, Registry};
+use gate::{Acceptor, Address, Gate, Registry};
 use http::{App, Cors};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -19,7 +20,7 @@ use signal_hook::iterator::Signals;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::{Store, check_url};
 
 const HELP: &str = "\
@@ -37,6 +38,8 @@ DATABASE_URL (postgres://user:password@host/database) and JWT_SECRET_KEY (at lea
 JWT_JWKS_FILE; the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
 ";
 
+/// For the database, while clients wait in an inherited socket: rather that than a 503 at each restart.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(3);
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 const STDIN_BYTES_MAX: u64 = 64 * 1024;
 const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
@@ -83,6 +86,8 @@ fn main() -> ExitCode {
 fn serve() -> Result<(), Failure> {
     let config = config::load(check_url)?;
     logging::start(config.log.json, &config.log.filter);
+    let inherited =
+        systemd::inherited().map_err(|error| format!("cannot use the inherited socket: {error}"))?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let keys = keys(&config.jwt)?;
@@ -92,7 +97,7 @@ fn serve() -> Result<(), Failure> {
     let tls = tls.map_err(|reason| Failure(2, vec![format!("TLS_CERT_FILE: {reason}")]))?;
     let (scheme, is_https) = if tls.is_some() { ("https", true) } else { ("http", false) };
     let app = Arc::new(App::new(store, keys, cors, config.docs, is_https));
-    let cannot = |error| format!("cannot listen on {}: {error}", config.listen);
+    let cannot = |error| format!("cannot listen on {}: {error}", Address::name(&config.listen));
     // Five for the event loop of a database connection; some for tiny_http, and for files.
     let own = (config.database.pool_size.get() as usize + 1) * 5 + 48;
     let options = gate::Options {
@@ -100,18 +105,31 @@ fn serve() -> Result<(), Failure> {
         trusted_proxies: config.trusted_proxies,
         tls,
     };
-    let gate = Gate::start(config.listen, options, Arc::clone(&app)).map_err(cannot)?;
-    if !is_https && !config.listen.ip().is_loopback() {
+    let began = Instant::now();
+    while inherited.is_some() && !app.store.is_reachable() && began.elapsed() < DATABASE_PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let gate = Gate::start(&config.listen, inherited, options, Arc::clone(&app)).map_err(cannot)?;
+    if !is_https && !gate.address.is_local() {
         log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
     }
-    log::info!(address = format!("{scheme}://{}", gate.address()).as_str(); "listening");
+    log::info!(address = format!("{scheme}://{}", gate.address).as_str(); "listening");
+    let watched = Arc::clone(&gate);
+    let watchdog = systemd::start_watchdog(move |patience| watched.address.is_alive(patience));
+    watchdog.map_err(|error| format!("cannot start a thread: {error}"))?;
+    systemd::ready();
     for signal in signals.forever() {
         match signal {
-            SIGHUP => reload(&app),
+            SIGHUP => {
+                systemd::reloading();
+                reload(&app);
+                systemd::ready();
+            }
             _ => break,
         }
     }
     log::info!("stopping");
+    systemd::stopping();
     gate.stop(DRAIN_TIME);
     Ok(())
 }

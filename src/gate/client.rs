@@ -4,8 +4,9 @@
 use super::read::Request;
 use super::tls::Acceptor;
 use rustls::{ServerConnection, StreamOwned};
+use socket2::Socket;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ const GRACE_MILLIS: u64 = 1000;
 
 /// A connection as others than its own thread see it.
 pub struct Connection {
-    socket: TcpStream,
+    socket: Socket,
     began: Instant,
     /// In milliseconds from `began`, as is `idle_since`.
     deadline: AtomicU64,
@@ -38,7 +39,7 @@ const ENDED: u8 = 2;
 
 impl Connection {
     /// Idle for so long at most.
-    pub fn new(socket: TcpStream, time: Duration) -> Self {
+    pub fn new(socket: Socket, time: Duration) -> Self {
         let (deadline, idle_since, state) = Default::default();
         let connection = Self { socket, began: Instant::now(), deadline, idle_since, state };
         connection.wait_at_most(time);
@@ -68,7 +69,7 @@ impl Connection {
         match self.late() {
             Some(late) if late > GRACE_MILLIS => {
                 // What the kernel still holds for a client that does not read goes at once.
-                let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+                let _ = self.socket.set_linger(Some(Duration::ZERO));
                 self.shutdown(Shutdown::Both);
             }
             Some(_) => self.shutdown(Shutdown::Read),
@@ -241,7 +242,7 @@ pub mod tests {
     pub fn connection() -> Arc<Connection> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        Arc::new(Connection::new(socket, Duration::from_secs(3600)))
+        Arc::new(Connection::new(socket.into(), Duration::from_secs(3600)))
     }
 
     /// A client that has sent these bytes; and how many of them have been read.

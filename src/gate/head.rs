@@ -134,7 +134,7 @@ impl<'h> Fields<'h> {
     }
 
     /// The last entry is what the trusted peer itself saw (RFC 7239 section 4).
-    pub fn client(&self, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
+    pub fn client(&self, peer: Option<IpAddr>, trusted: &[Option<IpAddr>]) -> Option<IpAddr> {
         if !trusted.contains(&peer) {
             return peer;
         }
@@ -146,6 +146,6 @@ impl<'h> Fields<'h> {
         let node = node.unwrap_or_default().trim().trim_matches('"');
         let address = node.parse::<SocketAddr>().map(|address| address.ip());
         let address = address.or_else(|_| node.trim_matches(['[', ']']).parse());
-        address.unwrap_or(peer).to_canonical()
+        address.map_or(peer, |address| Some(address.to_canonical()))
     }
 }

@@ -10,11 +10,13 @@
 mod client;
 mod dispatch;
 mod head;
+mod listen;
 mod read;
 mod registry;
 mod tls;
 
 pub use client::Client;
+pub use listen::Address;
 pub use read::Request;
 pub use registry::Registry;
 pub use tls::Acceptor;
@@ -23,10 +25,12 @@ use crate::error::Error;
 use crate::lock::lock;
 use client::Connection;
 use dispatch::Dispatch;
+use listen::{accept, listen};
 use read::{Reader, Stop};
+use socket2::{SockAddr, Socket};
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -38,8 +42,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Enough for a TLS handshake; untouched pages cost nothing.
 const STACK_BYTES: usize = 256 * 1024;
-/// Connections that the kernel may hold until they are accepted.
-const BACKLOG: i32 = 4096;
 /// What the kernel may hold of an answer that a client does not read. It takes twice that.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -60,7 +62,8 @@ pub type Answer<'a> = Box<dyn FnOnce(&mut Client) -> Result<(), ()> + 'a>;
 
 pub struct Options {
     pub registry: Registry,
-    pub trusted_proxies: Vec<IpAddr>,
+    /// None is whoever comes by the Unix socket.
+    pub trusted_proxies: Vec<Option<IpAddr>>,
     pub tls: Option<Acceptor>,
 }
 
@@ -68,7 +71,7 @@ pub struct Gate<B> {
     options: Options,
     behind: Arc<B>,
     dispatch: Dispatch,
-    address: SocketAddr,
+    pub address: Address,
     /// Those with a request under way, by its ticket, and since when. Who takes one out gives the
     /// answer.
     parked: Mutex<HashMap<u64, (Instant, Session)>>,
@@ -78,23 +81,26 @@ pub struct Gate<B> {
 /// A client's connection, in the hands of one thread, or parked.
 struct Session {
     id: u64,
-    peer: IpAddr,
+    peer: Option<IpAddr>,
     reader: Reader,
     /// The latest.
     request: Arc<Request>,
 }
 
 impl<B: Behind> Gate<B> {
-    /// Listens, and serves from then on.
-    pub fn start(listen: SocketAddr, options: Options, behind: Arc<B>) -> io::Result<Arc<Self>> {
-        let listener = TcpListener::bind(listen)?;
-        // Once more, for a longer queue than the standard library's.
-        socket2::SockRef::from(&listener).listen(BACKLOG)?;
+    /// Listens there, or on what was inherited, and serves from then on.
+    pub fn start(
+        at: &SockAddr,
+        inherited: Option<Socket>,
+        options: Options,
+        behind: Arc<B>,
+    ) -> io::Result<Arc<Self>> {
+        let (listener, address) = listen(at, inherited)?;
         let gate = Arc::new(Self {
             options,
             dispatch: Dispatch::open()?,
             behind,
-            address: listener.local_addr()?,
+            address,
             parked: Mutex::default(),
             is_stopping: Arc::default(),
         });
@@ -104,17 +110,11 @@ impl<B: Behind> Gate<B> {
         Ok(gate)
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Takes no new connection, closes the idle ones, and waits at most so long for the others.
     pub fn stop(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         self.is_stopping.store(true, SeqCst);
-        // Wakes the accepting thread, which then drops the listener.
-        let ip = if self.address.ip().is_unspecified() { [127, 0, 0, 1].into() } else { self.address.ip() };
-        drop(TcpStream::connect_timeout(&SocketAddr::new(ip, self.address.port()), ACCEPT_RETRY));
+        self.address.leave();
         while Instant::now() < deadline && !self.options.registry.drain() {
             thread::sleep(STOP_POLL);
         }
@@ -128,17 +128,16 @@ impl<B: Behind> Gate<B> {
         }
     }
 
-    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+    fn accept(self: &Arc<Self>, listener: &Socket) {
         let mut complained: Option<Instant> = None;
         for id in 1.. {
-            let accepted = listener.accept();
+            let accepted = accept(listener).and_then(|(socket, peer)| self.admit(id, socket, peer));
+            // This one may be a client. Those behind it are left to whoever inherits the socket.
             if self.is_stopping.load(SeqCst) {
                 return;
             }
             // No descriptor, or no thread: some will be free again. Waiting is all that helps.
-            if let Err(error) =
-                accepted.and_then(|(socket, peer)| self.admit(id, socket, peer.ip().to_canonical()))
-            {
+            if let Err(error) = accepted {
                 if complained.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
                     log::error!(reason = error.to_string().as_str(); "cannot accept a connection");
                     complained = Some(Instant::now());
@@ -148,9 +147,8 @@ impl<B: Behind> Gate<B> {
         }
     }
 
-    fn admit(self: &Arc<Self>, id: u64, socket: TcpStream, peer: IpAddr) -> io::Result<()> {
-        socket.set_nodelay(true)?;
-        socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    fn admit(self: &Arc<Self>, id: u64, socket: Socket, peer: Option<IpAddr>) -> io::Result<()> {
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         let time = if self.options.tls.is_some() { FIRST_TIMEOUT } else { IDLE_TIMEOUT };
         let connection = Arc::new(Connection::new(socket, time));
         if !self.options.registry.admit(id, &connection) {
@@ -167,7 +165,7 @@ impl<B: Behind> Gate<B> {
     }
 
     /// 503 to a request that is not read, from the accepting thread: nothing here may wait.
-    fn turn_away(&self, connection: &Arc<Connection>, peer: IpAddr) -> io::Result<()> {
+    fn turn_away(&self, connection: &Arc<Connection>, peer: Option<IpAddr>) -> io::Result<()> {
         connection.wait_for_nothing()?;
         let request = Request { is_last: true, ..Request::of(peer) };
         let mut client = Client::new(connection, None, &self.is_stopping)?;
@@ -254,7 +252,7 @@ impl<B: Behind> Gate<B> {
 }
 
 impl Session {
-    fn read(&mut self, trusted: &[IpAddr]) -> Result<(), Stop> {
+    fn read(&mut self, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         self.reader.wait_for_request().map_err(|_| Stop::Gone)?;
         if !self.reader.client.leave_idleness() {
             return Err(Stop::Gone);

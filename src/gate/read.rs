@@ -32,7 +32,8 @@ pub struct Request {
     /// Those that the service reads, in one case.
     pub fields: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
-    pub client: IpAddr,
+    /// None is whoever came by the Unix socket.
+    pub client: Option<IpAddr>,
     /// The connection ends with the answer.
     pub is_last: bool,
     /// HTTP/1.0, which has no chunked coding.
@@ -40,7 +41,7 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn of(client: IpAddr) -> Self {
+    pub fn of(client: Option<IpAddr>) -> Self {
         let (target, fields, body) = Default::default();
         Self { method: OTHER, target, fields, body, client, is_last: false, is_old: false }
     }
@@ -94,13 +95,17 @@ impl Reader {
 
     /// The next request; it is filled in as far as it was understood. Its client's address is `peer`,
     /// or what a trusted peer says.
-    pub fn request(&mut self, peer: IpAddr, trusted: &[IpAddr]) -> (Request, Result<(), Stop>) {
+    pub fn request(
+        &mut self,
+        peer: Option<IpAddr>,
+        trusted: &[Option<IpAddr>],
+    ) -> (Request, Result<(), Stop>) {
         let mut request = Request::of(peer);
         let outcome = self.fill_in(&mut request, trusted);
         (request, outcome)
     }
 
-    fn fill_in(&mut self, request: &mut Request, trusted: &[IpAddr]) -> Result<(), Stop> {
+    fn fill_in(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         let begun = Instant::now();
         self.client.connection.wait_at_most(HEAD_TIMEOUT);
         let lines = self.head()?;
@@ -235,7 +240,7 @@ mod tests {
     use std::sync::atomic::Ordering::SeqCst;
     use std::time::Instant;
 
-    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const PEER: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 
     fn number(name: &str) -> Option<u64> {
         env::var(name).ok().map(|value| value.parse().unwrap())

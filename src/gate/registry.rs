@@ -5,9 +5,12 @@ use super::client::Connection;
 use crate::lock::lock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// The descriptor limit has to bear so many.
 const CONNECTIONS_MIN: usize = 32;
+/// For a request that is on its way when the service stops.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 pub struct Registry {
     max: usize,
@@ -54,10 +57,13 @@ impl Registry {
         lock(&self.connections).values().for_each(|connection| connection.enforce_deadline());
     }
 
-    /// Closes the idle ones. True when none is left.
+    /// Closes those that have been idle for a while: others may be about to ask, and are told with
+    /// their answer that it is the last. True when none is left.
     pub fn drain(&self) -> bool {
         let connections = lock(&self.connections);
-        connections.values().for_each(|connection| _ = connection.evict());
+        let is_due = |since: Instant| since.elapsed() >= LAST_CHANCE;
+        let idle = connections.values().filter(|connection| connection.idle_since().is_some_and(is_due));
+        idle.for_each(|connection| _ = connection.evict());
         connections.is_empty()
     }
 }

@@ -188,9 +188,10 @@ fn new_request_id() -> String {
 fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
     let level = if status >= 500 { Level::Error } else { Level::Info };
     let milliseconds = trace.started.elapsed().as_micros() as f64 / 1000.0;
+    let client = request.client.as_ref().map_or(Value::from("unix"), Value::from_display);
     let mut pairs: Vec<(&str, Value)> = vec![
         ("request_id", id.into()),
-        ("client", Value::from_display(&request.client)),
+        ("client", client),
         ("method", request.method.into()),
         ("route", trace.route.into()),
         ("status", status.into()),

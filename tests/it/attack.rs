@@ -625,7 +625,7 @@ fn a_client_is_told_to_continue_when_its_body_is_wanted() {
     ] {
         let (seen, stream) = first_line("HTTP/1.1", &expecting(fields));
         assert_eq!(seen, interim, "{fields}");
-        let mut raw = Raw::on(stream);
+        let mut raw = Raw::on(stream.into());
         raw.send(body);
         raw.answer().unwrap().expect(405);
         // The body does not wait, or part of it: the answer comes, with or without an interim one.
@@ -752,7 +752,7 @@ fn connect_from(app: &App, address: &str) -> Raw {
     socket.bind(&SockAddr::from(address)).unwrap();
     let server: SocketAddr = app.address.parse().unwrap();
     socket.connect(&SockAddr::from(server)).unwrap();
-    Raw::on(socket.into())
+    Raw::on(socket)
 }
 
 #[test]
@@ -861,7 +861,7 @@ fn slow_reader(app: &App, target: &str, fields: &str, requests: usize) -> Raw {
     socket.set_recv_buffer_size(2048).unwrap();
     let server: SocketAddr = app.address.parse().unwrap();
     socket.connect(&SockAddr::from(server)).unwrap();
-    let mut raw = Raw::on(socket.into());
+    let mut raw = Raw::on(socket);
     raw.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n").repeat(requests));
     raw
 }

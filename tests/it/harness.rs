@@ -8,9 +8,11 @@ use crate::{
 };
 use postgres::{Client, NoTls};
 use serde_json::{Value, json};
+use socket2::Socket;
 use std::{
     env, fs,
     io::{BufRead, BufReader, Read},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{
@@ -246,6 +248,7 @@ pub struct Setup {
     awaits_health: bool,
     has_old_rows: bool,
     descriptors: Option<u32>,
+    inherits: Option<OwnedFd>,
 }
 
 impl Setup {
@@ -283,12 +286,28 @@ impl Setup {
         self
     }
 
-    pub fn spawn(self) -> App {
+    /// The service gets this socket as systemd would give it.
+    pub fn inherits(mut self, listener: &Socket) -> Self {
+        self.inherits = Some(listener.try_clone().unwrap().into());
+        self
+    }
+
+    pub fn spawn(mut self) -> App {
         let database = self.database.unwrap_or_else(Database::create);
         let directory = Directory::create();
         let mut command = binary(&directory);
         if let Some(limit) = self.descriptors {
             command = limited(&command, limit);
+        }
+        if let Some(socket) = self.inherits {
+            command = inheriting(&command, socket);
+        }
+        // The same tests on the other kind of socket; those on addresses of TCP then make no sense.
+        if env::var_os("TINYTASKS_TEST_UNIX").is_some()
+            && !self.variables.iter().any(|(name, _)| name == "HOST")
+        {
+            let path = directory.path().join("http").into_os_string().into_string().unwrap();
+            self.variables.push(("HOST".to_owned(), format!("unix:{path}")));
         }
         // `envs` comes last: a test may give another DATABASE_URL.
         command.env("DATABASE_URL", &database.url).envs(self.variables).stdout(Stdio::null());
@@ -339,6 +358,7 @@ impl App {
             awaits_health: true,
             has_old_rows: false,
             descriptors: None,
+            inherits: None,
         }
     }
 
@@ -531,6 +551,16 @@ impl Drop for Cluster {
         // No assertion: the test may have stopped it.
         let _ = self.command("stop", &["immediate"]).stdout(Stdio::null()).status();
     }
+}
+
+/// The same command with a socket as its third descriptor.
+fn inheriting(command: &Command, socket: OwnedFd) -> Command {
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" 3<&0 0</dev/null";
+    let mut inheriting = Command::new("/bin/sh");
+    inheriting.args(["-c", script]).arg(command.get_program()).stdin(socket);
+    inheriting.env_clear().current_dir(command.get_current_dir().unwrap());
+    inheriting.stdout(Stdio::piped()).stderr(Stdio::piped());
+    inheriting
 }
 
 /// The same command with so many open files at most.

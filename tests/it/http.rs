@@ -3,6 +3,7 @@
 
 use crate::contract::hold_to_the_document;
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
@@ -67,7 +68,8 @@ impl Request {
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.address);
+        let host = if self.address.starts_with("unix:") { "localhost" } else { &self.address };
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.target);
         for (name, value) in &self.fields {
             head += &format!("{name}: {value}\r\n");
         }
@@ -97,17 +99,28 @@ impl Request {
     }
 }
 
+/// To a host and port, or to `unix:/path`.
+pub fn connect(address: &str) -> std::io::Result<Socket> {
+    let Some(path) = address.strip_prefix("unix:") else {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        return Ok(stream.into());
+    };
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket)
+}
+
 /// A connection that stays open between requests.
 pub struct Connection {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Socket>,
 }
 
 impl Connection {
     pub fn open(address: &str) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.set_nodelay(true)?;
-        let reader = BufReader::new(stream);
+        let socket = connect(address)?;
+        socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        let reader = BufReader::new(socket);
         Ok(Self { reader })
     }
 

@@ -3,12 +3,13 @@
 
 use crate::{
     harness::{App, eventually},
-    http::Response,
+    http::{Response, connect},
 };
+use socket2::Socket;
 use std::{
     fs,
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::Shutdown,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
@@ -30,18 +31,17 @@ pub enum End {
 }
 
 pub struct Raw {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Socket>,
 }
 
 impl Raw {
     pub fn open(app: &App) -> Self {
-        Self::on(TcpStream::connect(&app.address).unwrap())
+        Self::on(connect(&app.address).unwrap())
     }
 
-    pub fn on(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { reader: BufReader::new(stream) }
+    pub fn on(socket: Socket) -> Self {
+        socket.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
+        Self { reader: BufReader::new(socket) }
     }
 
     /// False when the service has closed before.
