@@ -6,6 +6,7 @@ mod pool;
 mod schema;
 mod sqlstate;
 mod statements;
+mod tls;
 
 pub use pool::check_url;
 pub use schema::{inspect, migrate};

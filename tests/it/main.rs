@@ -28,6 +28,7 @@ mod conditional;
 mod contract;
 mod cors;
 mod database;
+mod database_tls;
 mod docs;
 mod durability;
 mod faults;
