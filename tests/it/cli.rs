@@ -61,7 +61,8 @@ fn help_and_version_need_no_configuration() {
     for option in ["--help", "-h"] {
         let outcome = run_binary(&[option], &[]);
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
-        for word in ["serve", "migrate", "check", "token", "--user", "--ttl", "--explain", "DATABASE_URL"] {
+        let commands = ["serve", "migrate", "check", "token", "--explain", "export", "purge"];
+        for word in commands.iter().chain(&["--user", "--ttl", "--dry-run", "DATABASE_URL"]) {
             assert!(outcome.stdout.contains(word), "{word}");
         }
     }

@@ -39,6 +39,8 @@ mod instances;
 mod jwks;
 mod list;
 mod logging;
+mod operations;
+mod privacy;
 mod schema;
 mod shutdown;
 mod tasks;

@@ -68,6 +68,8 @@ fn a_crate_is_named_in_its_module_alone() {
         ("env::var_os", "src/config.rs"),
         ("env::vars", "src/config.rs"),
         ("catch_unwind", "src/http/mod.rs"),
+        // Not a crate, but the way round the token: for two commands.
+        ("by_operator", "src/auth.rs src/main.rs"),
         ("set_hook", "src/logging.rs"),
     ] {
         for (name, text) in sources() {

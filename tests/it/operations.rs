@@ -1,0 +1,1 @@
+//! What docs/operations.md tells an operator to do, done with the very text that stands there.
