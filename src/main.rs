@@ -196,10 +196,10 @@ fn explain() -> Result<(), Failure> {
 }
 
 fn export(user: &str) -> Result<(), Failure> {
-    let (caller, database) = (by_operator(user)?, config::load_database(check_url)?);
+    let (caller, url) = by_operator(user)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut written = Ok(());
-    store::export(&database.url, &caller, &mut |task| {
+    store::export(&url, &caller, &mut |task| {
         let line = serde_json::to_writer(&mut out, task).map_err(io::Error::from);
         written = line.and_then(|()| out.write_all(b"\n"));
         written.is_ok()
@@ -208,14 +208,16 @@ fn export(user: &str) -> Result<(), Failure> {
 }
 
 fn purge(user: &str, only_count: bool) -> Result<(), Failure> {
-    let (caller, database) = (by_operator(user)?, config::load_database(check_url)?);
-    let count = store::purge(&database.url, &caller, only_count)?;
+    let (caller, url) = by_operator(user)?;
+    let count = store::purge(&url, &caller, only_count)?;
     let done = if only_count { "would delete" } else { "deleted" };
     print(&format!("{done} {count} tasks of {user:?}\n"))
 }
 
-fn by_operator(user: &str) -> Result<Caller, Failure> {
-    Caller::by_operator(user).ok_or_else(|| usage("--user: must be 1 to 255 characters"))
+/// Whom a command is about, and the database's URL.
+fn by_operator(user: &str) -> Result<(Caller, String), Failure> {
+    let caller = Caller::by_operator(user).ok_or_else(|| usage("--user: must be 1 to 255 characters"))?;
+    Ok((caller, config::load_database(check_url)?.url))
 }
 
 fn keys(jwt: &config::Jwt) -> Result<Keys, Failure> {

@@ -10,7 +10,7 @@ use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_na
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct as Signature, Error, RootCertStore, SignatureScheme};
 use std::sync::{Arc, OnceLock};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -45,20 +45,21 @@ impl Tls {
         let (credentials, place) = url.split_at(url.find('@').unwrap_or(0));
         let (place, query) = place.split_once('?').unwrap_or((place, ""));
         let (mut mode, mut root, mut rest) = (None, None, Vec::new());
+        // Names too, as the driver would take an encoded one for what is not looked at here.
+        let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
         for parameter in query.split('&') {
-            let known = match parameter.split_once('=') {
-                Some(("sslmode", value)) => mode.replace(value.to_owned()),
-                Some(("sslrootcert", value)) => {
-                    root.replace(percent_decode_str(value).decode_utf8_lossy().into_owned())
-                }
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let slot = match (&*decoded(name), value) {
+                ("sslmode", _) => &mut mode,
+                ("sslrootcert", _) => &mut root,
                 // What a client without GSSAPI does anyway.
-                Some(("gssencmode", "disable" | "prefer")) => None,
+                ("gssencmode", "disable" | "prefer") => continue,
                 _ => {
                     rest.push(parameter);
-                    None
+                    continue;
                 }
             };
-            if known.is_some() {
+            if slot.replace(decoded(value)).is_some() {
                 return Err("sslmode and sslrootcert: give each once at most".to_owned());
             }
         }
@@ -69,12 +70,11 @@ impl Tls {
     }
 
     pub fn connector(&self) -> Result<MakeRustlsConnect, String> {
-        let verifier = Arc::clone(&self.verifier);
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .with_safe_default_protocol_versions()
             .map_err(|error| format!("sslmode: {error}"))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
+            .with_custom_certificate_verifier(Arc::clone(&self.verifier) as _)
             .with_no_client_auth();
         // Required from PostgreSQL 17 on with sslnegotiation=direct.
         config.alpn_protocols = vec![b"postgresql".to_vec()];
@@ -95,6 +95,10 @@ impl Tls {
     }
 }
 
+const VERIFY_CA: &str = "sslmode: everybody has a certificate of a public authority, so verify-ca needs \
+    an authority of your own in sslrootcert; give that, or verify-full";
+const UNUSED_ROOT: &str = "sslrootcert: would not be looked at; add sslmode=verify-full";
+
 fn choose(mode: Option<&str>, root: Option<&str>) -> Result<(SslMode, Trust), String> {
     let own = root.filter(|root| *root != "system");
     Ok(match (mode, root, own) {
@@ -106,14 +110,8 @@ fn choose(mode: Option<&str>, root: Option<&str>) -> Result<(SslMode, Trust), St
         (Some("verify-full"), _, None) | (None, Some("system"), _) => {
             (SslMode::Require, Trust::ChainAndName(system()?))
         }
-        (Some("verify-ca"), ..) => {
-            return Err("sslmode: everybody has a certificate of a public authority, so verify-ca needs \
-                an authority of your own in sslrootcert; give that, or verify-full"
-                .to_owned());
-        }
-        (None | Some("disable" | "prefer" | "require"), ..) => {
-            return Err("sslrootcert: would not be looked at; add sslmode=verify-full".to_owned());
-        }
+        (Some("verify-ca"), ..) => return Err(VERIFY_CA.to_owned()),
+        (None | Some("disable" | "prefer" | "require"), ..) => return Err(UNUSED_ROOT.to_owned()),
         _ => return Err("sslmode: give disable, prefer, require, verify-ca or verify-full".to_owned()),
     })
 }
@@ -136,6 +134,8 @@ fn system() -> Result<RootCertStore, String> {
     if roots.is_empty() { Err(none.to_owned()) } else { Ok(roots) }
 }
 
+type Signed = Result<HandshakeSignatureValid, Error>;
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -155,24 +155,14 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer, by: &Signature) -> Signed {
         self.version.get_or_init(|| "TLS 1.2");
-        verify_tls12_signature(message, cert, signature, &self.algorithms)
+        verify_tls12_signature(message, cert, by, &self.algorithms)
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer, by: &Signature) -> Signed {
         self.version.get_or_init(|| "TLS 1.3");
-        verify_tls13_signature(message, cert, signature, &self.algorithms)
+        verify_tls13_signature(message, cert, by, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

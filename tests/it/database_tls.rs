@@ -7,11 +7,19 @@ use crate::{
     token::SECRET,
 };
 use rustls::{
-    ServerConfig, ServerConnection, Stream,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, Stream,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use std::{fs, io::Read, net::TcpListener, process::Command, sync::Arc, thread};
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 const ANY: &str = "encryption: TLS 1.3, the server's certificate is not checked";
 const CHAIN: &str = "encryption: TLS 1.3, the server's certificate is checked, the name in it is not";
@@ -67,8 +75,11 @@ impl Site {
 
     /// By that name of the server.
     fn url(&self, host: &str, query: &str) -> String {
+        let (_, port) = self.database.server_address().rsplit_once(':').unwrap();
+        let host = host.replace("PORT", port);
         let url = self.database.url.replace("@127.0.0.1:", &format!("@{host}:"));
-        let query = query.replace("OWN", &self.authority[0]).replace("STRANGER", &self.stranger[0]);
+        let query = query.replace("OWN", &self.authority[0].replace('/', "%2F"));
+        let query = query.replace("STRANGER", &self.stranger[0]);
         format!("{url}?{query}")
     }
 }
@@ -119,11 +130,14 @@ fn each_sslmode_takes_the_certificates_that_libpq_takes() {
         ("localhost", "channel_binding=require&sslrootcert=OWN&sslmode=verify-full", NAME),
         ("localhost", "sslmode=verify-full&sslrootcert=OWN&target_session_attrs=read-write", NAME),
         ("localhost", "hostaddr=127.0.0.1&sslmode=verify-full&sslrootcert=OWN", NAME),
+        // One where nobody is, one whose name is not that of its certificate, and a good one.
+        ("localhost:1,127.0.0.1:PORT,localhost", "sslmode=verify-full&sslrootcert=OWN", NAME),
     ] {
         assert_connects(&site.url(host, query), encryption);
     }
     for (host, query, reason) in [
         ("127.0.0.1", "sslmode=verify-full&sslrootcert=OWN", "not valid for name"),
+        ("127.0.0.1", "sslm%6Fde=verify-full&sslrootcert=OWN", "not valid for name"),
         ("localhost", "sslmode=verify-full&sslrootcert=STRANGER", "UnknownIssuer"),
         ("localhost", "sslmode=verify-ca&sslrootcert=STRANGER", "UnknownIssuer"),
         ("localhost", "sslmode=require&sslrootcert=STRANGER", "UnknownIssuer"),
@@ -185,6 +199,10 @@ fn addresses_in_certificates_older_tls_and_roles_without_scram() {
     let (port, rest) = rest.split_once('/').unwrap();
     assert_connects(&format!("{start}/{rest}&hostaddr=127.0.0.1&port={port}"), NAME);
 
+    // Older TLS is not taken, and is no reason for plain text.
+    site.server.set("ssl_min_protocol_version", "TLSv1");
+    site.server.set("ssl_max_protocol_version", "TLSv1.1");
+    assert_fails(&site.url("127.0.0.1", "sslmode=prefer"), "TLS handshake");
     site.server.set("ssl_max_protocol_version", "TLSv1.2");
     let url = site.url("127.0.0.1", &format!("{full}&channel_binding=require"));
     assert_connects(&url, &NAME.replace("1.3", "1.2"));
@@ -273,4 +291,78 @@ fn sslnegotiation_direct_begins_with_tls_and_says_what_for() {
     let url = format!("postgres://user:pa55word@localhost:{port}/db?hostaddr=127.0.0.1&{query}");
     assert_eq!(check(&url).code, Some(1));
     assert_eq!(server.join().unwrap(), (Some(b"postgresql".to_vec()), vec![0, 3, 0, 0]));
+}
+
+/// Somebody in between: takes one connection, ends its TLS with a certificate of that pair, and goes
+/// on to the server with TLS of its own, as the server wishes. Gives its port.
+fn start_between(site: &Site, [cert, key]: &[String; 2]) -> u16 {
+    let builder = || Arc::new(ring::default_provider());
+    let certs = CertificateDer::pem_file_iter(cert).unwrap().collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(key).unwrap();
+    let config =
+        ServerConfig::builder_with_provider(builder()).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(certs, key).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&site.authority[0]).unwrap()).unwrap();
+    let onward =
+        ClientConfig::builder_with_provider(builder()).with_safe_default_protocol_versions().unwrap();
+    let onward = onward.with_root_certificates(roots).with_no_client_auth();
+    let server = site.database.server_address().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let (mut near, _) = listener.accept().unwrap();
+        let mut far = TcpStream::connect(server).unwrap();
+        let mut request = [0; 8];
+        near.read_exact(&mut request).unwrap();
+        far.write_all(&request).unwrap();
+        let mut answer = [0; 1];
+        far.read_exact(&mut answer).unwrap();
+        near.write_all(&answer).unwrap();
+        for socket in [&near, &far] {
+            socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        }
+        let mut near_tls = ServerConnection::new(Arc::new(config)).unwrap();
+        let name = "localhost".try_into().unwrap();
+        let mut far_tls = ClientConnection::new(Arc::new(onward), name).unwrap();
+        let mut near = Stream::new(&mut near_tls, &mut near);
+        let mut far = Stream::new(&mut far_tls, &mut far);
+        // Each in turn, until one has ended.
+        while pass(&mut near, &mut far).is_ok() && pass(&mut far, &mut near).is_ok() {}
+    });
+    port
+}
+
+/// What there is now, if anything.
+fn pass(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    match from.read(&mut buffer) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(count) => to.write_all(&buffer[..count]).and_then(|()| to.flush()),
+        Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[test]
+fn somebody_in_between_is_kept_out_by_channel_binding_or_by_the_certificate() {
+    let site = Site::start();
+    let names = "DNS:localhost,IP:127.0.0.1";
+    let stolen = make_cert(&site.files, &site.stranger, "between", names);
+    for (query, reason) in [
+        // As libpq has it: encrypted, for whoever answers.
+        ("sslmode=require&channel_binding=disable", None),
+        ("sslmode=require&channel_binding=require", Some("channel binding")),
+        ("sslmode=require", Some("channel binding")),
+        ("", Some("channel binding")),
+        ("sslmode=verify-full&sslrootcert=OWN&channel_binding=disable", Some("UnknownIssuer")),
+    ] {
+        let port = start_between(&site, &stolen);
+        let (_, real) = site.database.server_address().rsplit_once(':').unwrap();
+        let url = site.url("localhost", query).replace(&format!(":{real}/"), &format!(":{port}/"));
+        match reason {
+            None => assert_connects(&url, ANY),
+            Some(reason) => assert_fails(&url, reason),
+        }
+    }
 }
