@@ -11,13 +11,14 @@ mod store; //    Caller and task types → SQL → PostgreSQL
 mod systemd; //  its sockets, and what it wants to hear
 mod task; //     the domain types and their parsing
 
-use auth::Keys;
+use auth::{Caller, Keys};
 use gate::{Acceptor, Address, Gate, Registry};
 use http::{App, Cors};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::io::{Read, Write};
+use std::ffi::OsString;
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ usage: tinytasks [serve]                     serve until SIGTERM or SIGINT
        tinytasks check                       examine configuration, database, schema and rows
        tinytasks token --user ID [--ttl 1h]  print a token for trying things out
        tinytasks token --explain             say if the token on standard input is good, or why not
+       tinytasks export --user ID            print all tasks of a user, a line of JSON each
+       tinytasks purge --user ID [--dry-run] delete all tasks of a user, or count them
        tinytasks --help | --version
 
 Configuration: environment variables, or a .env file in the working directory. Required are
@@ -60,27 +63,35 @@ impl From<String> for Failure {
 }
 
 fn main() -> ExitCode {
-    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
-    let arguments: Vec<String> = arguments.collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let outcome = match arguments.as_slice() {
-        [] | ["serve"] => serve(),
-        ["migrate"] => migrate(),
-        ["check"] => check(),
-        ["token", "--explain"] => explain(),
-        ["token", options @ ..] => token(options),
-        ["--help" | "-h" | "help"] => print(HELP),
-        ["--version" | "-V"] => print(concat!("tinytasks ", env!("CARGO_PKG_VERSION"), "\n")),
-        other => Err(usage(&format!("unknown command: {}", other.join(" ")))),
-    };
+    let arguments: Result<Vec<_>, _> = std::env::args_os().skip(1).map(OsString::into_string).collect();
+    let outcome = arguments
+        .map_err(|_| usage("an argument is not UTF-8"))
+        .and_then(|arguments| run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
     let Err(Failure(code, lines)) = outcome else {
         return ExitCode::SUCCESS;
     };
     for line in lines {
         // Nothing can be done where standard error is gone.
-        let _ = writeln!(std::io::stderr(), "{line}");
+        let _ = writeln!(io::stderr(), "{line}");
     }
     ExitCode::from(code)
+}
+
+fn run(arguments: &[&str]) -> Result<(), Failure> {
+    match arguments {
+        [] | ["serve"] => serve(),
+        ["migrate"] => migrate(),
+        ["check"] => check(),
+        ["token", "--explain"] => explain(),
+        ["token", options @ ..] => token(options),
+        ["export", "--user", user] => export(user),
+        ["purge", "--user", user] => purge(user, false),
+        ["purge", "--user", user, "--dry-run"] => purge(user, true),
+        ["export" | "purge", ..] => Err(usage("give export --user ID, or purge --user ID [--dry-run]")),
+        ["--help" | "-h" | "help"] => print(HELP),
+        ["--version" | "-V"] => print(concat!("tinytasks ", env!("CARGO_PKG_VERSION"), "\n")),
+        other => Err(usage(&format!("unknown command: {}", other.join(" ")))),
+    }
 }
 
 fn serve() -> Result<(), Failure> {
@@ -185,7 +196,7 @@ fn token(options: &[&str]) -> Result<(), Failure> {
 /// What a request with the token on standard input would be told, and the log.
 fn explain() -> Result<(), Failure> {
     let keys = keys(&config::load_jwt()?)?;
-    let token = std::io::read_to_string(std::io::stdin().take(STDIN_BYTES_MAX));
+    let token = io::read_to_string(io::stdin().take(STDIN_BYTES_MAX));
     let token = token.map_err(|error| format!("standard input: {error}"))?;
     match keys.verify(token.trim()) {
         Ok((user_id, expires_at)) => {
@@ -198,6 +209,31 @@ fn explain() -> Result<(), Failure> {
             Err(Failure(1, vec![]))
         }
     }
+}
+
+fn export(user: &str) -> Result<(), Failure> {
+    let (caller, url) = by_operator(user)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut written = Ok(());
+    store::export(&url, &caller, &mut |task| {
+        let line = serde_json::to_writer(&mut out, task).map_err(io::Error::from);
+        written = line.and_then(|()| out.write_all(b"\n"));
+        written.is_ok()
+    })?;
+    written.and_then(|()| out.flush()).map_err(unwritten)
+}
+
+fn purge(user: &str, only_count: bool) -> Result<(), Failure> {
+    let (caller, url) = by_operator(user)?;
+    let count = store::purge(&url, &caller, only_count)?;
+    let done = if only_count { "would delete" } else { "deleted" };
+    print(&format!("{done} {count} tasks of {user:?}\n"))
+}
+
+/// Whom a command is about, and the database's URL.
+fn by_operator(user: &str) -> Result<(Caller, String), Failure> {
+    let caller = Caller::by_operator(user).ok_or_else(|| usage("--user: must be 1 to 255 characters"))?;
+    Ok((caller, config::load_database(check_url)?.url))
 }
 
 fn keys(jwt: &config::Jwt) -> Result<Keys, Failure> {
@@ -223,5 +259,11 @@ fn usage(complaint: &str) -> Failure {
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("standard output: {error}").into())
+    io::stdout().write_all(text.as_bytes()).map_err(unwritten)
+}
+
+/// Who has closed the pipe wants to hear no more, and a reason least of all.
+fn unwritten(error: io::Error) -> Failure {
+    let is_unwanted = error.kind() == ErrorKind::BrokenPipe;
+    Failure(1, if is_unwanted { vec![] } else { vec![format!("standard output: {error}")] })
 }

@@ -3,11 +3,14 @@
 //! Guarantees: what returned Ok is committed.
 
 mod pool;
+mod privacy;
 mod schema;
 mod sqlstate;
 mod statements;
+mod tls;
 
 pub use pool::check_url;
+pub use privacy::{export, purge};
 pub use schema::{inspect, migrate};
 
 use crate::auth::Caller;
@@ -147,27 +150,28 @@ pub struct Tasks<'c> {
 impl Tasks<'_> {
     /// Errors: `Database`.
     pub fn all(&self) -> Result<Vec<Task<'_>>, Error> {
-        self.rows.iter().map(|row| self.task(row).map_err(|error| refused(&error))).collect()
+        let task = |row| task(self.user_id, row).map_err(|error| refused(&error));
+        self.rows.iter().map(task).collect()
     }
 
     /// Errors: `Database`, `NoSuchTask`.
     pub fn one(&self) -> Result<Task<'_>, Error> {
         let row = self.rows.first().ok_or(Error::NoSuchTask)?;
-        self.task(row).map_err(|error| refused(&error))
+        task(self.user_id, row).map_err(|error| refused(&error))
     }
+}
 
-    /// By the order of columns that all statements have.
-    fn task<'t>(&'t self, row: &'t Row) -> Result<Task<'t>, postgres::Error> {
-        Ok(Task {
-            id: row.try_get(0)?,
-            user_id: self.user_id,
-            title: row.try_get(1)?,
-            description: row.try_get(2)?,
-            complete: row.try_get(3)?,
-            created_at: row.try_get(4)?,
-            updated_at: row.try_get(5)?,
-        })
-    }
+/// By the order of columns that all statements have.
+fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Error> {
+    Ok(Task {
+        id: row.try_get(0)?,
+        user_id,
+        title: row.try_get(1)?,
+        description: row.try_get(2)?,
+        complete: row.try_get(3)?,
+        created_at: row.try_get(4)?,
+        updated_at: row.try_get(5)?,
+    })
 }
 
 type Values<'v> = &'v [&'v (dyn ToSql + Sync)];

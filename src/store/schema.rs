@@ -19,7 +19,7 @@ const OLD_ROWS: &str = "
 
 /// `tinytasks migrate`. Errors: why the database cannot be reached or refused.
 pub fn migrate(url: &str) -> Result<(), String> {
-    apply(&mut pool::connect_once(url)?)
+    apply(&mut pool::connect_once(url)?.0)
 }
 
 /// One transaction; a failure leaves everything as it was, and the connection unusable.
@@ -31,11 +31,12 @@ pub fn apply(client: &mut Client) -> Result<(), String> {
 
 /// `tinytasks check`: one line for each thing that is well. Errors: the first that is not.
 pub fn inspect(url: &str, say: &mut dyn FnMut(&str)) -> Result<(), String> {
-    let mut client = pool::connect_once(url).map_err(|error| format!("database: {error}"))?;
+    let (mut client, encryption) = pool::connect_once(url).map_err(|error| format!("database: {error}"))?;
     let server = "select current_setting('server_version'), current_setting('server_encoding')";
     let server = pairs(&mut client, server).map_err(|error| format!("database: {error}"))?;
     let (version, encoding) = server.into_iter().next().unwrap_or_default();
     say(&format!("database: PostgreSQL {version}"));
+    say(&encryption);
     if encoding != "UTF8" {
         return Err(format!("encoding: is {encoding}, must be UTF8; make a new database"));
     }

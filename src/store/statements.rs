@@ -1,4 +1,4 @@
-//! Every statement that serves a request.
+//! Every statement on tasks.
 
 use postgres::types::Type;
 
@@ -21,9 +21,13 @@ pub enum Do {
     Delete,
 }
 
-/// All go by the primary key `(user_id, id)`, lists by a range of it; only InsertOnce and
-/// FindKey by the unique index on `(user_id, idempotency_key)`. A change is atomic by the
-/// row's lock: PostgreSQL looks at the precondition again when it had to wait for another change.
+/// Of `tinytasks purge`.
+pub const COUNT: &str = "select count(*) from tasks where user_id = $1";
+pub const PURGE: &str = "delete from tasks where user_id = $1";
+
+/// What serves requests. All go by the primary key `(user_id, id)`, lists by a range of it; only
+/// InsertOnce and FindKey by the unique index on `(user_id, idempotency_key)`. A change is atomic by
+/// the row's lock: PostgreSQL looks at the precondition again when it had to wait for another change.
 /// `updated_at` moves forward whatever the clock does.
 pub static STATEMENTS: [Statement; 8] = [
     Statement {

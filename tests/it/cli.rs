@@ -61,7 +61,8 @@ fn help_and_version_need_no_configuration() {
     for option in ["--help", "-h"] {
         let outcome = run_binary(&[option], &[]);
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
-        for word in ["serve", "migrate", "check", "token", "--user", "--ttl", "--explain", "DATABASE_URL"] {
+        let commands = ["serve", "migrate", "check", "token", "--explain", "export", "purge"];
+        for word in commands.iter().chain(&["--user", "--ttl", "--dry-run", "DATABASE_URL"]) {
             assert!(outcome.stdout.contains(word), "{word}");
         }
     }
@@ -166,16 +167,41 @@ fn a_bad_variable_is_exit_code_2_and_one_line_that_names_it() {
 #[test]
 fn a_database_url_with_what_is_not_supported_is_refused_by_name() {
     for (query, word) in [
-        ("sslmode=require", "sslmode"),
-        ("sslmode=verify-full", "sslmode"),
-        ("channel_binding=require", "channel_binding"),
-        ("frobnicate=1", "frobnicate"),
-        ("sslrootcert=x.pem", "sslrootcert"),
+        ("sslmode=allow", "sslmode"),
+        ("sslmode=", "sslmode"),
+        ("sslmode=require&sslmode=disable", "sslmode"),
+        ("sslmode=verify-ca", "sslmode"),
+        ("sslmode=verify-ca&sslrootcert=system", "sslmode"),
+        ("sslmode=pa55word&sslrootcert=system", "sslmode"),
+        ("sslrootcert=pa55word", "sslrootcert"),
+        ("sslmode=prefer&sslrootcert=pa55word", "sslrootcert"),
+        ("sslmode=disable&sslrootcert=system", "sslrootcert"),
+        ("sslmode=require&sslrootcert=system", "sslrootcert"),
+        ("sslmode=verify-full&sslrootcert=pa55word", "sslrootcert"),
+        ("sslmode=verify-full&sslrootcert=/dev/null", "sslrootcert"),
+        ("sslmode=verify-full&sslrootcert=system&sslrootcert=system", "sslrootcert"),
+        ("sslcert=pa55word", "sslcert"),
+        ("sslkey=pa55word", "sslkey"),
+        ("sslpassword=pa55word", "sslpassword"),
+        ("sslcrl=pa55word", "sslcrl"),
+        ("ssl_min_protocol_version=pa55word", "ssl_min_protocol_version"),
+        ("sslnegotiation=pa55word", "sslnegotiation"),
+        ("sslnegotiation=direct", "sslnegotiation"),
+        ("gssencmode=require", "gssencmode"),
+        ("require_auth=pa55word", "require_auth"),
+        ("channel_binding=pa55word", "channel_binding"),
+        ("sslmode=disable&channel_binding=require", "channel_binding"),
+        ("target_session_attrs=pa55word", "target_session_attrs"),
+        ("passfile=pa55word", "passfile"),
+        ("frobnicate=pa55word", "frobnicate"),
     ] {
         let url = format!("{URL}?{query}");
-        let outcome = run_binary(&["serve"], &but("DATABASE_URL", &url));
-        assert_complains(&outcome, &["DATABASE_URL"]);
-        assert!(outcome.stderr.contains(word), "{outcome:?}");
+        for command in ["serve", "migrate", "check"] {
+            let outcome = run_binary(&[command], &but("DATABASE_URL", &url));
+            assert_complains(&outcome, &["DATABASE_URL"]);
+            assert!(outcome.stderr.contains(word), "{query}: {outcome:?}");
+            assert!(!outcome.stderr.contains("pa55word"), "{query}: {outcome:?}");
+        }
     }
 }
 

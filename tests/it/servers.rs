@@ -65,6 +65,36 @@ impl Server {
         self.cluster("stop", &[mode]);
     }
 
+    /// It takes TLS too from now on, with this certificate; with a new one on new connections.
+    pub fn encrypt(&self, [cert, key]: &[String; 2]) {
+        let data = self.home().join("data");
+        for (from, name) in [(cert, "server.crt"), (key, "server.key")] {
+            let path = data.join(name);
+            fs::copy(from, &path).unwrap();
+            self.run("chown", &[&format!("--reference={}", data.display()), path.to_str().unwrap()]);
+            self.run("chmod", &["600", path.to_str().unwrap()]);
+        }
+        self.set("ssl", "on");
+    }
+
+    /// Roles whose password is kept so may also come in by MD5.
+    pub fn allow_md5(&self) {
+        let file = self.home().join("data/pg_hba.conf");
+        let rules = fs::read_to_string(&file).unwrap().replace("scram-sha-256", "md5");
+        fs::write(&file, rules).unwrap();
+        self.client().batch_execute("select pg_reload_conf()").unwrap();
+        let sql = "select bool_or(auth_method = 'md5') from pg_hba_file_rules";
+        eventually("new rules", || self.client().query_one(sql, &[]).unwrap().get(0));
+    }
+
+    /// Changes a setting that needs no restart, and waits until new connections have it.
+    pub fn set(&self, name: &str, value: &str) {
+        self.client().batch_execute(&format!("alter system set {name} = '{value}'")).unwrap();
+        self.client().batch_execute("select pg_reload_conf()").unwrap();
+        let show = format!("show {name}");
+        eventually(name, || self.client().query_one(&show, &[]).unwrap().get::<_, String>(0) == value);
+    }
+
     /// Of its superuser, ending in `/postgres`.
     pub fn url(&self) -> String {
         self.cluster("url", &[])

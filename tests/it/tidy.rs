@@ -51,27 +51,33 @@ fn has_word(line: &str, word: &str) -> bool {
 
 #[test]
 fn a_crate_is_named_in_its_module_alone() {
-    for (word, home) in [
+    for (word, homes) in [
         ("tiny_http", "src/gate/dispatch.rs"),
         ("postgres", "src/store"),
         ("r2d2", "src/store"),
         ("r2d2_postgres", "src/store"),
         ("jwt_simple", "src/auth.rs"),
         ("httparse", "src/gate"),
-        ("rustls", "src/gate"),
+        ("rustls", "src/gate src/store/tls.rs"),
+        ("rustls_native_certs", "src/store/tls.rs"),
+        ("tokio_postgres_rustls", "src/store"),
+        ("percent_encoding", "src/store/tls.rs"),
         ("signal_hook", "src/main.rs"),
         ("env_logger", "src/logging.rs"),
         ("env::var", "src/config.rs"),
         ("env::var_os", "src/config.rs"),
         ("env::vars", "src/config.rs"),
         ("catch_unwind", "src/http/mod.rs"),
+        // Not a crate, but the way round the token: for two commands.
+        ("by_operator", "src/auth.rs src/main.rs"),
         ("set_hook", "src/logging.rs"),
     ] {
         for (name, text) in sources() {
             for (number, line) in code_lines(&text) {
                 // A URL's scheme is no crate, nor is a name in a text.
                 let is_named = has_word(line, word) && !line.contains(&format!("{word}://"));
-                assert!(!is_named || name.starts_with(home), "{name}:{number} names {word}: {line}");
+                let is_home = homes.split(' ').any(|home| name.starts_with(home));
+                assert!(!is_named || is_home, "{name}:{number} names {word}: {line}");
             }
         }
     }

@@ -1,0 +1,171 @@
+//! TLS to PostgreSQL: libpq's `sslmode` and `sslrootcert`, through rustls
+//! (https://www.postgresql.org/docs/current/libpq-ssl.html).
+//! Guarantees: a connection is never less than what `DATABASE_URL` asks for; what cannot be had is
+//! an error that names the parameter and never its value.
+
+use percent_encoding::percent_decode_str;
+use postgres::config::SslMode;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct as Signature, Error, RootCertStore, SignatureScheme};
+use std::sync::{Arc, OnceLock};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// How far connections are to be encrypted, and the server to be believed.
+pub struct Tls {
+    pub mode: SslMode,
+    verifier: Arc<Verifier>,
+}
+
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    algorithms: WebPkiSupportedAlgorithms,
+    /// The version that was agreed on first.
+    version: OnceLock<&'static str>,
+}
+
+#[derive(Debug)]
+enum Trust {
+    /// Whoever answers.
+    Any,
+    /// A certificate from one of these.
+    Chain(RootCertStore),
+    /// That, in the host's name.
+    ChainAndName(RootCertStore),
+}
+
+impl Tls {
+    /// Takes out of the URL what its driver does not know, and gives the rest.
+    pub fn parse(url: &str) -> Result<(Self, String), String> {
+        // A password may hold a question mark: the driver's URL has a query behind the first @ alone.
+        let (credentials, place) = url.split_at(url.find('@').unwrap_or(0));
+        let (place, query) = place.split_once('?').unwrap_or((place, ""));
+        let (mut mode, mut root, mut rest) = (None, None, Vec::new());
+        // Names too, as the driver would take an encoded one for what is not looked at here.
+        let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
+        for parameter in query.split('&') {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let slot = match (&*decoded(name), value) {
+                ("sslmode", _) => &mut mode,
+                ("sslrootcert", _) => &mut root,
+                // What a client without GSSAPI does anyway.
+                ("gssencmode", "disable" | "prefer") => continue,
+                _ => {
+                    rest.push(parameter);
+                    continue;
+                }
+            };
+            if slot.replace(decoded(value)).is_some() {
+                return Err("sslmode and sslrootcert: give each once at most".to_owned());
+            }
+        }
+        let (mode, trust) = choose(mode.as_deref(), root.as_deref())?;
+        let algorithms = ring::default_provider().signature_verification_algorithms;
+        let verifier = Arc::new(Verifier { trust, algorithms, version: OnceLock::new() });
+        Ok((Self { mode, verifier }, format!("{credentials}{place}?{}", rest.join("&"))))
+    }
+
+    pub fn connector(&self) -> Result<MakeRustlsConnect, String> {
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("sslmode: {error}"))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&self.verifier) as _)
+            .with_no_client_auth();
+        // Required from PostgreSQL 17 on with sslnegotiation=direct.
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
+        Ok(MakeRustlsConnect::new(config))
+    }
+
+    /// Of connections that were made.
+    pub fn report(&self) -> String {
+        let checked = match self.verifier.trust {
+            Trust::Any => "the server's certificate is not checked",
+            Trust::Chain(_) => "the server's certificate is checked, the name in it is not",
+            Trust::ChainAndName(_) => "the server's certificate and the name in it are checked",
+        };
+        match self.verifier.version.get() {
+            Some(version) => format!("encryption: {version}, {checked}"),
+            None => "encryption: none".to_owned(),
+        }
+    }
+}
+
+const VERIFY_CA: &str = "sslmode: everybody has a certificate of a public authority, so verify-ca needs \
+    an authority of your own in sslrootcert; give that, or verify-full";
+const UNUSED_ROOT: &str = "sslrootcert: would not be looked at; add sslmode=verify-full";
+
+fn choose(mode: Option<&str>, root: Option<&str>) -> Result<(SslMode, Trust), String> {
+    let own = root.filter(|root| *root != "system");
+    Ok(match (mode, root, own) {
+        (Some("disable"), None, _) => (SslMode::Disable, Trust::Any),
+        (None | Some("prefer"), None, _) => (SslMode::Prefer, Trust::Any),
+        (Some("require"), None, _) => (SslMode::Require, Trust::Any),
+        (Some("require" | "verify-ca"), _, Some(file)) => (SslMode::Require, Trust::Chain(read(file)?)),
+        (Some("verify-full"), _, Some(file)) => (SslMode::Require, Trust::ChainAndName(read(file)?)),
+        (Some("verify-full"), _, None) | (None, Some("system"), _) => {
+            (SslMode::Require, Trust::ChainAndName(system()?))
+        }
+        (Some("verify-ca"), ..) => return Err(VERIFY_CA.to_owned()),
+        (None | Some("disable" | "prefer" | "require"), ..) => return Err(UNUSED_ROOT.to_owned()),
+        _ => return Err("sslmode: give disable, prefer, require, verify-ca or verify-full".to_owned()),
+    })
+}
+
+fn read(file: &str) -> Result<RootCertStore, String> {
+    let certs = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certs = certs.map_err(|error| format!("sslrootcert: cannot be read as a file in PEM: {error}"))?;
+    let mut roots = RootCertStore::empty();
+    for cert in certs {
+        roots.add(cert).map_err(|error| format!("sslrootcert: a certificate cannot be used: {error}"))?;
+    }
+    if roots.is_empty() { Err("sslrootcert: the file has no certificate".to_owned()) } else { Ok(roots) }
+}
+
+/// What the distribution trusts (`ca-certificates`), or `SSL_CERT_FILE`.
+fn system() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let none = "sslrootcert: this system has no root certificates; install ca-certificates or give a file";
+    if roots.is_empty() { Err(none.to_owned()) } else { Ok(roots) }
+}
+
+type Signed = Result<HandshakeSignatureValid, Error>;
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        cert: &CertificateDer,
+        intermediates: &[CertificateDer],
+        name: &ServerName,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Trust::Chain(roots) | Trust::ChainAndName(roots) = &self.trust {
+            let (cert, known) = (ParsedCertificate::try_from(cert)?, self.algorithms.all);
+            verify_server_cert_signed_by_trust_anchor(&cert, roots, intermediates, now, known)?;
+            if let Trust::ChainAndName(_) = &self.trust {
+                verify_server_name(&cert, name)?;
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer, by: &Signature) -> Signed {
+        self.version.get_or_init(|| "TLS 1.2");
+        verify_tls12_signature(message, cert, by, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer, by: &Signature) -> Signed {
+        self.version.get_or_init(|| "TLS 1.3");
+        verify_tls13_signature(message, cert, by, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
