@@ -11,6 +11,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, ve
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct as Signature, Error, RootCertStore, SignatureScheme};
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -44,26 +45,23 @@ impl Tls {
         // A password may hold a question mark: the driver's URL has a query behind the first @ alone.
         let (credentials, place) = url.split_at(url.find('@').unwrap_or(0));
         let (place, query) = place.split_once('?').unwrap_or((place, ""));
-        let (mut mode, mut root, mut rest) = (None, None, Vec::new());
+        let (mut given, mut rest) = (HashMap::new(), Vec::new());
         // Names too, as the driver would take an encoded one for what is not looked at here.
         let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
-        for parameter in query.split('&') {
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let slot = match (&*decoded(name), value) {
-                ("sslmode", _) => &mut mode,
-                ("sslrootcert", _) => &mut root,
-                // What a client without GSSAPI does anyway.
-                ("gssencmode", "disable" | "prefer") => continue,
-                _ => {
-                    rest.push(parameter);
-                    continue;
-                }
-            };
-            if slot.replace(decoded(value)).is_some() {
-                return Err("sslmode and sslrootcert: give each once at most".to_owned());
+            let (name, value) = (decoded(name), decoded(value));
+            match (&*name, &*value) {
+                // The last means what a client without GSSAPI does anyway.
+                ("sslmode" | "sslrootcert", _) | ("gssencmode", "disable" | "prefer") => {}
+                _ => rest.push(parameter),
+            }
+            if given.insert(name.clone(), value).is_some() {
+                return Err(format!("{name}: is there twice; give it once"));
             }
         }
-        let (mode, trust) = choose(mode.as_deref(), root.as_deref())?;
+        let given = |name| given.get(name).map(AsRef::as_ref);
+        let (mode, trust) = choose(given("sslmode"), given("sslrootcert"))?;
         let algorithms = ring::default_provider().signature_verification_algorithms;
         let verifier = Arc::new(Verifier { trust, algorithms, version: OnceLock::new() });
         Ok((Self { mode, verifier }, format!("{credentials}{place}?{}", rest.join("&"))))

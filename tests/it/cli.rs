@@ -191,6 +191,7 @@ fn a_database_url_with_what_is_not_supported_is_refused_by_name() {
         ("require_auth=pa55word", "require_auth"),
         ("channel_binding=pa55word", "channel_binding"),
         ("sslmode=disable&channel_binding=require", "channel_binding"),
+        ("channel_binding=require&channel_binding=disable", "channel_binding"),
         ("target_session_attrs=pa55word", "target_session_attrs"),
         ("passfile=pa55word", "passfile"),
         ("frobnicate=pa55word", "frobnicate"),

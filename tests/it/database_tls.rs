@@ -66,7 +66,7 @@ impl Site {
         let files = Directory::create();
         let authority = make_authority(&files, "authority");
         let stranger = make_authority(&files, "stranger");
-        let server = Server::start(&[UNSAFE]);
+        let server = Server::start(&[UNSAFE, "unix_socket_directories=/tmp"]);
         server.encrypt(&make_cert(&files, &authority, "localhost", "DNS:localhost"));
         let database = Database::create_on(&server.url());
         migrate(&database.url);
@@ -119,6 +119,8 @@ fn each_sslmode_takes_the_certificates_that_libpq_takes() {
     for (host, query, encryption) in [
         ("localhost", "sslmode=disable", NONE),
         ("localhost", "", ANY),
+        // A Unix socket, which PostgreSQL does not encrypt.
+        ("%2Ftmp", "", NONE),
         ("localhost", "sslmode=prefer", ANY),
         ("127.0.0.1", "sslmode=require", ANY),
         ("127.0.0.1", "sslmode=require&channel_binding=require", ANY),
@@ -138,6 +140,7 @@ fn each_sslmode_takes_the_certificates_that_libpq_takes() {
     for (host, query, reason) in [
         ("127.0.0.1", "sslmode=verify-full&sslrootcert=OWN", "not valid for name"),
         ("127.0.0.1", "sslm%6Fde=verify-full&sslrootcert=OWN", "not valid for name"),
+        ("%2Ftmp", "sslmode=require", "TLS"),
         ("localhost", "sslmode=verify-full&sslrootcert=STRANGER", "UnknownIssuer"),
         ("localhost", "sslmode=verify-ca&sslrootcert=STRANGER", "UnknownIssuer"),
         ("localhost", "sslmode=require&sslrootcert=STRANGER", "UnknownIssuer"),
@@ -198,6 +201,26 @@ fn addresses_in_certificates_older_tls_and_roles_without_scram() {
     let (start, rest) = by_address.split_once("localhost:").unwrap();
     let (port, rest) = rest.split_once('/').unwrap();
     assert_connects(&format!("{start}/{rest}&hostaddr=127.0.0.1&port={port}"), NAME);
+
+    // Without an authority: the certificate itself is what is trusted. A name stands in its place.
+    for (subject, more, reason) in [
+        (
+            "alone",
+            &["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"][..],
+            None,
+        ),
+        ("authority2", &["-addext", "subjectAltName=DNS:localhost"], Some("CaUsedAsEndEntity")),
+        ("localhost", &["-addext", "basicConstraints=CA:FALSE"], Some("not valid for")),
+    ] {
+        let pair = make_pair(&site.files, subject, more);
+        site.server.encrypt(&pair);
+        let url = site.url("localhost", &format!("sslmode=verify-full&sslrootcert={}", pair[0]));
+        match reason {
+            None => assert_connects(&url, NAME),
+            Some(reason) => assert_fails(&url, reason),
+        }
+    }
+    site.server.encrypt(&make_cert(&site.files, &site.authority, "address2", "IP:127.0.0.1"));
 
     // Older TLS is not taken, and is no reason for plain text.
     site.server.set("ssl_min_protocol_version", "TLSv1");

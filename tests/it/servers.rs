@@ -82,17 +82,24 @@ impl Server {
         let file = self.home().join("data/pg_hba.conf");
         let rules = fs::read_to_string(&file).unwrap().replace("scram-sha-256", "md5");
         fs::write(&file, rules).unwrap();
-        self.client().batch_execute("select pg_reload_conf()").unwrap();
-        let sql = "select bool_or(auth_method = 'md5') from pg_hba_file_rules";
-        eventually("new rules", || self.client().query_one(sql, &[]).unwrap().get(0));
+        self.reload();
     }
 
-    /// Changes a setting that needs no restart, and waits until new connections have it.
+    /// Changes a setting that needs no restart.
     pub fn set(&self, name: &str, value: &str) {
         self.client().batch_execute(&format!("alter system set {name} = '{value}'")).unwrap();
+        self.reload();
+    }
+
+    /// Returns when new connections have what is in the files now.
+    fn reload(&self) {
+        let loaded = || {
+            let row = self.client().query_one("select pg_conf_load_time()::text", &[]).unwrap();
+            row.get::<_, String>(0)
+        };
+        let before = loaded();
         self.client().batch_execute("select pg_reload_conf()").unwrap();
-        let show = format!("show {name}");
-        eventually(name, || self.client().query_one(&show, &[]).unwrap().get::<_, String>(0) == value);
+        eventually("new settings", || loaded() != before);
     }
 
     /// Of its superuser, ending in `/postgres`.
