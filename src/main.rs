@@ -7,18 +7,20 @@ mod gate; //     bytes of a client → one whole request, and the answer back
 mod http; //     request → the checks in order → answer, and the tiny_http loop around it
 mod lock; //     every Mutex
 mod logging; //  records → lines
+mod metrics; //  what is counted, as text
 mod store; //    Caller and task types → SQL → PostgreSQL
 mod task; //     the domain types and their parsing
 
 use auth::Keys;
 use gate::{Acceptor, Gate, Registry};
-use http::{App, Cors, PrivateSocket, Service};
+use http::{App, Cors, Limiter, PrivateSocket, Service};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use store::{Store, check_url};
 
@@ -37,6 +39,8 @@ DATABASE_URL (postgres://user:password@host/database) and JWT_SECRET_KEY (at lea
 JWT_JWKS_FILE; the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
 ";
 
+/// Of `ADMIN_ADDR`.
+const ADMIN_CONNECTIONS_MAX: usize = 16;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 const STDIN_BYTES_MAX: u64 = 64 * 1024;
 const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
@@ -91,18 +95,30 @@ fn serve() -> Result<(), Failure> {
     let tls = config.tls.map(|(cert, key)| Acceptor::open(&cert, &key)).transpose();
     let tls = tls.map_err(|reason| Failure(2, vec![format!("TLS_CERT_FILE: {reason}")]))?;
     let (scheme, is_https) = if tls.is_some() { ("https", true) } else { ("http", false) };
-    let app = Arc::new(App::new(store, keys, cors, config.docs, is_https));
-    let cannot = |error| format!("cannot listen on {}: {error}", config.listen);
-    let socket = PrivateSocket::create().map_err(cannot)?;
-    let service = Service::start(&app, &socket).map_err(cannot)?;
     // Five for the event loop of a database connection; some for tiny_http, and for files.
-    let own = (config.database.pool_size.get() as usize + 1) * 5 + 48;
-    let options = gate::Options {
-        registry: Registry::new(config.connections_max, own)?,
-        trusted_proxies: config.trusted_proxies,
-        tls,
+    let own = (config.database.pool_size.get() as usize + 1) * 5 + 48 + ADMIN_CONNECTIONS_MAX + 16;
+    let registry = Arc::new(Registry::new(config.connections_max, own)?);
+    let mut app = App::new(store, keys, cors, Arc::clone(&registry));
+    (app.has_docs, app.is_https, app.requires_if_match) = (config.docs, is_https, config.requires_if_match);
+    app.limiter = config.rate_limit.map(Limiter::new);
+    let app = Arc::new(app);
+    let listen = |address, options, is_admin| {
+        let socket = PrivateSocket::create()?;
+        let service = Service::start(&app, &socket, is_admin)?;
+        Ok((Gate::start(address, options, service)?, socket))
     };
-    let gate = Gate::start(config.listen, options, service).map_err(cannot)?;
+    let cannot = |address, error: std::io::Error| format!("cannot listen on {address}: {error}");
+    let mut _admin = None;
+    if let Some(address) = config.admin {
+        let registry = Arc::new(Registry::new(ADMIN_CONNECTIONS_MAX, 0)?);
+        let options = gate::Options { registry, trusted_proxies: Vec::new(), tls: None };
+        let admin = listen(address, options, true).map_err(|error| cannot(address, error))?;
+        log::info!(address = format!("http://{}", admin.0.address()).as_str(); "metrics and probes");
+        _admin = Some(admin);
+    }
+    let options = gate::Options { registry, trusted_proxies: config.trusted_proxies, tls };
+    let (gate, _socket) =
+        listen(config.listen, options, false).map_err(|error| cannot(config.listen, error))?;
     if !is_https && !config.listen.ip().is_loopback() {
         log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
     }
@@ -114,6 +130,7 @@ fn serve() -> Result<(), Failure> {
         }
     }
     log::info!("stopping");
+    app.is_stopping.store(true, Relaxed);
     gate.stop(DRAIN_TIME);
     Ok(())
 }

@@ -7,7 +7,7 @@ pub const FIELDS_MAX: usize = 64;
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// The fields that the service reads. All others end here.
-const FORWARDED: [&str; 9] = [
+const FORWARDED: [&str; 10] = [
     "Authorization",
     "Content-Type",
     "Content-Encoding",
@@ -16,6 +16,7 @@ const FORWARDED: [&str; 9] = [
     "If-None-Match",
     "Idempotency-Key",
     "X-Request-Id",
+    "traceparent",
     "Access-Control-Request-Method",
 ];
 

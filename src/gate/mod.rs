@@ -72,7 +72,7 @@ pub trait Behind: Send + Sync + 'static {
 pub type Answer<'a> = Box<dyn FnOnce(&mut Client) -> Result<(), ()> + 'a>;
 
 pub struct Options {
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     pub trusted_proxies: Vec<IpAddr>,
     pub tls: Option<Acceptor>,
 }

@@ -244,12 +244,13 @@ mod tests {
     const TICKET: u64 = 7;
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-    const READ: [&str; 9] = [
+    const READ: [&str; 10] = [
         "authorization",
         "content-type",
         "content-encoding",
         "origin",
         "x-request-id",
+        "traceparent",
         "access-control-request-method",
         "if-match",
         "if-none-match",

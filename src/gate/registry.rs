@@ -46,6 +46,13 @@ impl Registry {
         true
     }
 
+    /// Idle, busy, and at most.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let connections = lock(&self.connections);
+        let idle = connections.values().filter(|connection| connection.idle_since().is_some()).count();
+        (idle, connections.len() - idle, self.max)
+    }
+
     pub fn forget(&self, id: u64) {
         lock(&self.connections).remove(&id);
     }

@@ -2,30 +2,36 @@
 //! Relies on what made the [`Request`] for its size and form. Guarantees: every request gets one
 //! answer and one log line, whatever happens.
 
+mod admin;
 mod conditional;
 mod docs;
+mod limit;
 mod request;
 mod response;
 mod routes;
 mod server;
 
+pub use limit::Limiter;
 pub use response::Cors;
 pub use server::{PrivateSocket, Service};
 
 use crate::auth::{self, Keys};
 use crate::error::Error;
-use crate::gate::Answer;
+use crate::gate::{Answer, Registry};
 use crate::lock::lock;
+use crate::metrics;
 use crate::store::Store;
+use jiff::Timestamp;
+use limit::Allowance;
 use log::{Level, kv::Value};
 use request::Request;
 use response::Response;
 use routes::Route;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// All that handlers share.
 pub struct App {
@@ -33,6 +39,12 @@ pub struct App {
     pub cors: Cors,
     pub has_docs: bool,
     pub is_https: bool,
+    pub requires_if_match: bool,
+    pub limiter: Option<Limiter>,
+    /// Those of the gate, for the metrics.
+    pub connections: Arc<Registry>,
+    pub started: Timestamp,
+    pub is_stopping: AtomicBool,
     keys: Mutex<Arc<Keys>>,
     /// What all large answers take that are being written.
     large_bytes: AtomicUsize,
@@ -68,10 +80,22 @@ impl Drop for Room<'_> {
 }
 
 impl App {
-    pub fn new(store: Store, keys: Keys, cors: Cors, has_docs: bool, is_https: bool) -> Self {
-        let (keys, large_bytes) = (Mutex::new(Arc::new(keys)), AtomicUsize::default());
-        let (free_turns, turn_freed) = (Mutex::new(TURNS), Condvar::new());
-        Self { store, cors, has_docs, is_https, keys, large_bytes, free_turns, turn_freed }
+    pub fn new(store: Store, keys: Keys, cors: Cors, connections: Arc<Registry>) -> Self {
+        Self {
+            store,
+            cors,
+            has_docs: true,
+            is_https: false,
+            requires_if_match: false,
+            limiter: None,
+            connections,
+            started: Timestamp::now(),
+            is_stopping: AtomicBool::default(),
+            keys: Mutex::new(Arc::new(keys)),
+            large_bytes: AtomicUsize::default(),
+            free_turns: Mutex::new(TURNS),
+            turn_freed: Condvar::new(),
+        }
     }
 
     /// Requests from now on are judged by these keys.
@@ -107,12 +131,13 @@ struct Trace {
     started: Instant,
     route: &'static str,
     user_id: Option<String>,
+    allowance: Option<Allowance>,
 }
 
 /// Does what a request asks for, and gives what writes the answer. `received` is Err when it was
 /// refused before all of it was read.
 fn respond<'a>(app: &'a App, request: Request<'a>, received: Result<(), Error>) -> Answer<'a> {
-    let mut trace = Trace { started: Instant::now(), route: "", user_id: None };
+    let mut trace = Trace { started: Instant::now(), route: "", user_id: None, allowance: None };
     let answer = guarded(|| received.and_then(|()| answer(app, &request, &mut trace)));
     let answer = answer.and_then(|response| Ok((app.room(response.bytes_held())?, response)));
     let request_id = request.id().map_or_else(new_request_id, str::to_owned);
@@ -120,7 +145,12 @@ fn respond<'a>(app: &'a App, request: Request<'a>, received: Result<(), Error>) 
         Ok((room, response)) => (response, Some(room), None),
         Err(error) => (Response::problem(&error, &request_id), None, Some(error)),
     };
-    log_request(&request, &request_id, response.status, &trace, error.as_ref());
+    let (status, time) = (response.status, trace.started.elapsed());
+    if !request.is_admin {
+        metrics::answered(trace.route, request.method, status, time, error.as_ref());
+    }
+    log_request(&request, &request_id, status, time, &trace, error.as_ref());
+    let response = trace.allowance.iter().fold(response, |response, allowance| allowance.tell(response));
     let response = response.complete(app, &request, &request_id);
     Box::new(move |client| {
         let _room = room;
@@ -141,6 +171,9 @@ fn guarded<T, E: From<Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, 
 }
 
 fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Response<'a>, Error> {
+    if request.is_admin {
+        return admin::answer(app, request, trace);
+    }
     let path = request.path()?;
     let route = Route::find(&path, app.has_docs).ok_or(Error::NoSuchRoute)?;
     trace.route = route.template();
@@ -149,6 +182,11 @@ fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Resp
         let authorization: Vec<&str> = request.values("Authorization").collect();
         let caller = auth::authorize(&app.keys(), &authorization, user)?;
         trace.user_id = Some(caller.user_id().to_owned());
+        if let Some((allowance, outcome)) = app.limiter.as_ref().map(|limiter| limiter.take(caller.user_id()))
+        {
+            trace.allowance = Some(allowance);
+            outcome?;
+        }
         request.check_fields().map(|()| caller)
     };
     match route {
@@ -182,9 +220,21 @@ fn new_request_id() -> String {
     format!("{:016x}-{:08x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
-    let level = if status >= 500 { Level::Error } else { Level::Info };
-    let milliseconds = trace.started.elapsed().as_micros() as f64 / 1000.0;
+fn log_request(
+    request: &Request,
+    id: &str,
+    status: u16,
+    time: Duration,
+    trace: &Trace,
+    error: Option<&Error>,
+) {
+    let level = match request.is_admin {
+        _ if status >= 500 => Level::Error,
+        // Probes come every few seconds, for ever.
+        true => Level::Debug,
+        false => Level::Info,
+    };
+    let milliseconds = time.as_micros() as f64 / 1000.0;
     let mut pairs: Vec<(&str, Value)> = vec![
         ("request_id", id.into()),
         ("client", Value::from_display(&request.head.client)),
@@ -195,6 +245,9 @@ fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: O
     ];
     if let Some(user_id) = &trace.user_id {
         pairs.push(("user_id", user_id.as_str().into()));
+    }
+    if let Some(trace_id) = request.trace_id() {
+        pairs.push(("trace_id", trace_id.into()));
     }
     let reason = error.map(Error::reason).unwrap_or_default();
     if let Some(error) = error {

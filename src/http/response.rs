@@ -100,7 +100,8 @@ impl<'a> Response<'a> {
             .with("X-Content-Type-Options", "nosniff")
             .with("Server", "tinytasks")
             .with("Date", now.unwrap_or_default());
-        let response = if app.is_https { response.with("Strict-Transport-Security", HSTS) } else { response };
+        let is_https = app.is_https && !request.is_admin;
+        let response = if is_https { response.with("Strict-Transport-Security", HSTS) } else { response };
         app.cors.apply(response, request)
     }
 
@@ -204,7 +205,7 @@ impl Cors {
     }
 }
 
-/// RFC 9110 section 15; 431 is from RFC 6585.
+/// RFC 9110 section 15; 428, 429 and 431 are from RFC 6585.
 fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -222,6 +223,8 @@ fn phrase(status: u16) -> &'static str {
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
         422 => "Unprocessable Content",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
         _ => "Internal Server Error",

@@ -5,6 +5,7 @@ use super::request::{Request, method};
 use super::{App, respond};
 use crate::error::Error;
 use crate::gate::{Answer, Behind, Head};
+use crate::metrics;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -43,13 +44,14 @@ pub struct Service {
     app: Arc<App>,
     server: tiny_http::Server,
     path: PathBuf,
+    is_admin: bool,
 }
 
 impl Service {
-    pub fn start(app: &Arc<App>, socket: &PrivateSocket) -> io::Result<Self> {
+    pub fn start(app: &Arc<App>, socket: &PrivateSocket, is_admin: bool) -> io::Result<Self> {
         let server = tiny_http::Server::from_listener(UnixListener::bind(&socket.path)?, None);
         let server = server.map_err(io::Error::other)?;
-        Ok(Self { app: Arc::clone(app), server, path: socket.path.clone() })
+        Ok(Self { app: Arc::clone(app), server, path: socket.path.clone(), is_admin })
     }
 }
 
@@ -92,6 +94,7 @@ impl Behind for Service {
             fields: incoming.headers().iter().map(text).collect(),
             body,
             head,
+            is_admin: self.is_admin,
         };
         // What tiny_http would send goes nowhere: answers do not come back through it.
         drop(incoming.into_writer());
@@ -99,8 +102,11 @@ impl Behind for Service {
     }
 
     fn refuse<'a>(&'a self, head: &'a Head, error: Error) -> Answer<'a> {
-        let (method, fields) = (method(&head.method), head.fields.clone());
-        let request = Request { method, target: String::new(), fields, body: Vec::new(), head };
+        let (method, fields, is_admin) = (method(&head.method), head.fields.clone(), self.is_admin);
+        let request = Request { method, target: String::new(), fields, body: Vec::new(), head, is_admin };
+        if !is_admin {
+            metrics::refused(&error);
+        }
         respond(&self.app, request, Err(error))
     }
 }

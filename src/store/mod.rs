@@ -43,6 +43,11 @@ impl Store {
         self.pool.is_reachable()
     }
 
+    /// Of the pool: idle, busy, and at most.
+    pub fn connections(&self) -> (u32, u32, u32) {
+        self.pool.counts()
+    }
+
     /// Connections made from now on use `url`.
     pub fn reconnect_with(&self, url: &str) -> Result<(), String> {
         self.pool.reconnect_with(url)

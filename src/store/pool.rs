@@ -10,6 +10,7 @@ use super::statements::STATEMENTS;
 use crate::config;
 use crate::error::Error;
 use crate::lock::lock;
+use crate::metrics::POOL_WAIT;
 use postgres::config::{ChannelBinding, SslMode};
 use postgres::types::ToSql;
 use postgres::{Client, Config, NoTls, Row};
@@ -72,6 +73,14 @@ impl Pool {
         lock(&self.last_answer).is_some_and(|last| last.elapsed() <= ANSWER_AGE_MAX)
     }
 
+    /// Idle, busy, and at most.
+    pub fn counts(&self) -> (u32, u32, u32) {
+        self.connections.get().map_or((0, 0, 0), |pool| {
+            let r2d2::State { connections, idle_connections, .. } = pool.state();
+            (idle_connections, connections.saturating_sub(idle_connections), pool.max_size())
+        })
+    }
+
     pub fn reconnect_with(&self, url: &str) -> Result<(), String> {
         *lock(&self.link.manager) = Arc::new(manager(url, self.link.prepared)?);
         Ok(())
@@ -88,7 +97,10 @@ impl Pool {
         let pool = pool.ok_or_else(|| Error::Unavailable("no database yet".to_owned()))?;
         let mut tries = 0;
         loop {
-            let mut session = pool.get().map_err(|error| Error::Unavailable(error.to_string()))?;
+            let asked = Instant::now();
+            let session = pool.get();
+            POOL_WAIT.observe(asked.elapsed());
+            let mut session = session.map_err(|error| Error::Unavailable(error.to_string()))?;
             if lock(&self.distrusted).is_some_and(|since| session.born <= since) {
                 session.is_spent = true;
                 continue;
