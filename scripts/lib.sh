@@ -41,11 +41,13 @@ prepare() {
         die "Rust is missing: see https://rustup.rs"
 }
 
-# What only tests need: a pooler to go through, and a TLS client that is not ours.
+# What only tests need: a pooler to go through, a TLS client that is not ours, Prometheus's judgement.
 prepare_tests() {
     local missing=()
     [[ -x /usr/sbin/pgbouncer ]] || missing+=(pgbouncer)
     [[ -x /usr/bin/openssl ]] || missing+=(openssl)
+    # Debian's package may start a server of its own, on port 9090. It is not ours and never used.
+    command -v promtool >/dev/null || missing+=(prometheus)
     ((${#missing[@]} == 0)) || install "${missing[@]}"
 }
 

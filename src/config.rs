@@ -69,9 +69,10 @@ const SECRET_BYTES_MIN: usize = 32;
 pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
     finish(|source| {
         let port = source.parse("PORT", "a number from 0 to 65535", 8000, |text| text.parse().ok());
-        let default = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let host = source.parse("HOST", "an IP address", default, |text| text.parse().ok());
+        let host =
+            source.parse("HOST", "an IP address", Ipv4Addr::LOCALHOST.into(), |text| text.parse().ok());
         let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
+        let json = |text: &str| ["text", "json"].contains(&text).then_some(text == "json");
         let admin = |text: &str| text.parse().ok().map(Some);
         let rate = |text: &str| text.parse().ok().filter(|rate| (0.01..=1e6).contains(rate)).map(Some);
         let proxies = |text: &str| text.split(',').map(|part| part.trim().parse().ok()).collect();
@@ -85,11 +86,7 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             database: database(source, check_url),
             jwt: jwt(source),
             log: Log {
-                json: source.parse("LOG_FORMAT", "text or json", false, |text| match text {
-                    "text" => Some(false),
-                    "json" => Some(true),
-                    _ => None,
-                }),
+                json: source.parse("LOG_FORMAT", "text or json", false, json),
                 filter: source.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             },
             listen: SocketAddr::new(host, port),

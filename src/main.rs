@@ -36,7 +36,8 @@ usage: tinytasks [serve]                     serve until SIGTERM or SIGINT
 
 Configuration: environment variables, or a .env file in the working directory. Required are
 DATABASE_URL (postgres://user:password@host/database) and JWT_SECRET_KEY (at least 32 bytes) or
-JWT_JWKS_FILE; the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
+JWT_JWKS_FILE; ADMIN_ADDR opens metrics and probes, RATE_LIMIT and REQUIRE_IF_MATCH ask more of
+clients; the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
 ";
 
 /// Of `ADMIN_ADDR`.

@@ -7,15 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The last entry of a list stands for all that is not in it.
+#[rustfmt::skip]
 const ROUTES: [&str; 8] = [
-    "/",
-    "/health",
-    "/docs",
-    "/docs/{asset}",
-    "/openapi.json",
-    "/api/{user_id}/tasks",
-    "/api/{user_id}/tasks/{task_id}",
-    "",
+    "/", "/health", "/docs", "/docs/{asset}", "/openapi.json", "/api/{user_id}/tasks",
+    "/api/{user_id}/tasks/{task_id}", "",
 ];
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "_OTHER"];
 const STATUSES: [u16; 20] =
@@ -41,26 +36,15 @@ const BOUNDS: [f64; 16] =
 static REQUESTS: [Histogram; SERIES] = [const { Histogram::new() }; SERIES];
 /// Each wait for a connection of the pool.
 pub static POOL_WAIT: Histogram = Histogram::new();
+#[rustfmt::skip]
 static REFUSALS: Counters<6> = Counters::new([
-    "VALIDATION_ERROR",
-    "REQUEST_TIMEOUT",
-    "PAYLOAD_TOO_LARGE",
-    "URI_TOO_LONG",
-    "HEADERS_TOO_LARGE",
+    "VALIDATION_ERROR", "REQUEST_TIMEOUT", "PAYLOAD_TOO_LARGE", "URI_TOO_LONG", "HEADERS_TOO_LARGE",
     "SERVICE_UNAVAILABLE",
 ]);
+#[rustfmt::skip]
 static AUTH_FAILURES: Counters<11> = Counters::new([
-    "missing",
-    "forbidden",
-    "expired",
-    "signature",
-    "not_yet_valid",
-    "issuer",
-    "audience",
-    "algorithm",
-    "unknown_key",
-    "claims",
-    "malformed",
+    "missing", "forbidden", "expired", "signature", "not_yet_valid", "issuer", "audience", "algorithm",
+    "unknown_key", "claims", "malformed",
 ]);
 
 /// What the gate answers by itself.

@@ -17,6 +17,7 @@ FORWARDED = {
     b"if-none-match",
     b"idempotency-key",
     b"x-request-id",
+    b"traceparent",
     b"access-control-request-method",
 }
 PASSED_ON, INCOMPLETE = 200, 0

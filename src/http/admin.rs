@@ -36,29 +36,24 @@ fn probe<'a>(status: u16, text: &str) -> Result<Response<'a>, Error> {
 
 fn text(app: &App) -> String {
     let mut out = metrics::text();
-    let number = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
-    let (idle, busy, max) = app.connections.counts();
-    let name = "tinytasks_gate_connections";
-    let states = [("state=\"idle\"", number(idle)), ("state=\"busy\"", number(busy))];
-    gauge(&mut out, name, "Connections of clients.", &states);
-    let name = "tinytasks_gate_connections_max";
-    gauge(&mut out, name, "At so many the one idle longest makes room.", &[("", number(max))]);
-    let (idle, busy, max) = app.store.connections();
-    let name = "tinytasks_db_pool_connections";
-    let states = [("state=\"idle\"", f64::from(idle)), ("state=\"busy\"", f64::from(busy))];
-    gauge(&mut out, name, "Connections of the pool to PostgreSQL.", &states);
-    let name = "tinytasks_db_pool_connections_max";
-    gauge(&mut out, name, "DATABASE_POOL_SIZE.", &[("", f64::from(max))]);
-    let is_up = f64::from(u8::from(app.store.is_reachable()));
-    gauge(&mut out, "tinytasks_database_up", "Whether PostgreSQL has answered lately.", &[("", is_up)]);
+    let mut add = |name: &str, help: &str, values: &[(&str, f64)]| gauge(&mut out, name, help, values);
+    let states = |idle, busy| [("state=\"idle\"", idle), ("state=\"busy\"", busy)];
+    let [idle, busy, max] = app.connections.counts();
+    add("tinytasks_gate_connections", "Connections of clients.", &states(idle, busy));
+    add("tinytasks_gate_connections_max", "At so many, the idle make room.", &[("", max)]);
+    let [idle, busy, max] = app.store.connections();
+    add("tinytasks_db_pool_connections", "Connections to PostgreSQL.", &states(idle, busy));
+    add("tinytasks_db_pool_connections_max", "DATABASE_POOL_SIZE.", &[("", max)]);
+    let is_up = u8::from(app.store.is_reachable()).into();
+    add("tinytasks_database_up", "Whether PostgreSQL has answered lately.", &[("", is_up)]);
     let version = concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"");
-    gauge(&mut out, "tinytasks_build_info", "Always 1.", &[(version, 1.0)]);
+    add("tinytasks_build_info", "Always 1.", &[(version, 1.0)]);
     let started = app.started.as_millisecond() as f64 / 1000.0;
-    gauge(&mut out, "process_start_time_seconds", "Since 1970.", &[("", started)]);
+    add("process_start_time_seconds", "Since 1970.", &[("", started)]);
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let resident = resident.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    let bytes = resident.map(|kibibytes| ("", kibibytes * 1024.0));
-    gauge(&mut out, "process_resident_memory_bytes", "Memory in RAM.", bytes.as_slice());
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+    let kibibytes: Option<f64> = resident.and_then(|number| number.parse().ok());
+    let bytes = kibibytes.map(|number| ("", number * 1024.0));
+    add("process_resident_memory_bytes", "In RAM.", bytes.as_slice());
     out
 }

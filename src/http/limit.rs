@@ -108,3 +108,56 @@ impl Allowance {
 fn rounded(time: u64, part: u64) -> u64 {
     ((time + part / 2) / part).max(1)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{Limiter, SECOND, SHARD_USERS_MAX, SHARDS};
+
+    fn entries(limiter: &Limiter) -> usize {
+        limiter.shards.iter().map(|shard| shard.lock().unwrap().len()).sum()
+    }
+
+    #[test]
+    fn a_bucket_empties_and_fills() {
+        let limiter = Limiter::new(2.0);
+        for _ in 0..20 {
+            assert!(limiter.count(1, 0).is_ok());
+        }
+        for now in [0, SECOND / 2 - 1] {
+            assert!(limiter.count(1, now).is_err());
+        }
+        assert!(limiter.count(2, 0).is_ok());
+        assert!(limiter.count(1, SECOND / 2).is_ok());
+        assert!(limiter.count(1, SECOND / 2).is_err());
+        // However long it is left alone, no more than a whole bucket.
+        let later = 1000 * SECOND;
+        assert_eq!((0..100).filter(|_| limiter.count(1, later).is_ok()).count(), 20);
+    }
+
+    #[test]
+    fn quotas_are_what_comes_in_ten_seconds() {
+        for (rate, quota, window) in
+            [(0.01, 1, 100), (0.3, 3, 10), (1.0, 10, 10), (7.0, 70, 10), (1e6, 10_000_000, 10)]
+        {
+            let (allowance, outcome) = Limiter::new(rate).take("alice");
+            assert!(outcome.is_ok());
+            assert_eq!((allowance.quota, allowance.window_seconds), (quota, window), "{rate}");
+            assert_eq!(allowance.remaining, quota - 1, "{rate}");
+        }
+    }
+
+    #[test]
+    fn more_users_than_there_is_room_for_lock_nobody_out() {
+        let limiter = Limiter::new(0.01);
+        for user in 0..200_000 {
+            assert!(limiter.take(&user.to_string()).1.is_ok(), "{user}");
+        }
+        assert!(entries(&limiter) <= SHARDS * SHARD_USERS_MAX);
+        // One that had a place is still counted.
+        assert!(limiter.take("0").1.is_err());
+        // When the others are full again, they make room.
+        let key = u64::MAX;
+        assert!(limiter.count(key, 200 * SECOND).is_ok() && limiter.count(key, 200 * SECOND).is_err());
+    }
+}

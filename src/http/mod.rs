@@ -31,7 +31,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// All that handlers share.
 pub struct App {
@@ -145,11 +145,7 @@ fn respond<'a>(app: &'a App, request: Request<'a>, received: Result<(), Error>) 
         Ok((room, response)) => (response, Some(room), None),
         Err(error) => (Response::problem(&error, &request_id), None, Some(error)),
     };
-    let (status, time) = (response.status, trace.started.elapsed());
-    if !request.is_admin {
-        metrics::answered(trace.route, request.method, status, time, error.as_ref());
-    }
-    log_request(&request, &request_id, status, time, &trace, error.as_ref());
+    record(&request, &request_id, response.status, &trace, error.as_ref());
     let response = trace.allowance.iter().fold(response, |response, allowance| allowance.tell(response));
     let response = response.complete(app, &request, &request_id);
     Box::new(move |client| {
@@ -220,14 +216,12 @@ fn new_request_id() -> String {
     format!("{:016x}-{:08x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn log_request(
-    request: &Request,
-    id: &str,
-    status: u16,
-    time: Duration,
-    trace: &Trace,
-    error: Option<&Error>,
-) {
+/// Counts a request, and logs it.
+fn record(request: &Request, id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
+    let time = trace.started.elapsed();
+    if !request.is_admin {
+        metrics::answered(trace.route, request.method, status, time, error);
+    }
     let level = match request.is_admin {
         _ if status >= 500 => Level::Error,
         // Probes come every few seconds, for ever.

@@ -44,7 +44,7 @@ impl Store {
     }
 
     /// Of the pool: idle, busy, and at most.
-    pub fn connections(&self) -> (u32, u32, u32) {
+    pub fn connections(&self) -> [f64; 3] {
         self.pool.counts()
     }
 

@@ -74,11 +74,13 @@ impl Pool {
     }
 
     /// Idle, busy, and at most.
-    pub fn counts(&self) -> (u32, u32, u32) {
-        self.connections.get().map_or((0, 0, 0), |pool| {
-            let r2d2::State { connections, idle_connections, .. } = pool.state();
-            (idle_connections, connections.saturating_sub(idle_connections), pool.max_size())
-        })
+    pub fn counts(&self) -> [f64; 3] {
+        let Some(pool) = self.connections.get() else {
+            return [0.0; 3];
+        };
+        let state = pool.state();
+        let (all, idle) = (state.connections, state.idle_connections);
+        [idle, all.saturating_sub(idle), pool.max_size()].map(f64::from)
     }
 
     pub fn reconnect_with(&self, url: &str) -> Result<(), String> {
