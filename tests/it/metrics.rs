@@ -234,6 +234,7 @@ fn refused_tokens_are_counted_by_reason() {
 fn connections_and_refusals_of_the_gate_are_counted() {
     let app = setup().env("MAX_CONNECTIONS", "5").env("DATABASE_POOL_SIZE", "3").spawn();
     let state = |state| value(&scrape(&app), "tinytasks_gate_connections", &[("state", state)]);
+    app.user("alice").create("t");
     app.get(&format!("/?{}", "x".repeat(9000))).send().expect(414);
     app.get("/").header("X", &"x".repeat(17_000)).send().expect(431);
     app.post("/").header("Content-Length", "1000000000000").send().expect(413);
@@ -259,9 +260,8 @@ fn connections_and_refusals_of_the_gate_are_counted() {
     }
     assert!(idle.iter_mut().all(Connection::is_at_end));
     app.get("/").send().expect(503);
-    drop((busy, half));
-    app.user("alice").create("t");
     let samples = scrape(&app);
+    drop((busy, half));
     for reason in ["URI_TOO_LONG", "HEADERS_TOO_LARGE", "PAYLOAD_TOO_LARGE", "VALIDATION_ERROR"] {
         let seen = value(&samples, "tinytasks_gate_refusals_total", &[("reason", reason)]);
         assert_eq!(seen, Some(1.0), "{reason}");
