@@ -97,7 +97,8 @@ fn serve() -> Result<(), Failure> {
     let tls = tls.map_err(|reason| Failure(2, vec![format!("TLS_CERT_FILE: {reason}")]))?;
     let (scheme, is_https) = if tls.is_some() { ("https", true) } else { ("http", false) };
     // Five for the event loop of a database connection; some for tiny_http, and for files.
-    let own = (config.database.pool_size.get() as usize + 1) * 5 + 48 + ADMIN_CONNECTIONS_MAX + 16;
+    let own = (config.database.pool_size.get() as usize + 1) * 5 + 48;
+    let own = own + config.admin.map_or(0, |_| ADMIN_CONNECTIONS_MAX + 16);
     let registry = Arc::new(Registry::new(config.connections_max, own)?);
     let mut app = App::new(store, keys, cors, Arc::clone(&registry));
     (app.has_docs, app.is_https, app.requires_if_match) = (config.docs, is_https, config.requires_if_match);

@@ -2,7 +2,7 @@
 //! there is; and the probes.
 
 use crate::{
-    harness::{App, Database, Setup, eventually},
+    harness::{App, Database, Directory, Setup, eventually},
     http::Connection,
     token::{SECRET, now, sign, token},
 };
@@ -308,6 +308,9 @@ fn the_probes_tell_living_from_ready() {
         }
     }
     app.admin_by("HEAD", "/metrics").send().expect(200);
+    // Probes come for ever: they are not in the log unless one asks for it.
+    let log = app.log().join("\n");
+    assert!(!log.contains("route=/health/live") && !log.contains("route=/metrics"), "{log}");
     // Nor are they at the public address.
     for target in ["/metrics", "/health/live", "/health/ready"] {
         app.get(target).send().expect(404);
@@ -504,5 +507,16 @@ fn prometheus_reads_the_metrics_and_the_alerts_fire_when_they_should() {
     hostile_round(&app, 1);
     promtool(&["check", "metrics"], &app.admin("/metrics").send().expect(200).body);
     promtool(&["check", "rules", "tinytasks.rules.yml"], b"");
+    // The dashboard's expressions as rules, which is how it can be asked to read them.
+    let readable =
+        |expression: &String| expression.replace("$__rate_interval", "5m").replace("$instance", ".*");
+    let panels = expressions().into_iter().filter(|expression| !expression.starts_with("label_values"));
+    let rules: Vec<_> = panels
+        .enumerate()
+        .map(|(index, expression)| json!({"record": format!("panel:{index}"), "expr": readable(&expression)}))
+        .collect();
+    let directory = Directory::create();
+    let groups = json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    promtool(&["check", "rules", &directory.write("dashboard.json", &groups.to_string())], b"");
     promtool(&["test", "rules", "tinytasks.test.yml"], b"");
 }
