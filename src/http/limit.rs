@@ -3,7 +3,6 @@
 //! entry. Where even so there is no room, a user is let through uncounted: nobody is refused for
 //! what others do.
 
-use super::response::Response;
 use crate::error::Error;
 use crate::lock::lock;
 use std::collections::HashMap;
@@ -29,14 +28,8 @@ pub struct Limiter {
     shards: Vec<Mutex<HashMap<u64, u64>>>,
 }
 
-/// What a user may still ask for.
-#[derive(Clone, Copy)]
-pub struct Allowance {
-    quota: u64,
-    window_seconds: u64,
-    remaining: u64,
-    reset_seconds: u64,
-}
+/// What a user may still ask for, as fields of draft-ietf-httpapi-ratelimit-headers-10.
+pub type Allowance = [(&'static str, String); 2];
 
 impl Limiter {
     pub fn new(per_second: f64) -> Self {
@@ -54,21 +47,17 @@ impl Limiter {
     /// Counts a request. Errors: `RateLimited`, and it was not counted.
     pub fn take(&self, user_id: &str) -> (Allowance, Result<(), Error>) {
         let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        // Others may have counted meanwhile, with a later `now`.
         let full_at = self.count(self.hasher.hash_one(user_id), now);
-        let (outcome, missing) = match full_at {
-            Ok(full_at) => (Ok(()), full_at - now),
-            Err(full_at) => {
-                let wait = full_at + self.interval - now - self.burst;
-                (Err(Error::RateLimited(wait.div_ceil(SECOND))), full_at - now)
-            }
-        };
-        let allowance = Allowance {
-            quota: self.burst / self.interval,
-            window_seconds: rounded(self.burst, SECOND),
-            remaining: (self.burst - missing) / self.interval,
-            reset_seconds: missing.div_ceil(SECOND),
-        };
-        (allowance, outcome)
+        let missing = full_at.unwrap_or_else(|full_at| full_at) - now;
+        let wait = (missing + self.interval).saturating_sub(self.burst).div_ceil(SECOND);
+        let outcome = full_at.map(drop).map_err(|_| Error::RateLimited(wait));
+        let (quota, window) = (self.burst / self.interval, rounded(self.burst, SECOND));
+        let (remaining, reset) =
+            (self.burst.saturating_sub(missing) / self.interval, missing.div_ceil(SECOND));
+        let policy = format!("\"user\";q={quota};w={window}");
+        let state = format!("\"user\";r={remaining};t={reset}");
+        ([("RateLimit-Policy", policy), ("RateLimit", state)], outcome)
     }
 
     /// When the bucket is full again. Errors: the same, when nothing is left in it.
@@ -91,16 +80,6 @@ impl Limiter {
         }
         *full_at = next;
         Ok(next)
-    }
-}
-
-impl Allowance {
-    /// draft-ietf-httpapi-ratelimit-headers-10.
-    pub fn tell<'a>(&self, response: Response<'a>) -> Response<'a> {
-        let Self { quota, window_seconds, remaining, reset_seconds } = self;
-        response
-            .with("RateLimit-Policy", format!("\"user\";q={quota};w={window_seconds}"))
-            .with("RateLimit", format!("\"user\";r={remaining};t={reset_seconds}"))
     }
 }
 
@@ -142,9 +121,21 @@ mod tests {
         {
             let (allowance, outcome) = Limiter::new(rate).take("alice");
             assert!(outcome.is_ok());
-            assert_eq!((allowance.quota, allowance.window_seconds), (quota, window), "{rate}");
-            assert_eq!(allowance.remaining, quota - 1, "{rate}");
+            let [policy, state] = allowance.map(|(_, value)| value);
+            assert_eq!(policy, format!("\"user\";q={quota};w={window}"), "{rate}");
+            assert!(state.starts_with(&format!("\"user\";r={};t=", quota - 1)), "{rate}: {state}");
         }
+    }
+
+    #[test]
+    fn many_at_once_get_no_more() {
+        let limiter = Limiter::new(0.05);
+        let passed = || (0..10_000).filter(|_| limiter.take("alice").1.is_ok()).count();
+        let passed: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(passed)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(passed, 1);
     }
 
     #[test]

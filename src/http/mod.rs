@@ -146,7 +146,8 @@ fn respond<'a>(app: &'a App, request: Request<'a>, received: Result<(), Error>) 
         Err(error) => (Response::problem(&error, &request_id), None, Some(error)),
     };
     record(&request, &request_id, response.status, &trace, error.as_ref());
-    let response = trace.allowance.iter().fold(response, |response, allowance| allowance.tell(response));
+    let allowance = trace.allowance.into_iter().flatten();
+    let response = allowance.fold(response, |response, (name, value)| response.with(name, value));
     let response = response.complete(app, &request, &request_id);
     Box::new(move |client| {
         let _room = room;
@@ -178,8 +179,8 @@ fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Resp
         let authorization: Vec<&str> = request.values("Authorization").collect();
         let caller = auth::authorize(&app.keys(), &authorization, user)?;
         trace.user_id = Some(caller.user_id().to_owned());
-        if let Some((allowance, outcome)) = app.limiter.as_ref().map(|limiter| limiter.take(caller.user_id()))
-        {
+        if let Some(limiter) = &app.limiter {
+            let (allowance, outcome) = limiter.take(caller.user_id());
             trace.allowance = Some(allowance);
             outcome?;
         }
