@@ -49,7 +49,7 @@ prepare() {
 }
 
 # What only tests need: a pooler to go through, a balancer and proxies to stand behind, a TLS client
-# that is not ours, and systemd's judges of units.
+# that is not ours, and the judges of systemd's units and of Prometheus's rules.
 prepare_tests() {
     local missing=()
     [[ -x /usr/sbin/pgbouncer ]] || missing+=(pgbouncer)
@@ -58,6 +58,8 @@ prepare_tests() {
     [[ -x /usr/sbin/nginx ]] || missing+=(nginx)
     [[ -x /usr/bin/caddy ]] || missing+=(caddy)
     [[ -x /usr/bin/systemd-analyze ]] || missing+=(systemd)
+    # Debian's package may start a server of its own, on port 9090. It is not ours and never used.
+    command -v promtool >/dev/null || missing+=(prometheus)
     ((${#missing[@]} == 0)) || install "${missing[@]}"
 }
 

@@ -29,6 +29,11 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     pub auto_migrate: bool,
     pub docs: bool,
+    /// Where metrics and probes listen.
+    pub admin: Option<SocketAddr>,
+    /// Requests a second and user.
+    pub rate_limit: Option<f64>,
+    pub requires_if_match: bool,
 }
 
 /// How to reach PostgreSQL.
@@ -63,17 +68,10 @@ pub type CheckUrl = fn(&str) -> Result<(), String>;
 const POOL_SIZE_DEFAULT: NonZeroU32 = NonZeroU32::new(16).unwrap();
 /// RFC 7518 section 3.2: a key at least as long as the hash.
 const SECRET_BYTES_MIN: usize = 32;
-/// Promised for later versions. Better refused than without effect.
-const NOT_YET: [&str; 3] = ["RATE_LIMIT", "REQUIRE_IF_MATCH", "ADMIN_ADDR"];
 
 /// What `serve` and `check` need.
 pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
     finish(|source| {
-        for name in NOT_YET {
-            if source.text(name).is_some() {
-                source.complain(name, "is not supported by this version; remove it");
-            }
-        }
         let port = source.parse("PORT", "a number from 0 to 65535", 8000, |text| text.parse().ok());
         let tcp = |ip: IpAddr| SockAddr::from(SocketAddr::new(ip, port));
         let wanted = "an IP address, or unix:/path of 107 bytes at most";
@@ -84,6 +82,9 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             }
         });
         let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
+        let json = |text: &str| ["text", "json"].contains(&text).then_some(text == "json");
+        let admin = |text: &str| text.parse().ok().map(Some);
+        let rate = |text: &str| text.parse().ok().filter(|rate| (0.01..=1e6).contains(rate)).map(Some);
         let proxy = |text: &str| if text == "unix" { Some(None) } else { text.parse().ok().map(Some) };
         let proxies = |text: &str| text.split(',').map(|part| proxy(part.trim())).collect();
         let tls = (source.text("TLS_CERT_FILE"), source.text("TLS_KEY_FILE"));
@@ -96,11 +97,7 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             database: database(source, check_url),
             jwt: jwt(source),
             log: Log {
-                json: source.parse("LOG_FORMAT", "text or json", false, |text| match text {
-                    "text" => Some(false),
-                    "json" => Some(true),
-                    _ => None,
-                }),
+                json: source.parse("LOG_FORMAT", "text or json", false, json),
                 filter: source.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             },
             listen,
@@ -115,6 +112,9 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             cors_origins: source.parse("CORS_ORIGINS", wanted, default, origins),
             auto_migrate: source.boolean("AUTO_MIGRATE", true),
             docs: source.boolean("DOCS", true),
+            admin: source.parse("ADMIN_ADDR", "address and port, such as 127.0.0.1:9100", None, admin),
+            rate_limit: source.parse("RATE_LIMIT", "a number from 0.01 to 1000000", None, rate),
+            requires_if_match: source.boolean("REQUIRE_IF_MATCH", false),
         }
     })
 }

@@ -3,6 +3,7 @@
 //! [`FieldError`]; causes are for the log alone.
 
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// One broken rule of a request: an entry of the contract's `errors`.
 #[derive(Debug, Clone, Serialize)]
@@ -34,12 +35,16 @@ pub enum Error {
     MethodNotAllowed(&'static str),
     RequestTimeout,
     PreconditionFailed,
+    /// A change without `If-Match`, where that is asked for.
+    PreconditionRequired,
     BodyTooLarge,
     TargetTooLong,
     /// With the media types that are taken.
     MediaType(&'static str),
     ContentCoding,
     HeadTooLarge,
+    /// With the seconds after which there is room for one more.
+    RateLimited(u64),
     /// The database refused a statement for good.
     Database(String),
     /// A defect of this program.
@@ -71,6 +76,10 @@ impl Error {
             Self::TargetTooLong => (414, "URI_TOO_LONG", "the request line must be at most 8 KiB"),
             Self::MediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON"),
             Self::ContentCoding => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must not be encoded"),
+            Self::PreconditionRequired => {
+                (428, "PRECONDITION_REQUIRED", "say in If-Match which state of the task is meant")
+            }
+            Self::RateLimited(_) => (429, "RATE_LIMITED", "too many requests, try again later"),
             Self::HeadTooLarge => {
                 (431, "HEADERS_TOO_LARGE", "the header section must be at most 16 KiB and 64 fields")
             }
@@ -83,15 +92,16 @@ impl Error {
     }
 
     /// The header field that belongs to the answer, where there is one.
-    pub fn field(&self) -> Option<(&'static str, &'static str)> {
+    pub fn field(&self) -> Option<(&'static str, Cow<'static, str>)> {
         match self {
-            Self::TokenMissing => Some(("WWW-Authenticate", "Bearer")),
-            Self::TokenInvalid(_) => Some(("WWW-Authenticate", "Bearer error=\"invalid_token\"")),
-            Self::MethodNotAllowed(methods) => Some(("Allow", methods)),
-            Self::MediaType(accepted) => Some(("Accept", accepted)),
-            Self::ContentCoding => Some(("Accept-Encoding", "identity")),
+            Self::TokenMissing => Some(("WWW-Authenticate", "Bearer".into())),
+            Self::TokenInvalid(_) => Some(("WWW-Authenticate", "Bearer error=\"invalid_token\"".into())),
+            Self::MethodNotAllowed(methods) => Some(("Allow", (*methods).into())),
+            Self::MediaType(accepted) => Some(("Accept", (*accepted).into())),
+            Self::ContentCoding => Some(("Accept-Encoding", "identity".into())),
+            Self::RateLimited(seconds) => Some(("Retry-After", seconds.to_string().into())),
             // In seconds: about as long as a database takes to restart.
-            Self::Unavailable(_) => Some(("Retry-After", "2")),
+            Self::Unavailable(_) => Some(("Retry-After", "2".into())),
             _ => None,
         }
     }

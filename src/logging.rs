@@ -34,11 +34,24 @@ fn text_line(record: &Record) -> String {
     line + "\n"
 }
 
+/// Our keys, and OpenTelemetry's for the same, where it has one.
+const ATTRIBUTES: [(&str, &str); 7] = [
+    ("client", "client.address"),
+    ("method", "http.request.method"),
+    ("route", "http.route"),
+    ("status", "http.response.status_code"),
+    ("user_id", "user.id"),
+    ("error_code", "error.type"),
+    ("reason", "error.message"),
+];
+
 fn json_line(record: &Record) -> String {
-    let message = json_string(&record.args().to_string());
-    let level = record.level();
-    let mut line = format!(r#"{{"timestamp":"{}","level":"{level}","message":{message}"#, Instant::now());
+    let (level, body) = (record.level(), json_string(&record.args().to_string()));
+    let now = Instant::now();
+    let mut line = format!(r#"{{"timestamp":"{now}","severity_text":"{level}","body":{body}"#);
     each_pair(record, &mut |key, value| {
+        let attribute = ATTRIBUTES.iter().find(|(ours, _)| *ours == key);
+        let key = attribute.map_or(key, |(_, attribute)| attribute);
         let is_number = value.to_f64().is_some();
         let value = value.to_string();
         line.push_str(&format!(r#","{key}":{}"#, if is_number { value } else { json_string(&value) }));

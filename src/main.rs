@@ -7,20 +7,23 @@ mod gate; //     bytes of a client → one whole request, and the answer back
 mod http; //     request → the checks in order → answer
 mod lock; //     every Mutex
 mod logging; //  records → lines
+mod metrics; //  what is counted, as text
 mod store; //    Caller and task types → SQL → PostgreSQL
 mod systemd; //  its sockets, and what it wants to hear
 mod task; //     the domain types and their parsing
 
 use auth::{Caller, Keys};
 use gate::{Acceptor, Address, Gate, Registry};
-use http::{App, Cors};
+use http::{Admin, App, Cors, Limiter, Public};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use socket2::SockAddr;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use store::{Store, check_url};
 
@@ -38,11 +41,14 @@ usage: tinytasks [serve]                     serve until SIGTERM or SIGINT
 
 Configuration: environment variables, or a .env file in the working directory. Required are
 DATABASE_URL (postgres://user:password@host/database) and JWT_SECRET_KEY (at least 32 bytes) or
-JWT_JWKS_FILE; the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
+JWT_JWKS_FILE; ADMIN_ADDR opens metrics and probes, RATE_LIMIT and REQUIRE_IF_MATCH ask more of
+clients; the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
 ";
 
 /// For the database, while clients wait in an inherited socket: rather that than a 503 at each restart.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(3);
+/// Of `ADMIN_ADDR`.
+const ADMIN_CONNECTIONS_MAX: usize = 16;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 const STDIN_BYTES_MAX: u64 = 64 * 1024;
 const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
@@ -107,20 +113,29 @@ fn serve() -> Result<(), Failure> {
     let tls = config.tls.map(|(cert, key)| Acceptor::open(&cert, &key)).transpose();
     let tls = tls.map_err(|reason| Failure(2, vec![format!("TLS_CERT_FILE: {reason}")]))?;
     let (scheme, is_https) = if tls.is_some() { ("https", true) } else { ("http", false) };
-    let app = Arc::new(App::new(store, keys, cors, config.docs, is_https));
-    let cannot = |error| format!("cannot listen on {}: {error}", Address::name(&config.listen));
+    let cannot = |address: &SockAddr, error| format!("cannot listen on {}: {error}", Address::name(address));
     // Five for the event loop of a database connection; some for tiny_http, and for files.
     let own = (config.database.pool_size.get() as usize + 1) * 5 + 48;
-    let options = gate::Options {
-        registry: Registry::new(config.connections_max, own)?,
-        trusted_proxies: config.trusted_proxies,
-        tls,
-    };
+    let own = own + config.admin.map_or(0, |_| ADMIN_CONNECTIONS_MAX + 16);
+    let registry = Arc::new(Registry::new(config.connections_max, own)?);
+    let mut app = App::new(store, keys, cors, Arc::clone(&registry));
+    (app.has_docs, app.is_https, app.requires_if_match) = (config.docs, is_https, config.requires_if_match);
+    app.limiter = config.rate_limit.map(Limiter::new);
+    let app = Arc::new(app);
+    if let Some(address) = config.admin.map(SockAddr::from) {
+        let registry = Arc::new(Registry::new(ADMIN_CONNECTIONS_MAX, 0)?);
+        let options = gate::Options { registry, trusted_proxies: Vec::new(), tls: None };
+        let admin = Gate::start(&address, None, options, Admin(Arc::clone(&app)));
+        let admin = admin.map_err(|error| cannot(&address, error))?;
+        log::info!(address = format!("http://{}", admin.address).as_str(); "metrics and probes");
+    }
     let began = Instant::now();
     while inherited.is_some() && !app.store.is_reachable() && began.elapsed() < DATABASE_PATIENCE {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let gate = Gate::start(&config.listen, inherited, options, Arc::clone(&app)).map_err(cannot)?;
+    let options = gate::Options { registry, trusted_proxies: config.trusted_proxies, tls };
+    let gate = Gate::start(&config.listen, inherited, options, Public(Arc::clone(&app)));
+    let gate = gate.map_err(|error| cannot(&config.listen, error))?;
     if !is_https && !gate.address.is_local() {
         log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
     }
@@ -141,6 +156,7 @@ fn serve() -> Result<(), Failure> {
     }
     log::info!("stopping");
     systemd::stopping();
+    app.is_stopping.store(true, Relaxed);
     gate.stop(DRAIN_TIME);
     Ok(())
 }

@@ -17,6 +17,7 @@ FORWARDED = {
     b"if-none-match",
     b"idempotency-key",
     b"x-request-id",
+    b"traceparent",
     b"access-control-request-method",
 }
 METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"}

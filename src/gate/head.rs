@@ -11,7 +11,7 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 pub const OTHER: &str = "_OTHER";
 
 /// The fields that the service reads. All others end here.
-pub const KNOWN: [&str; 9] = [
+pub const KNOWN: [&str; 10] = [
     "Authorization",
     "Content-Type",
     "Content-Encoding",
@@ -20,6 +20,7 @@ pub const KNOWN: [&str; 9] = [
     "If-None-Match",
     "Idempotency-Key",
     "X-Request-Id",
+    "traceparent",
     "Access-Control-Request-Method",
 ];
 

@@ -61,7 +61,7 @@ pub trait Behind: Send + Sync + 'static {
 pub type Answer<'a> = Box<dyn FnOnce(&mut Client) -> Result<(), ()> + 'a>;
 
 pub struct Options {
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     /// None is whoever comes by the Unix socket.
     pub trusted_proxies: Vec<Option<IpAddr>>,
     pub tls: Option<Acceptor>,
@@ -69,7 +69,7 @@ pub struct Options {
 
 pub struct Gate<B> {
     options: Options,
-    behind: Arc<B>,
+    behind: B,
     dispatch: Dispatch,
     pub address: Address,
     /// Those with a request under way, by its ticket, and since when. Who takes one out gives the
@@ -93,7 +93,7 @@ impl<B: Behind> Gate<B> {
         at: &SockAddr,
         inherited: Option<Socket>,
         options: Options,
-        behind: Arc<B>,
+        behind: B,
     ) -> io::Result<Arc<Self>> {
         let (listener, address) = listen(at, inherited)?;
         let gate = Arc::new(Self {

@@ -49,6 +49,13 @@ impl Registry {
         true
     }
 
+    /// Idle, busy, and at most.
+    pub fn counts(&self) -> [f64; 3] {
+        let connections = lock(&self.connections);
+        let idle = connections.values().filter(|connection| connection.idle_since().is_some()).count();
+        [idle, connections.len() - idle, self.max].map(|count| count as f64)
+    }
+
     pub fn forget(&self, id: u64) {
         lock(&self.connections).remove(&id);
     }

@@ -18,6 +18,12 @@ pub fn precondition(request: &Request) -> Precondition {
     Precondition { any_of: any_of.flatten(), none_of: none_of.unwrap_or_else(|| Some(Vec::new())) }
 }
 
+/// Errors: `PreconditionRequired`.
+pub fn required(request: &Request, is_required: bool) -> Result<(), Error> {
+    let is_missing = is_required && request.values("If-Match").next().is_none();
+    if is_missing { Err(Error::PreconditionRequired) } else { Ok(()) }
+}
+
 /// The versions that a field names; the inner None is `*`. A tag that is not ours names none, nor
 /// does a weak one where only strong ones count (section 8.8.3.2).
 fn tags(request: &Request, name: &str, weak_too: bool) -> Option<Option<Vec<Instant>>> {

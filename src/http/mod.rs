@@ -2,25 +2,31 @@
 //! Relies on what made the [`Request`] for its size and form. Guarantees: every request gets one
 //! answer and one log line, whatever happens.
 
+mod admin;
 mod conditional;
 mod docs;
+mod limit;
 mod request;
 mod response;
 mod routes;
 
+pub use limit::Limiter;
 pub use response::Cors;
 
 use crate::auth::{self, Keys};
 use crate::error::Error;
-use crate::gate::{Answer, Behind, Request};
+use crate::gate::{Answer, Behind, Registry, Request};
 use crate::lock::lock;
+use crate::metrics;
 use crate::store::Store;
+use jiff::Timestamp;
+use limit::Allowance;
 use log::{Level, kv::Value};
 use response::Response;
 use routes::Route;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -30,6 +36,12 @@ pub struct App {
     pub cors: Cors,
     pub has_docs: bool,
     pub is_https: bool,
+    pub requires_if_match: bool,
+    pub limiter: Option<Limiter>,
+    /// Those of the gate, for the metrics.
+    pub connections: Arc<Registry>,
+    pub started: Timestamp,
+    pub is_stopping: AtomicBool,
     keys: Mutex<Arc<Keys>>,
     /// What all large answers take that are being written.
     large_bytes: AtomicUsize,
@@ -65,10 +77,22 @@ impl Drop for Room<'_> {
 }
 
 impl App {
-    pub fn new(store: Store, keys: Keys, cors: Cors, has_docs: bool, is_https: bool) -> Self {
-        let (keys, large_bytes) = (Mutex::new(Arc::new(keys)), AtomicUsize::default());
-        let (free_turns, turn_freed) = (Mutex::new(TURNS), Condvar::new());
-        Self { store, cors, has_docs, is_https, keys, large_bytes, free_turns, turn_freed }
+    pub fn new(store: Store, keys: Keys, cors: Cors, connections: Arc<Registry>) -> Self {
+        Self {
+            store,
+            cors,
+            has_docs: true,
+            is_https: false,
+            requires_if_match: false,
+            limiter: None,
+            connections,
+            started: Timestamp::now(),
+            is_stopping: AtomicBool::default(),
+            keys: Mutex::new(Arc::new(keys)),
+            large_bytes: AtomicUsize::default(),
+            free_turns: Mutex::new(TURNS),
+            turn_freed: Condvar::new(),
+        }
     }
 
     /// Requests from now on are judged by these keys.
@@ -102,20 +126,41 @@ impl App {
 /// What the log says of a request beyond its answer.
 struct Trace {
     started: Instant,
+    is_admin: bool,
     route: &'static str,
     user_id: Option<String>,
+    allowance: Option<Allowance>,
 }
 
-impl Behind for App {
+/// What stands behind the gate for clients.
+pub struct Public(pub Arc<App>);
+
+impl Behind for Public {
     fn answer<'a>(&'a self, request: &'a Request, received: Result<(), Error>) -> Answer<'a> {
-        respond(self, request, received)
+        let _ = received.as_ref().map_err(metrics::refused);
+        respond(&self.0, request, received, false)
+    }
+}
+
+/// What stands behind that of `ADMIN_ADDR`.
+pub struct Admin(pub Arc<App>);
+
+impl Behind for Admin {
+    fn answer<'a>(&'a self, request: &'a Request, received: Result<(), Error>) -> Answer<'a> {
+        respond(&self.0, request, received, true)
     }
 }
 
 /// Does what a request asks for, and gives what writes the answer. `received` is Err when it was
 /// refused before all of it was read.
-fn respond<'a>(app: &'a App, request: &'a Request, received: Result<(), Error>) -> Answer<'a> {
-    let mut trace = Trace { started: Instant::now(), route: "", user_id: None };
+fn respond<'a>(
+    app: &'a App,
+    request: &'a Request,
+    received: Result<(), Error>,
+    is_admin: bool,
+) -> Answer<'a> {
+    let started = Instant::now();
+    let mut trace = Trace { started, is_admin, route: "", user_id: None, allowance: None };
     let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)));
     let answer = answer.and_then(|response| Ok((app.room(response.bytes_held())?, response)));
     let request_id = request.id().map_or_else(new_request_id, str::to_owned);
@@ -123,8 +168,11 @@ fn respond<'a>(app: &'a App, request: &'a Request, received: Result<(), Error>) 
         Ok((room, response)) => (response, Some(room), None),
         Err(error) => (Response::problem(&error, &request_id), None, Some(error)),
     };
-    log_request(request, &request_id, response.status, &trace, error.as_ref());
-    let response = response.complete(app, request, &request_id);
+    record(request, &request_id, response.status, &trace, error.as_ref());
+    let allowance = trace.allowance.into_iter().flatten();
+    let response = allowance.fold(response, |response, (name, value)| response.with(name, value));
+    let is_https = app.is_https && !is_admin;
+    let response = response.complete(&app.cors, request, &request_id, is_https);
     Box::new(move |client| {
         let _room = room;
         guarded(|| response.write(app, request, client)).map_err(|error: Option<Error>| {
@@ -144,6 +192,9 @@ fn guarded<T, E: From<Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, 
 }
 
 fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Response<'a>, Error> {
+    if trace.is_admin {
+        return admin::answer(app, request, trace);
+    }
     let path = request.path()?;
     let route = Route::find(&path, app.has_docs).ok_or(Error::NoSuchRoute)?;
     trace.route = route.template();
@@ -152,6 +203,11 @@ fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Resp
         let authorization: Vec<&str> = request.values("Authorization").collect();
         let caller = auth::authorize(&app.keys(), &authorization, user)?;
         trace.user_id = Some(caller.user_id().to_owned());
+        if let Some(limiter) = &app.limiter {
+            let (allowance, outcome) = limiter.take(caller.user_id());
+            trace.allowance = Some(allowance);
+            outcome?;
+        }
         request.check_fields().map(|()| caller)
     };
     match route {
@@ -185,9 +241,19 @@ fn new_request_id() -> String {
     format!("{:016x}-{:08x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
-    let level = if status >= 500 { Level::Error } else { Level::Info };
-    let milliseconds = trace.started.elapsed().as_micros() as f64 / 1000.0;
+/// Counts a request, and logs it.
+fn record(request: &Request, id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
+    let time = trace.started.elapsed();
+    if !trace.is_admin {
+        metrics::answered(trace.route, request.method, status, time, error);
+    }
+    let level = match trace.is_admin {
+        _ if status >= 500 => Level::Error,
+        // Probes come every few seconds, for ever.
+        true => Level::Debug,
+        false => Level::Info,
+    };
+    let milliseconds = time.as_micros() as f64 / 1000.0;
     let client = request.client.as_ref().map_or(Value::from("unix"), Value::from_display);
     let mut pairs: Vec<(&str, Value)> = vec![
         ("request_id", id.into()),
@@ -199,6 +265,9 @@ fn log_request(request: &Request, id: &str, status: u16, trace: &Trace, error: O
     ];
     if let Some(user_id) = &trace.user_id {
         pairs.push(("user_id", user_id.as_str().into()));
+    }
+    if let Some(trace_id) = request.trace_id() {
+        pairs.push(("trace_id", trace_id.into()));
     }
     let reason = error.map(Error::reason).unwrap_or_default();
     if let Some(error) = error {

@@ -28,6 +28,19 @@ impl Request {
         self.single("X-Request-Id").filter(fits)
     }
 
+    /// The trace that it belongs to, by W3C Trace Context (section 3.2). One that is malformed or there
+    /// twice begins no trace, and is no error.
+    pub fn trace_id(&self) -> Option<&str> {
+        let mut parts = self.single("traceparent")?.split('-');
+        let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let mut hex = |digits| parts.next().filter(|part| part.len() == digits && is_hex(part));
+        let (version, trace_id, parent_id, _flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+        // Later versions may add to it.
+        let is_whole = version != "ff" && (version != "00" || parts.next().is_none());
+        let are_ids = [trace_id, parent_id].iter().all(|id| id.bytes().any(|byte| byte != b'0'));
+        (is_whole && are_ids).then_some(trace_id)
+    }
+
     /// Errors: `Malformed` when a field that can only be there once is there twice.
     pub fn check_fields(&self) -> Result<(), Error> {
         let repeated = SINGLE_VALUED.into_iter().filter(|name| self.values(name).nth(1).is_some());

@@ -92,15 +92,15 @@ impl<'a> Response<'a> {
     }
 
     /// Adds what every response has.
-    pub fn complete(self, app: &App, request: &Request, request_id: &str) -> Self {
+    pub fn complete(self, cors: &Cors, request: &Request, request_id: &str, is_https: bool) -> Self {
         let now = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now());
         let response = self
             .with("X-Request-Id", request_id.to_owned())
             .with("X-Content-Type-Options", "nosniff")
             .with("Server", "tinytasks")
             .with("Date", now.unwrap_or_default());
-        let response = if app.is_https { response.with("Strict-Transport-Security", HSTS) } else { response };
-        app.cors.apply(response, request)
+        let response = if is_https { response.with("Strict-Transport-Security", HSTS) } else { response };
+        cors.apply(response, request)
     }
 
     /// The memory that the body takes: none when it is part of the program.
@@ -203,7 +203,7 @@ impl Cors {
     }
 }
 
-/// RFC 9110 section 15; 431 is from RFC 6585.
+/// RFC 9110 section 15; 428, 429 and 431 are from RFC 6585.
 fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -221,6 +221,8 @@ fn phrase(status: u16) -> &'static str {
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
         422 => "Unprocessable Content",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
         _ => "Internal Server Error",

@@ -160,19 +160,26 @@ pub fn create<'a>(app: &App, caller: &Caller, request: &Request) -> Result<Respo
 /// `id` is as in the path. What is wrong with it is told with what is wrong with the body.
 pub fn task<'a>(app: &App, caller: &Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
     let (id, when) = (TaskId::parse(id), conditional::precondition(request));
+    // After the body, because a precondition says nothing of a request that is bad without it (RFC
+    // 9110 section 13.2.1); before the task, which need not be there.
+    let required = || conditional::required(request, app.requires_if_match);
     let changed = match request.method {
         "PUT" => {
             request.check_media_type(JSON)?;
             let (id, content) = both(id, Content::for_replace(&request.body))?;
+            required()?;
             app.store.update(caller, id, &when, &content.into())?
         }
         "PATCH" => {
             request.check_media_type(JSON_OR_MERGE_PATCH)?;
             let (id, patch) = both(id, Patch::parse(&request.body))?;
+            required()?;
             app.store.update(caller, id, &when, &patch)?
         }
         "DELETE" => {
-            app.store.delete(caller, both(id, Ok(()))?.0, &when)?;
+            let (id, ()) = both(id, Ok(()))?;
+            required()?;
+            app.store.delete(caller, id, &when)?;
             return Ok(Response::empty(204));
         }
         _ => {

@@ -46,6 +46,11 @@ impl Store {
         self.pool.is_reachable()
     }
 
+    /// Of the pool: idle, busy, and at most.
+    pub fn connections(&self) -> [f64; 3] {
+        self.pool.counts()
+    }
+
     /// Connections made from now on use `url`.
     pub fn reconnect_with(&self, url: &str) -> Result<(), String> {
         self.pool.reconnect_with(url)

@@ -11,6 +11,7 @@ use super::tls::Tls;
 use crate::config;
 use crate::error::Error;
 use crate::lock::lock;
+use crate::metrics::POOL_WAIT;
 use postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use postgres::types::ToSql;
 use postgres::{Client, Config, Row};
@@ -74,6 +75,16 @@ impl Pool {
         lock(&self.last_answer).is_some_and(|last| last.elapsed() <= ANSWER_AGE_MAX)
     }
 
+    /// Idle, busy, and at most.
+    pub fn counts(&self) -> [f64; 3] {
+        let Some(pool) = self.connections.get() else {
+            return [0.0; 3];
+        };
+        let state = pool.state();
+        let (all, idle) = (state.connections, state.idle_connections);
+        [idle, all.saturating_sub(idle), pool.max_size()].map(f64::from)
+    }
+
     pub fn reconnect_with(&self, url: &str) -> Result<(), String> {
         *lock(&self.link.manager) = Arc::new(manager(url, self.link.prepared)?);
         Ok(())
@@ -90,7 +101,10 @@ impl Pool {
         let pool = pool.ok_or_else(|| Error::Unavailable("no database yet".to_owned()))?;
         let mut tries = 0;
         loop {
-            let mut session = pool.get().map_err(|error| Error::Unavailable(error.to_string()))?;
+            let asked = Instant::now();
+            let session = pool.get();
+            POOL_WAIT.observe(asked.elapsed());
+            let mut session = session.map_err(|error| Error::Unavailable(error.to_string()))?;
             if lock(&self.distrusted).is_some_and(|since| session.born <= since) {
                 session.is_spent = true;
                 continue;

@@ -151,6 +151,14 @@ fn a_bad_variable_is_exit_code_2_and_one_line_that_names_it() {
         ("DOCS", "off"),
         ("AUTO_MIGRATE", "1"),
         ("LOG_FORMAT", "xml"),
+        ("ADMIN_ADDR", "9100"),
+        ("ADMIN_ADDR", "localhost:9100"),
+        ("RATE_LIMIT", "0"),
+        ("RATE_LIMIT", "-1"),
+        ("RATE_LIMIT", "nan"),
+        ("RATE_LIMIT", "inf"),
+        ("RATE_LIMIT", "10/s"),
+        ("REQUIRE_IF_MATCH", "yes"),
     ] {
         let mut variables = but(name, value);
         if name == "BETTER_AUTH_SECRET" {

@@ -14,12 +14,14 @@ static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("../../openapi.json")).unwrap());
 
 /// Fields that the document speaks of once for all answers, or that are HTTP's own.
-const COMMON_FIELDS: [&str; 8] = [
+const COMMON_FIELDS: [&str; 10] = [
     "connection",
     "content-length",
     "content-security-policy",
     "content-type",
     "date",
+    "ratelimit",
+    "ratelimit-policy",
     "server",
     "transfer-encoding",
     "x-content-type-options",
@@ -383,6 +385,8 @@ struct Services {
     without_docs: App,
     without_database: App,
     with_broken_schema: App,
+    strict: App,
+    slow: App,
     task: i64,
 }
 
@@ -397,6 +401,8 @@ impl Services {
         Self {
             task: well.user("alice").create_id(),
             without_docs: App::setup().env("DOCS", "false").spawn(),
+            strict: App::setup().env("REQUIRE_IF_MATCH", "true").spawn(),
+            slow: App::setup().env("RATE_LIMIT", "0.01").spawn(),
             without_database: App::setup().env("DATABASE_URL", nowhere).unhealthy().spawn(),
             well,
             with_broken_schema,
@@ -417,6 +423,8 @@ impl Services {
             (503, "/health") if !error_code.is_empty() => return None,
             (503, _) => &self.without_database,
             (500, _) => &self.with_broken_schema,
+            (428, _) => &self.strict,
+            (429, _) => &self.slow,
             (404, "/docs" | "/docs/{asset}" | "/openapi.json") => &self.without_docs,
             _ => &self.well,
         };
@@ -444,6 +452,10 @@ impl Services {
             413 => request.body("x".repeat(64 * 1024 + 1)),
             414 => app.request(&asked, &format!("{target}?{}", "x".repeat(9000))),
             431 => request.header("X-A", &"x".repeat(17_000)),
+            429 => {
+                app.user("alice").request("GET", "/tasks").send();
+                request
+            }
             415 => request.header("Content-Type", "text/plain").body("{}"),
             304 => request.header("If-None-Match", "*"),
             412 => request.header("If-Match", "\"x\"").json(json!({"title": "t", "complete": false})),
@@ -528,6 +540,8 @@ fn every_route_and_error_code_of_the_contract_is_documented() {
         ("415", "UNSUPPORTED_MEDIA_TYPE"),
         ("422", "IDEMPOTENCY_KEY_REUSED"),
         ("422", "VALIDATION_ERROR"),
+        ("428", "PRECONDITION_REQUIRED"),
+        ("429", "RATE_LIMITED"),
         ("431", "HEADERS_TOO_LARGE"),
         ("500", "DATABASE_ERROR"),
         ("500", "INTERNAL_ERROR"),

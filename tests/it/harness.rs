@@ -387,6 +387,20 @@ impl App {
         self.request("DELETE", target)
     }
 
+    /// Where metrics and probes are, for a service with `ADMIN_ADDR`.
+    pub fn admin_address(&self) -> String {
+        let line = self.wait_for_log(|line| line.contains("metrics and probes"));
+        line.split_once("://").expect(&line).1.to_owned()
+    }
+
+    pub fn admin(&self, target: &str) -> Request {
+        self.admin_by("GET", target)
+    }
+
+    pub fn admin_by(&self, method: &str, target: &str) -> Request {
+        Request::new(&self.admin_address(), method, target).of_admin()
+    }
+
     pub fn user<'a>(&'a self, user_id: &'a str) -> User<'a> {
         User { app: self, user_id }
     }

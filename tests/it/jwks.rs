@@ -129,6 +129,24 @@ fn a_token_is_verified_by_the_key_that_its_kid_names() {
 }
 
 #[test]
+fn the_metrics_tell_an_unknown_key_from_a_wrong_signature() {
+    let (key, stranger) = (Key::new("first"), Key::new("first"));
+    let app = JwksFile::of(&[&key, &Key::new("second")]).setup().env("ADMIN_ADDR", "127.0.0.1:0").spawn();
+    let unknown = key.sign(json!({"alg": "EdDSA", "kid": "third"}), &claims());
+    for token in [&unknown, &key.token_without_kid(), &stranger.token()] {
+        assert_eq!(status(&app, token), 401);
+    }
+    assert_eq!(status(&app, &sign(SECRET, &claims())), 401);
+    let text = app.admin("/metrics").send().expect(200).text();
+    for line in ["unknown_key\"} 2", "signature\"} 1", "algorithm\"} 1"] {
+        assert!(
+            text.contains(&format!("tinytasks_auth_failures_total{{reason=\"{line}\n")),
+            "{line}: {text}"
+        );
+    }
+}
+
+#[test]
 fn a_token_without_kid_is_verified_where_the_set_has_a_single_key() {
     let (key, stranger) = (Key::new("only"), Key::new("only"));
     let app = JwksFile::of(&[&key]).setup().spawn();

@@ -167,22 +167,25 @@ fn the_json_form_is_one_object_a_line() {
         })
         .collect();
     for line in &log {
-        let level = line["level"].as_str().unwrap();
+        let level = line["severity_text"].as_str().unwrap();
         assert!(has_shape(level, &"A".repeat(level.len())), "{line}");
         assert!(line["timestamp"].as_str().is_some_and(is_timestamp), "{line}");
-        assert!(line["message"].is_string(), "{line}");
-        assert_ne!(line["user_id"], "admin");
+        assert!(line["body"].is_string(), "{line}");
+        assert_ne!(line["user.id"], "admin");
     }
-    let requests: Vec<_> = log.iter().skip(before).filter(|line| line["message"] == "request").collect();
+    let requests: Vec<_> = log.iter().skip(before).filter(|line| line["body"] == "request").collect();
     assert_eq!(requests.len(), sent);
     for line in &requests {
-        for key in ["request_id", "client", "method", "route"] {
+        for key in ["request_id", "client.address", "http.request.method", "http.route"] {
             assert!(line[key].is_string(), "{key}: {line}");
         }
-        assert!(line["status"].is_u64() && line["duration_ms"].is_number(), "{line}");
-        assert_eq!(line["status"].as_u64() >= Some(400), line["error_code"].is_string(), "{line}");
+        let status = line["http.response.status_code"].as_u64();
+        assert!(status.is_some() && line["duration_ms"].is_number(), "{line}");
+        for key in ["error.type", "error.message"] {
+            assert_eq!(status >= Some(400), line[key].is_string(), "{key}: {line}");
+        }
     }
-    let users = requests.iter().map(|line| line["user_id"].as_str().unwrap_or_default());
+    let users = requests.iter().map(|line| line["user.id"].as_str().unwrap_or_default());
     let users: BTreeSet<_> = users.map(|user_id| user_id.chars().take(8).collect::<String>()).collect();
     assert!(
         ["eve\n2026", "eve\" sta", "007", "null"].iter().all(|user_id| users.contains(*user_id)),
@@ -228,6 +231,46 @@ fn no_secret_is_in_the_log_even_at_trace() {
     for line in &log {
         assert_line(line);
     }
+}
+
+#[test]
+fn a_trace_is_taken_over_where_it_is_well_formed() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const PARENT: &str = "00f067aa0ba902b7";
+    let app = App::spawn();
+    let json = App::setup().env("LOG_FORMAT", "json").spawn();
+    let zeros = "0".repeat(32);
+    let upper = TRACE.to_uppercase();
+    for (id, traceparent, is_good) in [
+        ("good", format!("00-{TRACE}-{PARENT}-01"), true),
+        ("unsampled", format!("00-{TRACE}-{PARENT}-00"), true),
+        ("later", format!("01-{TRACE}-{PARENT}-01-what-comes"), true),
+        ("longer", format!("00-{TRACE}-{PARENT}-01-x"), false),
+        ("forbidden", format!("ff-{TRACE}-{PARENT}-01"), false),
+        ("zeros", format!("00-{zeros}-{PARENT}-01"), false),
+        ("no-parent", format!("00-{TRACE}-{}-01", &zeros[..16]), false),
+        ("upper", format!("00-{upper}-{PARENT}-01"), false),
+        ("short", format!("00-{}-{PARENT}-01", &TRACE[1..]), false),
+        ("no-flags", format!("00-{TRACE}-{PARENT}"), false),
+        ("empty", String::new(), false),
+        ("forged", format!("00-{TRACE}-{PARENT}-01 user_id=admin"), false),
+    ] {
+        for (app, key) in [(&app, format!("request_id={id} ")), (&json, format!("\"request_id\":\"{id}\""))] {
+            app.get("/").header("X-Request-Id", id).header("traceparent", &traceparent).send().expect(200);
+            let line = app.wait_for_log(|line| line.contains(&key));
+            let as_json = serde_json::from_str::<Value>(&line).ok();
+            let seen = match &as_json {
+                Some(line) => line["trace_id"].as_str().map(str::to_owned),
+                None => value(&line, "trace_id"),
+            };
+            assert_eq!(seen.as_deref(), is_good.then_some(TRACE), "{line}");
+        }
+    }
+    let good = format!("00-{TRACE}-{PARENT}-01");
+    let twice = app.get("/").header("traceparent", &good).header("traceparent", &good);
+    twice.header("X-Request-Id", "twice").send().expect(200);
+    let line = app.wait_for_log(|line| line.contains("request_id=twice "));
+    assert_eq!(value(&line, "trace_id"), None);
 }
 
 #[test]

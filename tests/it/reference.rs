@@ -324,7 +324,7 @@ const ODD_TARGETS: [&str; 14] = [
 ];
 const ODD_VERSIONS: [&str; 8] =
     ["", "HTTP/1.2", "HTTP/2.0", "http/1.1", "HTTP/1.1 ", "HTTP/1.10", "HTTP/0.9", "HTTP/ 1.1"];
-const FIELDS: [&str; 25] = [
+const FIELDS: [&str; 26] = [
     "Accept: */*",
     "Authorization: Bearer x.y.z",
     "authorization:Basic eDp5",
@@ -338,6 +338,7 @@ const FIELDS: [&str; 25] = [
     "If-Match: \"a\", W/\"b\"",
     "If-None-Match: *",
     "Idempotency-Key: a key",
+    "TraceParent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     "Connection: keep-alive",
     "Connection: close",
     "Connection: a, CLOSE ,b",

@@ -192,7 +192,7 @@ fn tls_1_2_and_1_3_are_spoken_and_nothing_older_or_weaker() {
 #[test]
 fn every_answer_over_https_says_to_stay_with_it() {
     let directory = Directory::create();
-    let app = spawn(&directory, &[]);
+    let app = spawn(&directory, &[("ADMIN_ADDR", "127.0.0.1:0")]);
     let request =
         |line: &str, fields: &str| format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}\r\n").into_bytes();
     let long = "a".repeat(17 * 1024);
@@ -215,8 +215,9 @@ fn every_answer_over_https_says_to_stay_with_it() {
         assert!(value.starts_with("max-age="), "{value}");
     }
     // Over HTTP it would have no meaning (RFC 6797 section 7.2).
-    let plain = App::spawn().get("/health").send();
-    assert_eq!(plain.field("Strict-Transport-Security"), None);
+    for plain in [App::spawn().get("/health").send(), app.admin("/health/live").send()] {
+        assert_eq!(plain.field("Strict-Transport-Security"), None);
+    }
 
     let mut kept = Https::open(&app).unwrap();
     let body = format!("{{\"title\":\"t\"}}{}", " ".repeat(65523));
