@@ -8,6 +8,8 @@ die() {
     exit 1
 }
 
+as_root() { if ((EUID)); then sudo "$@"; else "$@"; fi; }
+
 # Installs Debian packages, and says so first. Services among them are not started: Debian asks
 # policy-rc.d (invoke-rc.d(8)), and nobody wants a web server for having run a test.
 install() {
