@@ -2,6 +2,7 @@
 //! Relies on [`Caller`]: each statement carries its user id as `$1`, and there is no other way in.
 //! Guarantees: what returned Ok is committed.
 
+mod connect;
 mod pool;
 mod privacy;
 mod schema;
@@ -9,7 +10,7 @@ mod sqlstate;
 mod statements;
 mod tls;
 
-pub use pool::check_url;
+pub use connect::check_url;
 pub use privacy::{export, purge};
 pub use schema::{inspect, migrate};
 

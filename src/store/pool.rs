@@ -4,31 +4,23 @@
 //! The watching connection applies the schema; only then the pool is filled. It is also why
 //! `/health` needs no connection of the pool.
 
+use super::connect::{Manager, manager};
 use super::schema;
 use super::sqlstate::{Fate, cause};
 use super::statements::STATEMENTS;
-use super::tls::Tls;
 use crate::config;
 use crate::error::Error;
 use crate::lock::lock;
 use crate::metrics::POOL_WAIT;
-use postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use postgres::types::ToSql;
-use postgres::{Client, Config, Row};
+use postgres::{Client, Row};
 use r2d2::ManageConnection;
-use r2d2_postgres::PostgresConnectionManager;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// The longest wait for a free connection. With a statement's limit it stays below ten seconds.
 const CHECKOUT_WAIT: Duration = Duration::from_secs(3);
-/// The server ends a statement, and a wait for a lock, after this.
-const STATEMENT_TIMEOUT: &str = "-c statement_timeout=5s";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Sent data that stays unacknowledged so long means that the machine is gone.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that was used more recently is handed out without asking it.
 const TRUSTED_WHILE: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -181,8 +173,6 @@ fn fill(link: &Link, size: u32) -> r2d2::Pool<Link> {
         .build_unchecked(link.clone())
 }
 
-type Manager = PostgresConnectionManager<MakeRustlsConnect>;
-
 /// What makes connections, as `DATABASE_URL` says now.
 #[derive(Clone)]
 struct Link {
@@ -243,59 +233,4 @@ impl Session {
             (None, None) => Ok(Vec::new()),
         }
     }
-}
-
-/// Says what is wrong with a `DATABASE_URL`, or that this service cannot do it.
-pub fn check_url(url: &str) -> Result<(), String> {
-    parse_url(url).map(|_| ())
-}
-
-fn parse_url(url: &str) -> Result<(Config, Tls), String> {
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err("must begin with postgres://".to_owned());
-    }
-    let (tls, url) = Tls::parse(url)?;
-    // The driver's message names the parameter, never its value.
-    let mut config: Config = url.parse().map_err(|error| cause(&error))?;
-    config.ssl_mode(tls.mode);
-    if config.get_hosts().is_empty() {
-        // By the address then, also in a certificate.
-        for address in config.get_hostaddrs().to_vec() {
-            config.host(&address.to_string());
-        }
-    }
-    if config.get_hosts().is_empty() {
-        return Err("names no host; give postgres://user:password@host/database".to_owned());
-    }
-    if config.get_channel_binding() == ChannelBinding::Require && tls.mode == SslMode::Disable {
-        return Err("channel_binding: require needs TLS; give sslmode=require or stricter".to_owned());
-    }
-    if config.get_ssl_negotiation() == SslNegotiation::Direct && tls.mode != SslMode::Require {
-        return Err("sslnegotiation: direct needs sslmode=require or stricter".to_owned());
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("tinytasks");
-    }
-    config.tcp_user_timeout(TCP_USER_TIMEOUT).keepalives_idle(TCP_USER_TIMEOUT);
-    Ok((config, tls))
-}
-
-/// A pooler that cannot keep prepared statements does not take session settings either.
-fn manager(url: &str, session_settings: bool) -> Result<Manager, String> {
-    let (mut config, tls) = parse_url(url)?;
-    if session_settings {
-        let options = [STATEMENT_TIMEOUT, config.get_options().unwrap_or_default()].join(" ");
-        config.options(options.trim_end());
-    }
-    Ok(PostgresConnectionManager::new(config, tls.connector()?))
-}
-
-/// One connection for a command, without the limit on statements; and how it is encrypted.
-pub fn connect_once(url: &str) -> Result<(Client, String), String> {
-    let (config, tls) = parse_url(url)?;
-    let client = config.connect(tls.connector()?).map_err(|error| cause(&error))?;
-    Ok((client, tls.report()))
 }

@@ -2,9 +2,10 @@
 //! Relies on [`Caller`] as all of the store does. Each is one statement, which sees one moment and
 //! is done wholly or not at all; it has no time limit.
 
+use super::connect::connect_once;
 use super::sqlstate::cause;
 use super::statements::{COUNT, Do, PURGE, STATEMENTS};
-use super::{pool, task};
+use super::task;
 use crate::auth::Caller;
 use crate::task::Task;
 use postgres::fallible_iterator::FallibleIterator;
@@ -13,7 +14,7 @@ use postgres::types::{ToSql, Type};
 /// Gives the caller's tasks to `take`, by id, as long as it wants more. Holds one at a time.
 /// Errors of this and the next: why the database cannot be reached or refused.
 pub fn export(url: &str, caller: &Caller, take: &mut dyn FnMut(&Task) -> bool) -> Result<(), String> {
-    let (mut client, _) = pool::connect_once(url)?;
+    let (mut client, _) = connect_once(url)?;
     let list = STATEMENTS.get(Do::ListUp as usize).ok_or("BUG: no statement")?;
     let user_id = caller.user_id();
     // On all pages, whatever the state, without an end.
@@ -30,7 +31,7 @@ pub fn export(url: &str, caller: &Caller, take: &mut dyn FnMut(&Task) -> bool) -
 
 /// How many tasks of the caller were deleted; or would be.
 pub fn purge(url: &str, caller: &Caller, only_count: bool) -> Result<u64, String> {
-    let (mut client, _) = pool::connect_once(url)?;
+    let (mut client, _) = connect_once(url)?;
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&caller.user_id(), Type::TEXT)];
     let count = match only_count {
         true => client.query_typed_one(COUNT, &values).and_then(|row| row.try_get(0)).map(i64::unsigned_abs),

@@ -1,8 +1,9 @@
 //! `schema.sql` and what it left: applying it, and the report of `tinytasks check`. Speaks of the
 //! table as a whole, never of a user's tasks.
 
+use super::connect::connect_once;
+use super::sqlstate;
 use super::statements::STATEMENTS;
-use super::{pool, sqlstate};
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
@@ -19,7 +20,7 @@ const OLD_ROWS: &str = "
 
 /// `tinytasks migrate`. Errors: why the database cannot be reached or refused.
 pub fn migrate(url: &str) -> Result<(), String> {
-    apply(&mut pool::connect_once(url)?.0)
+    apply(&mut connect_once(url)?.0)
 }
 
 /// One transaction; a failure leaves everything as it was, and the connection unusable.
@@ -31,7 +32,7 @@ pub fn apply(client: &mut Client) -> Result<(), String> {
 
 /// `tinytasks check`: one line for each thing that is well. Errors: the first that is not.
 pub fn inspect(url: &str, say: &mut dyn FnMut(&str)) -> Result<(), String> {
-    let (mut client, encryption) = pool::connect_once(url).map_err(|error| format!("database: {error}"))?;
+    let (mut client, encryption) = connect_once(url).map_err(|error| format!("database: {error}"))?;
     let server = "select current_setting('server_version'), current_setting('server_encoding')";
     let server = pairs(&mut client, server).map_err(|error| format!("database: {error}"))?;
     let (version, encoding) = server.into_iter().next().unwrap_or_default();
