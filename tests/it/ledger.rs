@@ -407,7 +407,7 @@ fn compare<'l>(
 }
 
 /// What in the table contradicts the writers' ledgers. None of them may be at work.
-fn findings(writers: &[Writer], database_url: &str) -> Vec<String> {
+pub fn findings(writers: &[Writer], database_url: &str) -> Vec<String> {
     let mut findings = Vec::new();
     let mut of_user: BTreeMap<String, Vec<Row>> = BTreeMap::new();
     let sql = "select user_id, id, title, coalesce(description, '') from tasks";

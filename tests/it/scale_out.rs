@@ -7,7 +7,7 @@ use crate::{
     durability::{Instance, number},
     harness::{App, Database, Directory, eventually},
     http::{Connection, Request},
-    ledger::{Answer, Run, Writer, assert_kept, tally, work_while},
+    ledger::{Answer, Run, Writer, assert_kept, findings, tally, work_while},
     servers::{Server, UNSAFE},
     token::token,
 };
@@ -359,4 +359,38 @@ fn the_table_may_lie_in_parts_by_user() {
     transaction.execute("select from tasks where user_id = 'alice' and id > 0 order by id", &[]).unwrap();
     let counts: String = transaction.query_one(scans, &[]).unwrap().get(0);
     assert_eq!(counts.split(' ').filter(|count| *count != "0").count(), 1, "{counts}");
+}
+
+/// Whether the table of a standby that was away for the last writes has all that was acknowledged.
+fn keeps_all_when_the_standby_was_away(is_synchronous: bool) -> bool {
+    let primary = Server::start(&[UNSAFE]);
+    let make = if is_synchronous { Server::synchronous_standby } else { Server::standby };
+    let standby = make(&primary, &[UNSAFE]);
+    let database = Database::create_on(&primary.url());
+    let instance = Instance::spawn_at("127.0.0.1:0", &database.url);
+    eventually("health", || instance.is_healthy());
+    let mut writers = Writer::several(4, 1);
+    let run = Run::new(std::slice::from_ref(&instance.address), PAUSE);
+    work_while(&run, &mut writers, || {
+        wait_until_well(&run);
+        standby.stop("immediate");
+        // Then none of them comes further than to its first write.
+        let answered = || run.answers.lock().unwrap().len();
+        let before = answered();
+        let is_enough = || is_synchronous || answered() > before + GOOD_ANSWERS;
+        thread::sleep(Duration::from_millis(500));
+        eventually("writes that the standby has not got", is_enough);
+    });
+    primary.kill();
+    standby.start_again();
+    standby.promote();
+    let url = database.url.replace(&primary.address(), &standby.address());
+    findings(&writers, &url).is_empty()
+}
+
+/// Also a test of the checker: it sees what is lost.
+#[test]
+fn only_a_synchronous_standby_has_all_that_was_acknowledged() {
+    assert!(keeps_all_when_the_standby_was_away(true));
+    assert!(!keeps_all_when_the_standby_was_away(false));
 }
