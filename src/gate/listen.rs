@@ -22,13 +22,16 @@ pub struct Address {
     address: SockAddr,
     /// Of a Unix socket of our own.
     path: Option<PathBuf>,
+    /// Who queues at it is not lost when we go.
+    pub is_inherited: bool,
 }
 
 /// There, or on what was inherited.
 pub fn listen(address: &SockAddr, inherited: Option<Socket>) -> io::Result<(Socket, Address)> {
-    let path = address.as_pathname().filter(|_| inherited.is_none()).map(Path::to_owned);
+    let is_inherited = inherited.is_some();
+    let path = address.as_pathname().filter(|_| !is_inherited).map(Path::to_owned);
     let socket = inherited.map_or_else(|| bind(address), Ok)?;
-    let address = Address { address: socket.local_addr()?, path };
+    let address = Address { address: socket.local_addr()?, path, is_inherited };
     Ok((socket, address))
 }
 

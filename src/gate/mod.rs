@@ -132,9 +132,12 @@ impl<B: Behind> Gate<B> {
         let mut complained: Option<Instant> = None;
         for id in 1.. {
             let accepted = accept(listener).and_then(|(socket, peer)| self.admit(id, socket, peer));
-            // This one may be a client. Those behind it are left to whoever inherits the socket.
             if self.is_stopping.load(SeqCst) {
-                return;
+                if self.address.is_inherited || accepted.is_err() {
+                    return;
+                }
+                // Who queues already is answered; closing the listener would send resets.
+                let _ = listener.set_nonblocking(true);
             }
             // No descriptor, or no thread: some will be free again. Waiting is all that helps.
             if let Err(error) = accepted {
