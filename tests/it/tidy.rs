@@ -60,6 +60,8 @@ fn a_crate_is_named_in_its_module_alone() {
         ("httparse", "src/gate"),
         ("rustls", "src/gate"),
         ("signal_hook", "src/main.rs"),
+        ("sd_notify", "src/systemd.rs"),
+        ("listenfd", "src/systemd.rs"),
         ("env_logger", "src/logging.rs"),
         ("env::var", "src/config.rs"),
         ("env::var_os", "src/config.rs"),
