@@ -38,6 +38,7 @@ mod instances;
 mod jwks;
 mod list;
 mod logging;
+mod package;
 mod proxies;
 mod schema;
 mod shutdown;
