@@ -41,8 +41,9 @@ usage: tinytasks [serve]                     serve until SIGTERM or SIGINT
 
 Configuration: environment variables, or a .env file in the working directory. Required are
 DATABASE_URL (postgres://user:password@host/database) and JWT_SECRET_KEY (at least 32 bytes) or
-JWT_JWKS_FILE; ADMIN_ADDR opens metrics and probes, RATE_LIMIT and REQUIRE_IF_MATCH ask more of
-clients; the README lists all. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
+JWT_JWKS_FILE; the README lists all. HOST and PORT, HOST=unix:/path or a socket from systemd say
+where to listen; ADMIN_ADDR opens metrics and probes; RATE_LIMIT and REQUIRE_IF_MATCH ask more of
+clients. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
 ";
 
 /// For the database, while clients wait in an inherited socket: rather that than a 503 at each restart.

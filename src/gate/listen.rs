@@ -90,7 +90,7 @@ impl Address {
         drop(connect(&self.address));
     }
 
-    /// Whether a request is answered at all: what a watchdog wants to know.
+    /// Whether there is an answer at all, if need be TLS's to what is not TLS: what a watchdog wants to know.
     pub fn is_alive(&self, patience: Duration) -> bool {
         let ask = || {
             let mut socket = connect(&self.address)?;

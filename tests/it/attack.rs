@@ -508,7 +508,7 @@ fn a_refusal_is_an_answer_and_a_log_line_like_any_other() {
         let lines: Vec<_> = log.iter().filter(|line| line.contains(&format!("request_id={id} "))).collect();
         assert_eq!(lines.len(), 1, "{lines:?}");
         for part in [
-            "client=127.0.0.1",
+            if app.address.starts_with("unix:") { "client=unix " } else { "client=127.0.0.1 " },
             "method=PUT",
             &format!("status={} ", wanted.0),
             &format!("error_code={} ", wanted.1),
@@ -610,7 +610,7 @@ fn a_client_is_told_to_continue_when_its_body_is_wanted() {
     };
     let first_line = |version: &str, head: &str| {
         use std::io::{Read, Write};
-        let mut stream = TcpStream::connect(&app.address).unwrap();
+        let mut stream = crate::http::connect(&app.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.write_all(head.replace("HTTP/1.1", version).as_bytes()).unwrap();
         let mut bytes = [0; 1000];
@@ -625,7 +625,7 @@ fn a_client_is_told_to_continue_when_its_body_is_wanted() {
     ] {
         let (seen, stream) = first_line("HTTP/1.1", &expecting(fields));
         assert_eq!(seen, interim, "{fields}");
-        let mut raw = Raw::on(stream.into());
+        let mut raw = Raw::on(stream);
         raw.send(body);
         raw.answer().unwrap().expect(405);
         // The body does not wait, or part of it: the answer comes, with or without an interim one.
@@ -857,10 +857,13 @@ fn slow_readers_of_long_lists_keep_nobody_waiting() {
 
 /// Has asked for more than socket buffers hold, and reads none of it.
 fn slow_reader(app: &App, target: &str, fields: &str, requests: usize) -> Raw {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let (domain, server) = match app.address.strip_prefix("unix:") {
+        Some(path) => (Domain::UNIX, SockAddr::unix(path).unwrap()),
+        None => (Domain::IPV4, app.address.parse::<SocketAddr>().unwrap().into()),
+    };
+    let socket = Socket::new(domain, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(2048).unwrap();
-    let server: SocketAddr = app.address.parse().unwrap();
-    socket.connect(&SockAddr::from(server)).unwrap();
+    socket.connect(&server).unwrap();
     let mut raw = Raw::on(socket);
     raw.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n").repeat(requests));
     raw

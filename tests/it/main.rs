@@ -43,6 +43,7 @@ mod list;
 mod logging;
 mod metrics;
 mod operations;
+mod package;
 mod privacy;
 mod proxies;
 mod scale_out;

@@ -118,8 +118,12 @@ fn is_reset(error: &io::Error) -> bool {
 /// One final answer, with or without interim ones before it; None where the stream ends instead.
 pub fn read_answer(stream: &mut impl BufRead, method: &str) -> io::Result<Option<Response>> {
     loop {
-        if stream.fill_buf()?.is_empty() {
-            return Ok(None);
+        match stream.fill_buf() {
+            Ok([]) => return Ok(None),
+            Ok(_) => {}
+            // A machine that was stopped goes on like this, where a socket has a time-out.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
         }
         let status_line = read_line(stream)?;
         let status = status_line.strip_prefix("HTTP/1.1 ").expect(&status_line);

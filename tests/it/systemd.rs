@@ -133,6 +133,18 @@ fn the_watchdog_is_told_as_long_as_the_service_answers() {
 }
 
 #[test]
+fn the_watchdog_is_told_by_a_service_that_speaks_tls_as_well() {
+    let (manager, directory) = (Manager::new(), Directory::create());
+    let [cert, key] = crate::tls::make_pair(&directory, "localhost");
+    let app = App::setup().env("TLS_CERT_FILE", &cert).env("TLS_KEY_FILE", &key);
+    let app = app.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "2000000").unhealthy().spawn();
+    let mut told = [manager.next(), manager.next(), manager.next()].concat();
+    told.sort();
+    assert_eq!(told, ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    assert!(!app.log_so_far().contains("does not answer itself"));
+}
+
+#[test]
 fn the_watchdog_is_not_told_by_a_service_that_is_deaf() {
     let manager = Manager::new();
     let deaf = listener(None);

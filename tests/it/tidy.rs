@@ -63,6 +63,8 @@ fn a_crate_is_named_in_its_module_alone() {
         ("tokio_postgres_rustls", "src/store"),
         ("percent_encoding", "src/store/tls.rs"),
         ("signal_hook", "src/main.rs"),
+        ("sd_notify", "src/systemd.rs"),
+        ("listenfd", "src/systemd.rs"),
         ("env_logger", "src/logging.rs"),
         ("env::var", "src/config.rs"),
         ("env::var_os", "src/config.rs"),

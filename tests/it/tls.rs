@@ -26,7 +26,7 @@ use std::{
 };
 
 /// A certificate that signs itself, and its key, both named after `name`.
-fn make_pair(directory: &Directory, name: &str) -> [String; 2] {
+pub fn make_pair(directory: &Directory, name: &str) -> [String; 2] {
     let files = ["cert", "key"].map(|kind| directory.write(&format!("{name}.{kind}"), ""));
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
