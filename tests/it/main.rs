@@ -38,6 +38,7 @@ mod instances;
 mod jwks;
 mod list;
 mod logging;
+mod model;
 mod schema;
 mod shutdown;
 mod tasks;
