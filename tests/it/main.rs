@@ -39,6 +39,7 @@ mod jwks;
 mod list;
 mod logging;
 mod model;
+mod race;
 mod schema;
 mod shutdown;
 mod tasks;

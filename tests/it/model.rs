@@ -713,6 +713,13 @@ impl User {
         Self { index, id, mark, tokens, tasks, keys, deleted: Vec::new() }
     }
 
+    /// It names a task, but not the user's own.
+    fn is_anothers(&self, world: &World, call: &Call) -> bool {
+        let id = call.task.as_ref().and_then(|task| task.parse::<i64>().ok());
+        let owner = id.and_then(|id| world.ids.lock().unwrap().get(&id).copied());
+        owner.is_some_and(|owner| owner != self.index)
+    }
+
     fn is_collector(&self) -> bool {
         self.index.is_multiple_of(USERS_PER_THREAD)
     }
@@ -925,7 +932,18 @@ impl<'a> Actor<'a> {
         assert_eq!(answer_of(call, &seen), wanted, "left: seen, right: expected");
         let what = if call.task.is_some() { "task" } else { "list" };
         *self.tally.entry(format!("{} {what} {}", call.method, seen.status)).or_default() += 1;
-        *self.tally.entry("all".to_owned()).or_default() += 1;
+        for (what, is_so) in [
+            ("all", true),
+            ("replayed", matches!(outcome, Outcome::Replayed(_))),
+            ("another's id", wanted.status == 404 && user.is_anothers(self.world, call)),
+            ("another's path", wanted.status == 403),
+            ("list in parts", seen.field("Transfer-Encoding").is_some()),
+            ("next page", seen.field("Link").is_some()),
+            ("not modified", wanted.status == 304),
+            ("precondition failed", wanted.status == 412),
+        ] {
+            *self.tally.entry(what.to_owned()).or_default() += u64::from(is_so);
+        }
         if seen.field("Connection") == Some("close") {
             self.connection = Connection::open(&self.world.app.address).unwrap();
         }
@@ -1343,5 +1361,7 @@ fn every_answer_is_the_one_that_a_model_of_the_contract_gives() {
         }
     }
     let rows = assert_table(&app.database, &users);
+    let never: Vec<_> = tally.iter().filter(|(_, count)| **count == 0).collect();
+    assert!(never.is_empty() || steps < STEPS_DEFAULT, "the test has lost its sight: {never:?}");
     eprintln!("seed {seed}: {steps} steps, {rows} rows, {:.1?}: {tally:?}", start.elapsed());
 }
