@@ -755,6 +755,21 @@ impl User {
         }
     }
 
+    /// As it is, or with a single difference.
+    fn altered(&self, random: &mut Random, mut content: Content) -> Content {
+        match random.below(8) {
+            0 => content.title = self.text(random, 200),
+            1 => content.title.push(' '),
+            2 => content.complete = !content.complete,
+            3 if content.description.is_some() => content.description = None,
+            3 => content.description = Some(String::new()),
+            4 => content.description = Some(self.text(random, 1000)),
+            _ => {}
+        }
+        content.title = content.title.chars().take(200).collect();
+        content
+    }
+
     /// For a method; in one of three cases with something wrong.
     fn body(&self, random: &mut Random, method: &str, like: Option<&Content>) -> Body {
         let one_in = if method == "PATCH" { 2 } else { 4 };
@@ -917,12 +932,11 @@ impl<'a> Actor<'a> {
         on_failure.context += &format!("\nexpected: {outcome:?}");
         assert_no_others_mark(&user.mark, &seen);
         let user = &mut self.users[who];
-        let wanted = user.perform(self.world, call, &outcome, &seen);
+        let mut wanted = user.perform(self.world, call, &outcome, &seen);
         seen.hold_to_the_rules(call.method, target);
         if let Some(id) = &call.request_id {
             assert_eq!(seen.field("X-Request-Id"), Some(id.as_str()), "the answer to another request");
         }
-        let mut wanted = wanted;
         if let ("HEAD", 200, Some(length)) = (call.method, seen.status, seen.field("Content-Length")) {
             assert_eq!(length, wanted.body.to_string().len().to_string(), "the length that GET gives");
         }
@@ -1038,6 +1052,7 @@ impl<'a> Actor<'a> {
             let key = one_of(random, &KEYS);
             // The same again, or something else with the same key.
             like = user.keys.get(key).filter(|_| !chance(random, 4)).map(|(content, _)| content.clone());
+            like = like.map(|content| user.altered(random, content));
             call.keys = vec![key.to_owned()];
         }
         let has_body = !chance(random, 40);
