@@ -29,7 +29,7 @@ const STEPS_DEFAULT: u64 = 12_000;
 const THREADS: u64 = 4;
 const USERS_PER_THREAD: u64 = 6;
 /// The first user of a thread begins with so many tasks: a list without limit comes in several parts.
-const TASKS_OF_COLLECTORS: u64 = 140;
+const TASKS_OF_COLLECTORS: u64 = 200;
 /// No text of the service or of the test has it, but for marks.
 const MARK: &str = "Zq7";
 const MARK_DIGITS: usize = 8;
@@ -785,9 +785,10 @@ impl User {
             2 if chance(random, 4) => Member::Good(String::new(), "\"\"".to_owned()),
             _ => good(random, 1000),
         };
-        let truth = chance(random, 2);
+        // Of a collector's, enough are complete for a list of these alone to come in parts.
+        let truth = if self.is_collector() { !chance(random, 8) } else { chance(random, 2) };
         let mut complete = Member::Good(truth, truth.to_string());
-        if method == "POST" && chance(random, 3) {
+        if method == "POST" && chance(random, if self.is_collector() { 10 } else { 3 }) {
             complete = Member::Absent;
         }
         if method == "PATCH" {
@@ -946,12 +947,15 @@ impl<'a> Actor<'a> {
         assert_eq!(answer_of(call, &seen), wanted, "left: seen, right: expected");
         let what = if call.task.is_some() { "task" } else { "list" };
         *self.tally.entry(format!("{} {what} {}", call.method, seen.status)).or_default() += 1;
+        let is_in_parts = seen.field("Transfer-Encoding").is_some();
+        let is_filtered = matches!(outcome, Outcome::List(Page { complete: Some(_), .. }));
         for (what, is_so) in [
             ("all", true),
             ("replayed", matches!(outcome, Outcome::Replayed(_))),
             ("another's id", wanted.status == 404 && user.is_anothers(self.world, call)),
             ("another's path", wanted.status == 403),
-            ("list in parts", seen.field("Transfer-Encoding").is_some()),
+            ("list in parts", is_in_parts),
+            ("list in parts, filtered", is_in_parts && is_filtered),
             ("next page", seen.field("Link").is_some()),
             ("not modified", wanted.status == 304),
             ("precondition failed", wanted.status == 412),
