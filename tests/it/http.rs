@@ -12,6 +12,8 @@ use std::{
 
 /// Longer than anything the service may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Larger than any answer to a test. One without end would fill the memory.
+const BODY_BYTES_MAX: usize = 32 << 20;
 
 /// A request that is being put together; `send` opens a connection for it.
 #[derive(Clone)]
@@ -186,6 +188,7 @@ impl Connection {
                     break;
                 }
                 body.extend(chunk);
+                assert!(body.len() <= BODY_BYTES_MAX, "the answer has no end");
             }
         } else {
             self.reader.read_to_end(&mut body)?;
