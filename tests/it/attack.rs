@@ -841,6 +841,31 @@ fn readers_that_stop_reading_share_what_memory_there_is_for_large_answers() {
     });
 }
 
+/// Each has asked for 4 MiB, and reads none of it. In `/docs`, above, there is nothing to be held.
+#[test]
+fn large_answers_beyond_what_all_may_take_together_are_503() {
+    let app = App::spawn();
+    app.database.execute(
+        "insert into tasks (user_id, title, description) \
+         select 'eve', 'x', repeat('\u{1F600}', 1000) from generate_series(1, 1000)",
+    );
+    let eve = app.user("eve");
+    let ask = || eve.request("GET", "/tasks?limit=1000").send();
+    ask().expect(200);
+    let authorization = format!("Authorization: Bearer {}\r\n", token("eve"));
+    let target = "/api/eve/tasks?limit=1000";
+    let readers: Vec<_> = (0..12).map(|_| slow_reader(&app, target, &authorization, 1)).collect();
+    eventually("an answer too many", || {
+        let answer = ask();
+        assert!(answer.status == 200 || answer.field("Retry-After").is_some(), "{answer:?}");
+        app.log_so_far().contains("too many large answers are being read")
+    });
+    // What is small is served all the while.
+    eve.request("GET", "/tasks?limit=10").send().expect(200);
+    drop(readers);
+    eventually("room again", || ask().status == 200);
+}
+
 #[test]
 fn slow_readers_of_long_lists_keep_nobody_waiting() {
     const TASKS: i64 = 50_000;

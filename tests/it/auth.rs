@@ -6,6 +6,7 @@ use crate::{
     http::{Request, Response},
     token::{HEADER, SECRET, base64url, now, segment, sign, sign_text, token},
 };
+use jwt_simple::algorithms::{HS256Key, MACLike};
 use serde_json::{Value, json};
 
 const OTHER_SECRET: &str = "another secret, which is 44 bytes long, fine";
@@ -262,6 +263,37 @@ fn the_user_is_the_claim_user_id_or_where_it_is_absent_sub() {
             assert_invalid(case, response);
         }
     }
+}
+
+/// Beyond the signature: one meaning, of bounded length, and the word of a JWT for itself.
+#[test]
+fn a_token_is_json_in_utf8_of_8_kib_that_says_each_thing_once() {
+    let app = App::spawn();
+    let payload = |more: &str| format!(r#"{{"user_id":"alice","exp":{}{more}}}"#, now() + 60);
+    let filled = |count: usize| payload(&format!(r#","x":"{}""#, "x".repeat(count)));
+    let exp = format!(r#","exp":{}"#, now() + 60);
+    for (case, header, payload, good) in [
+        ("almost 8 KiB", HEADER, filled(6000), true),
+        ("more than 8 KiB", HEADER, filled(6200), false),
+        ("exp twice", HEADER, payload(&exp), false),
+        ("user_id twice", HEADER, payload(r#","user_id":"alice""#), false),
+        ("alg twice", r#"{"alg":"HS256","alg":"HS256"}"#, payload(""), false),
+        ("typ at+jwt", r#"{"alg":"HS256","typ":"at+jwt"}"#, payload(""), true),
+        ("typ of something else", r#"{"alg":"HS256","typ":"JOSE"}"#, payload(""), false),
+    ] {
+        let token = sign_text(SECRET, header, &payload);
+        assert_eq!(token.len() <= 8192, case != "more than 8 KiB", "{case}: {}", token.len());
+        let response = with_token(&app, &token);
+        if good {
+            assert_eq!(response.status, 200, "{case}: {}", response.text());
+        } else {
+            assert_invalid(case, response);
+        }
+    }
+    let latin_1: Vec<u8> = payload("").bytes().map(|byte| if byte == b'l' { 0xe9 } else { byte }).collect();
+    let signed = format!("{}.{}", base64url(HEADER.as_bytes()), base64url(&latin_1));
+    let tag = HS256Key::from_bytes(SECRET.as_bytes()).authentication_tag(signed.as_bytes());
+    assert_invalid("not UTF-8", with_token(&app, &format!("{signed}.{}", base64url(&tag))));
 }
 
 #[test]

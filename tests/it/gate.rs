@@ -8,6 +8,8 @@ use crate::{
     token::token,
 };
 use std::{
+    fs,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -119,6 +121,20 @@ fn what_only_looks_odd_is_served() {
     }
     let bytes = b"GET /api/alice/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xc3\xa9\r\n\r\n";
     answer(&app, bytes).0.expect_problem(401, "AUTH_INVALID");
+}
+
+/// The directory of its socket is gone before the first client comes.
+#[test]
+fn nobody_can_connect_to_what_stands_behind_the_gate() {
+    let app = App::spawn();
+    let inner = format!("/tinytasks-{}-", app.pid());
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    let paths = sockets.lines().filter_map(|line| line.split_whitespace().nth(7));
+    let paths: Vec<_> = paths.filter(|path| path.contains(&inner)).collect();
+    assert!(!paths.is_empty(), "the test has lost its sight");
+    for path in paths {
+        assert!(!Path::new(path).parent().unwrap().exists(), "{path} can be connected to");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::{
     harness::{App, User, eventually},
     http::{Connection, Response},
     probe::{SlowClient, insert_many, old_bytes},
+    raw::{Raw, status},
     token::token,
 };
 use serde_json::{Value, json};
@@ -382,6 +383,27 @@ fn without_a_limit_the_list_is_whole_however_long() {
             assert_eq!(titles(&format!("?order=desc&after={after}")), [] as [i64; 0]);
         }
     }
+}
+
+/// 40 MB of JSON, of which the service holds a page at a time.
+#[test]
+fn a_list_of_any_length_takes_the_same_memory() {
+    let app = App::spawn();
+    let bytes_of_a_list_with = |more: u32| {
+        app.database.execute(&format!(
+            "insert into tasks (user_id, title, description) \
+             select 'alice', 'x', repeat('y', 1000) from generate_series(1, {more})"
+        ));
+        let mut raw = Raw::open(&app);
+        let token = token("alice");
+        raw.send(format!("GET /api/alice/tasks HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\r\n"));
+        raw.count_to_the_end()
+    };
+    assert!(bytes_of_a_list_with(1000) > 1 << 20);
+    let before = status(&app, "VmHWM");
+    assert!(bytes_of_a_list_with(34_000) > 35 << 20);
+    let taken = status(&app, "VmHWM") - before;
+    assert!(taken < 8 * 1024, "{taken} kB more than a list of 1,000");
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod servers;
 mod token;
 
 mod attack;
+mod audit;
 mod auth;
 mod bare;
 mod cli;

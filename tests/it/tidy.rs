@@ -141,6 +141,92 @@ fn no_statement_is_put_together_with_format() {
     }
 }
 
+/// The type argument of `docs/AUDIT.md`: who has a `Caller` was authorized, and the store asks for one.
+#[test]
+fn nobody_but_auth_makes_a_caller_and_the_store_asks_for_one() {
+    let auth = read("src/auth.rs");
+    assert!(auth.contains("command is about.\npub struct Caller {\n    user_id: UserId,\n}\n"), "its field");
+    // A module inside would see the field.
+    assert!(!auth.lines().any(|line| line.starts_with("mod ") || line.starts_with("pub mod ")));
+    let body = |begin: &str| auth.split_once(begin).unwrap().1.split("\n}\n").next().unwrap();
+    let of_caller = body("impl Caller {");
+    assert_eq!((of_caller.matches("pub fn ").count(), of_caller.matches("Self {").count()), (2, 1));
+    assert_eq!(body("pub fn authorize(").matches("Caller {").count(), 1);
+    for (name, text) in sources() {
+        // Its head, its methods, and the one place that makes one.
+        let (count, wanted) = (text.matches("Caller {").count(), if name == "src/auth.rs" { 3 } else { 0 });
+        assert_eq!(count, wanted, "{name}");
+        assert!(!text.contains(" for Caller"), "{name} has another way to one");
+        if !name.starts_with("src/store/") {
+            continue;
+        }
+        assert!(!has_word(&text, "UserId") && !text.contains("pub mod "), "{name}");
+        // What asks for tasks asks for them on behalf of somebody.
+        for (index, _) in text.match_indices("fn ") {
+            let signature = text[index..].split(['{', ';']).next().unwrap();
+            let is_about_tasks = ["TaskId", "Page", "Content", "Patch", "user"];
+            let is_about_tasks = is_about_tasks.iter().any(|word| has_word(signature, word));
+            assert!(!is_about_tasks || signature.contains("caller: &"), "{name}: {signature}");
+        }
+    }
+    let store = read("src/store/mod.rs");
+    assert_eq!(store.matches("pool.query(").count(), 1, "one way to the statements");
+    for method in ["list", "get", "insert", "update", "delete", "change", "tasks"] {
+        let (_, signature) = store.split_once(&format!("fn {method}")).unwrap();
+        assert!(signature.split('{').next().unwrap().contains("caller: &"), "{method}");
+    }
+}
+
+/// The other half: what comes behind the gate was made by the gate.
+#[test]
+fn nobody_but_the_gate_makes_a_request() {
+    for (name, text) in sources().into_iter().filter(|(name, _)| !name.starts_with("src/gate/")) {
+        for (number, line) in code_lines(&text) {
+            let is_made = line.contains("Request {") && !line.starts_with("impl Request {");
+            let is_made = is_made || line.contains("Request::") || line.contains("..request");
+            assert!(!is_made, "{name}:{number} {line}");
+        }
+    }
+}
+
+/// What a reader cannot see: that there is none.
+#[test]
+fn what_is_said_to_be_absent_is_absent() {
+    assert!(read("Cargo.toml").contains("\nunsafe_code = \"forbid\"\n"));
+    for (word, homes) in [
+        ("unsafe", ""),
+        // No other program is run, and no file written but the socket's.
+        ("Command", ""),
+        ("File", ""),
+        ("OpenOptions", ""),
+        ("fs::write", ""),
+        ("remove_file", "src/gate/listen.rs"),
+        // Nobody is connected to but PostgreSQL, and ourselves.
+        ("TcpStream", ""),
+        ("ToSocketAddrs", ""),
+        ("UnixStream", "src/gate/dispatch.rs"),
+        ("connect_timeout", "src/gate/listen.rs src/store/connect.rs"),
+        // Neither cookies nor redirects.
+        ("Cookie", ""),
+        ("Set-Cookie", ""),
+        ("301", ""),
+        ("302", ""),
+        ("307", ""),
+        ("308", ""),
+        // No text in the place of a value, and no pattern that backtracks.
+        ("simple_query", "src/store/schema.rs"),
+        ("batch_execute", "src/store/schema.rs"),
+        ("Regex", ""),
+    ] {
+        for (name, text) in sources() {
+            for (number, line) in code_lines(&text).filter(|(_, line)| has_word(line, word)) {
+                let is_home = homes.split(' ').any(|home| !home.is_empty() && name.starts_with(home));
+                assert!(is_home, "{name}:{number} has {word}: {line}");
+            }
+        }
+    }
+}
+
 /// Clippy finds them (Cargo.toml); nobody may have told it to look away.
 #[test]
 fn what_may_panic_is_left_to_the_tests() {
