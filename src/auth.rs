@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Longer ones are refused unread. Better Auth's are below 1 KiB; the head's limit is 16 KiB.
+/// Longer ones are refused. Better Auth's are below 1 KiB; the head's limit is 16 KiB.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 const TOKEN_HEADER_BYTES_MAX: usize = 2 * 1024;
 const JWKS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
@@ -202,7 +202,7 @@ impl Keys {
     fn verify_anew(&self, jwks: &Jwks, token: &str, now: u64) -> Result<(UserId, u64), String> {
         // RFC 7515 section 4.1.11: what must be understood and is not, is refused. The library
         // lets an empty list pass.
-        let header = Token::decode_metadata(token).map_err(|error| format!("bad header: {error}"))?;
+        let header = Token::decode_metadata(token).map_err(reason)?;
         if header.critical().is_some() {
             return Err("the header has crit".to_owned());
         }
@@ -235,7 +235,7 @@ impl Keys {
         match outcomes.next() {
             Some(Err(error)) if is_bad_signature(&error) => outcomes.next().unwrap_or(Err(error)),
             Some(outcome) => outcome,
-            None => Err(TokenError::msg("the algorithm is not that of the JWKS, and there is no secret")),
+            None => Err(JWTError::AlgorithmMismatch.into()),
         }
     }
 }
@@ -244,9 +244,13 @@ fn is_bad_signature(error: &TokenError) -> bool {
     matches!(error.downcast_ref(), Some(JWTError::InvalidAuthenticationTag))
 }
 
-/// The library's messages name claims and rules, never the token's content.
+/// Never the token's content: the library's own messages name rules, those of JSON would quote it.
 fn reason(error: TokenError) -> String {
-    error.to_string()
+    match (error.downcast_ref::<JWTError>(), error.downcast_ref::<serde_json::Error>()) {
+        (Some(rule), _) => rule.to_string(),
+        (_, Some(error)) => format!("malformed JSON, {:?} at column {}", error.classify(), error.column()),
+        _ => "malformed".to_owned(),
+    }
 }
 
 fn seconds_since_epoch() -> u64 {

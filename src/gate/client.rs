@@ -67,14 +67,16 @@ impl Connection {
     /// Ends the reading of one that is late, and soon after the writing.
     pub fn enforce_deadline(&self) {
         match self.late() {
-            Some(late) if late > GRACE_MILLIS => {
-                // What the kernel still holds for a client that does not read goes at once.
-                let _ = self.socket.set_linger(Some(Duration::ZERO));
-                self.shutdown(Shutdown::Both);
-            }
+            Some(late) if late > GRACE_MILLIS => self.cut(),
             Some(_) => self.shutdown(Shutdown::Read),
             None => {}
         }
+    }
+
+    /// What the kernel still holds for a client that does not read goes at once.
+    pub fn cut(&self) {
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
+        self.shutdown(Shutdown::Both);
     }
 
     fn shutdown(&self, how: Shutdown) {

@@ -1,6 +1,6 @@
 //! tiny_http's loop, which says who answers what: a ticket for each request goes in, and comes out for
 //! the next thread that is free. The only module that knows tiny_http. Guarantees: no byte of a
-//! client reaches it, and nobody but this process can connect to it.
+//! client reaches it, and nobody else can connect to it: its socket is without a name before it is used.
 
 use crate::lock::lock;
 use std::hash::{BuildHasher, RandomState};

@@ -15,7 +15,7 @@ mod read;
 mod registry;
 mod tls;
 
-pub use client::Client;
+pub use client::{Client, Connection};
 pub use listen::Address;
 pub use read::Request;
 pub use registry::Registry;
@@ -23,7 +23,6 @@ pub use tls::Acceptor;
 
 use crate::error::Error;
 use crate::lock::lock;
-use client::Connection;
 use dispatch::Dispatch;
 use listen::{accept, listen};
 use read::{Reader, Stop};
@@ -173,8 +172,9 @@ impl<B: Behind> Gate<B> {
         let request = Request { is_last: true, ..Request::of(peer) };
         let mut client = Client::new(connection, None, &self.is_stopping)?;
         let error = Error::Unavailable("all connections are taken".to_owned());
-        // Who does not read it would not have read any other.
-        let _ = self.behind.answer(&request, Err(error))(&mut client);
+        let answer = self.behind.answer(&request, Err(error));
+        // A handshake would have to be waited for. Who does not read it would not have read any other.
+        let _ = self.options.tls.is_none().then(|| answer(&mut client));
         client.close();
         Ok(())
     }

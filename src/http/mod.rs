@@ -8,6 +8,7 @@ mod docs;
 mod limit;
 mod request;
 mod response;
+mod room;
 mod routes;
 
 pub use limit::Limiter;
@@ -23,10 +24,11 @@ use jiff::Timestamp;
 use limit::Allowance;
 use log::{Level, kv::Value};
 use response::Response;
+use room::Rooms;
 use routes::Route;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -43,8 +45,7 @@ pub struct App {
     pub started: Timestamp,
     pub is_stopping: AtomicBool,
     keys: Mutex<Arc<Keys>>,
-    /// What all large answers take that are being written.
-    large_bytes: AtomicUsize,
+    rooms: Rooms,
     /// See [`Turn`].
     free_turns: Mutex<usize>,
     turn_freed: Condvar,
@@ -63,19 +64,6 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Answers up to here are as many as there are clients; all larger ones share the other.
-const SMALL_BYTES_MAX: usize = 64 * 1024;
-const LARGE_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// The memory of a large answer, held while it is written.
-struct Room<'a>(&'a AtomicUsize, usize);
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::Relaxed);
-    }
-}
-
 impl App {
     pub fn new(store: Store, keys: Keys, cors: Cors, connections: Arc<Registry>) -> Self {
         Self {
@@ -89,7 +77,7 @@ impl App {
             started: Timestamp::now(),
             is_stopping: AtomicBool::default(),
             keys: Mutex::new(Arc::new(keys)),
-            large_bytes: AtomicUsize::default(),
+            rooms: Rooms::default(),
             free_turns: Mutex::new(TURNS),
             turn_freed: Condvar::new(),
         }
@@ -98,16 +86,6 @@ impl App {
     /// Requests from now on are judged by these keys.
     pub fn set_keys(&self, keys: Keys) {
         *lock(&self.keys) = Arc::new(keys);
-    }
-
-    /// For so many bytes of an answer. Errors: `Unavailable` while other large ones take it all.
-    fn room(&self, bytes: usize) -> Result<Room<'_>, Error> {
-        let bytes = if bytes > SMALL_BYTES_MAX { bytes } else { 0 };
-        let before = self.large_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let room = Room(&self.large_bytes, bytes);
-        let fits = bytes == 0 || before == 0 || before + bytes <= LARGE_BYTES_MAX;
-        fits.then_some(room)
-            .ok_or_else(|| Error::Unavailable("too many large answers are being read".to_owned()))
     }
 
     /// Waits for it; who holds one waits for nothing but the database.
@@ -162,7 +140,7 @@ fn respond<'a>(
     let started = Instant::now();
     let mut trace = Trace { started, is_admin, route: "", user_id: None, allowance: None };
     let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)));
-    let answer = answer.and_then(|response| Ok((app.room(response.bytes_held())?, response)));
+    let answer = answer.and_then(|response| Ok((app.rooms.take(response.bytes_held())?, response)));
     let request_id = request.id().map_or_else(new_request_id, str::to_owned);
     let (response, room, error) = match answer {
         Ok((room, response)) => (response, Some(room), None),
@@ -174,7 +152,7 @@ fn respond<'a>(
     let is_https = app.is_https && !is_admin;
     let response = response.complete(&app.cors, request, &request_id, is_https);
     Box::new(move |client| {
-        let _room = room;
+        let _room = room.inspect(|room| room.is_read_by(&client.connection));
         guarded(|| response.write(app, request, client)).map_err(|error: Option<Error>| {
             // Without an error, the client is gone.
             if let Some(reason) = error.as_ref().map(Error::reason) {

@@ -7,6 +7,7 @@ use crate::task::Instant;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 pub struct Response<'a> {
     pub status: u16,
@@ -126,6 +127,7 @@ impl<'a> Response<'a> {
             None => head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]),
         }
         head.push_str(if client.is_last(request) { "Connection: close\r\n\r\n" } else { "\r\n" });
+        let reader = Arc::clone(&client.connection);
         // One system call where a copy is cheaper than another call.
         let mut send = |parts: &[&[u8]]| {
             let whole = match parts.iter().map(|part| part.len()).sum::<usize>() {
@@ -144,7 +146,8 @@ impl<'a> Response<'a> {
                 head.push_str(&size(&self.body));
                 send(&[head.as_bytes(), &self.body, line_end.as_bytes()])?;
                 while let Some(part) = rest()? {
-                    let _room = app.room(part.len())?;
+                    let room = app.rooms.take(part.len())?;
+                    room.is_read_by(&reader);
                     send(&[size(&part).as_bytes(), &part, line_end.as_bytes()])?;
                 }
                 send(&[last_chunk.as_bytes()])

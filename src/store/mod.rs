@@ -42,7 +42,7 @@ impl Store {
         Pool::open(database, auto_migrate).map(|pool| Self { pool })
     }
 
-    /// Whether the database answered within the last two seconds. Never waits.
+    /// Whether the database answered within the last 1.5 s. Never waits.
     pub fn is_reachable(&self) -> bool {
         self.pool.is_reachable()
     }
@@ -61,12 +61,12 @@ impl Store {
     pub fn list<'c>(&self, caller: &'c Caller, page: Page, limit: i64) -> Result<Tasks<'c>, Error> {
         let (what, from) = if page.is_descending { (Do::ListDown, i64::MAX) } else { (Do::ListUp, i64::MIN) };
         let after = page.after.unwrap_or(from);
-        let values: Values = &[&caller.user_id(), &after, &page.complete, &limit, &page.offset];
+        let values: Values = &[&after, &page.complete, &limit, &page.offset];
         self.tasks(what, Repeat::Safe, caller, values)
     }
 
     pub fn get<'c>(&self, caller: &'c Caller, id: TaskId) -> Result<Tasks<'c>, Error> {
-        self.tasks(Do::Get, Repeat::Safe, caller, &[&caller.user_id(), &id.get()])
+        self.tasks(Do::Get, Repeat::Safe, caller, &[&id.get()])
     }
 
     /// With a key, a task that was made with it before is given instead, and true. Errors also:
@@ -79,10 +79,10 @@ impl Store {
     ) -> Result<(Tasks<'c>, bool), Error> {
         let (title, description) = (new.title.as_str(), new.description.as_ref().map(Text::as_str));
         let Some(key) = key else {
-            let values: Values = &[&caller.user_id(), &title, &description, &new.complete];
+            let values: Values = &[&title, &description, &new.complete];
             return Ok((self.tasks(Do::Insert, Repeat::Never, caller, values)?, false));
         };
-        let values: Values = &[&caller.user_id(), &title, &description, &new.complete, &key];
+        let values: Values = &[&title, &description, &new.complete, &key];
         // More than once only when the task is deleted in between, which frees the key.
         for _ in 0..KEY_TRIES_MAX {
             for (what, is_replay) in [(Do::InsertOnce, false), (Do::FindKey, true)] {
@@ -124,9 +124,9 @@ impl Store {
         when: &Precondition,
         values: Values,
     ) -> Result<Tasks<'c>, Error> {
-        let (user_id, number) = (caller.user_id(), id.get());
+        let number = id.get();
         let (any_of, none_of) = (system_times(when.any_of.as_ref()), system_times(when.none_of.as_ref()));
-        let target: Values = &[&user_id, &number, &any_of, &none_of];
+        let target: Values = &[&number, &any_of, &none_of];
         let changed = self.tasks(what, Repeat::Never, caller, &[target, values].concat())?;
         match changed.rows.is_empty() {
             false => Ok(changed),
@@ -135,6 +135,7 @@ impl Store {
         }
     }
 
+    /// Every statement goes this way, with the caller as `$1`.
     fn tasks<'c>(
         &self,
         what: Do,
@@ -142,8 +143,10 @@ impl Store {
         caller: &'c Caller,
         values: Values,
     ) -> Result<Tasks<'c>, Error> {
-        let rows = self.pool.query(what as usize, repeat, values)?;
-        Ok(Tasks { user_id: caller.user_id(), rows })
+        let user_id = caller.user_id();
+        let owner: Values = &[&user_id];
+        let rows = self.pool.query(what as usize, repeat, &[owner, values].concat())?;
+        Ok(Tasks { user_id, rows })
     }
 }
 

@@ -61,8 +61,11 @@ fn broken_rule(error: &postgres::Error) -> Option<FieldError> {
     }
 }
 
-/// The whole chain, for the log.
+/// The whole chain, for the log; of what the server says, not the DETAIL: there it quotes rows.
 pub fn cause(error: &postgres::Error) -> String {
+    if let Some(refusal) = error.as_db_error() {
+        return format!("{}: {} ({})", refusal.severity(), refusal.message(), refusal.code().code());
+    }
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

@@ -512,3 +512,17 @@ fn why_a_token_was_refused_stands_in_the_log_and_not_in_the_answer() {
     assert!(bodies[0] == bodies[1] && bodies[1] == bodies[2], "{bodies:?}");
     assert!(reasons[0] != reasons[1] && reasons[1] != reasons[2], "{reasons:?}");
 }
+
+/// A parser of JSON quotes what it does not like, in its message.
+#[test]
+fn the_log_quotes_no_token() {
+    let app = App::spawn();
+    let texts = ["\"expired at noon\"", "{\"alg\": \"HS256\", \"typ\": {\"noon\": 1}}", "noon"];
+    for (id, text) in ["text", "object", "no-json"].into_iter().zip(texts) {
+        let token = sign_text(SECRET, text, "{}");
+        let request = app.get("/api/alice/tasks").bearer(&token).header("X-Request-Id", id);
+        request.send().expect_problem(401, "AUTH_INVALID");
+        let line = app.wait_for_log(|line| line.contains(&format!("request_id={id} ")));
+        assert!(line.contains("malformed") && !line.contains("noon"), "{line}");
+    }
+}

@@ -299,3 +299,15 @@ fn a_pooler_that_keeps_no_session_sees_no_named_statement_and_no_setting() {
         assert!(is_taken, "{name}: {seen:?}");
     }
 }
+
+/// PostgreSQL's DETAIL would.
+#[test]
+fn a_constraint_of_somebody_else_is_a_500_and_the_log_quotes_no_row() {
+    let app = App::spawn();
+    app.database.execute("alter table tasks add constraint no_milk check (title <> 'Secret milk')");
+    let alice = app.user("alice");
+    let answer = alice.request("POST", "/tasks").json(json!({"title": "Secret milk"})).send();
+    answer.expect_problem(500, "DATABASE_ERROR");
+    let log = app.wait_for_log(|line| line.contains("no_milk"));
+    assert!(!log.contains("Secret milk") && log.contains("23514"), "{log}");
+}

@@ -414,7 +414,12 @@ impl App {
                 return line.clone();
             }
             let is_over = lines.1 || start.elapsed() > PATIENCE;
-            assert!(!is_over, "the line is not in the log:\n{}", lines.0.join("\n"));
+            if is_over {
+                // First, so that who stops the service later finds no poisoned lock.
+                let all = lines.0.join("\n");
+                drop(lines);
+                panic!("the line is not in the log:\n{all}");
+            }
             lines = self.log.changed.wait_timeout(lines, POLL_INTERVAL * 10).unwrap().0;
         }
     }

@@ -49,6 +49,11 @@ impl Raw {
         self.reader.get_mut().write_all(bytes.as_ref()).is_ok()
     }
 
+    /// So many bytes of whatever comes. False when that ends before.
+    pub fn read_some(&mut self, count: usize) -> bool {
+        self.reader.read_exact(&mut vec![0; count]).is_ok()
+    }
+
     /// Tells the service that nothing follows.
     pub fn finish(&mut self) {
         let _ = self.reader.get_mut().shutdown(Shutdown::Write);

@@ -1,0 +1,84 @@
+//! The memory of answers that are being written. Small ones are as many as there are clients; all
+//! larger ones share so many bytes. Guarantees: nobody keeps others from theirs by reading slowly.
+//! Where all is taken, who has held a part of it longest, and for more than a moment, is cut off.
+
+use crate::error::Error;
+use crate::gate::Connection;
+use crate::lock::lock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const SMALL_BYTES_MAX: usize = 64 * 1024;
+const LARGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// In this time a client reads 4 MiB at 32 Mbit/s.
+const MOMENT: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub struct Rooms(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    bytes: usize,
+    next: u64,
+    by_age: BTreeMap<u64, Holder>,
+}
+
+struct Holder {
+    bytes: usize,
+    since: Instant,
+    /// None until writing begins.
+    reader: Option<Arc<Connection>>,
+}
+
+/// So much memory, given back with the value.
+pub struct Room<'a>(&'a Rooms, Option<u64>);
+
+impl Rooms {
+    /// Errors: `Unavailable` while other large answers take it all, none of them for long.
+    pub fn take(&self, bytes: usize) -> Result<Room<'_>, Error> {
+        if bytes <= SMALL_BYTES_MAX {
+            return Ok(Room(self, None));
+        }
+        let mut held = lock(&self.0);
+        while held.bytes > 0 && held.bytes + bytes > LARGE_BYTES_MAX {
+            let is_slow =
+                |(_, holder): &(_, &Holder)| holder.reader.is_some() && holder.since.elapsed() >= MOMENT;
+            let slowest = held.by_age.iter().find(is_slow).map(|(number, _)| *number);
+            let full = || Error::Unavailable("too many large answers are being read".to_owned());
+            if let Some(reader) = held.remove(slowest.ok_or_else(full)?) {
+                log::warn!("a slow reader of a large answer is cut off, to make room");
+                reader.cut();
+            }
+        }
+        held.bytes += bytes;
+        held.next += 1;
+        let number = held.next;
+        held.by_age.insert(number, Holder { bytes, since: Instant::now(), reader: None });
+        Ok(Room(self, Some(number)))
+    }
+}
+
+impl Held {
+    fn remove(&mut self, number: u64) -> Option<Arc<Connection>> {
+        let holder = self.by_age.remove(&number)?;
+        self.bytes -= holder.bytes;
+        holder.reader
+    }
+}
+
+impl Room<'_> {
+    /// From now on this one may be cut off.
+    pub fn is_read_by(&self, reader: &Arc<Connection>) {
+        let mut held = lock(&self.0.0);
+        if let Some(holder) = self.1.and_then(|number| held.by_age.get_mut(&number)) {
+            holder.reader = Some(Arc::clone(reader));
+        }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.1.and_then(|number| lock(&self.0.0).remove(number));
+    }
+}
