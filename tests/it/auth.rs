@@ -137,6 +137,33 @@ fn a_malformed_token_is_auth_invalid() {
     }
 }
 
+/// Both lengths are those of the text that is sent.
+#[test]
+fn a_token_is_at_most_8_kib_long_and_its_header_2() {
+    let app = App::spawn();
+    // Base64 makes four characters of three bytes.
+    let padded = |header: usize, payload: usize| {
+        let pad = |text: &str, bytes: usize| text.replace("PAD", &"x".repeat(bytes + 3 - text.len()));
+        let claims = format!(r#"{{"user_id":"alice","exp":{},"pad":"PAD"}}"#, now() + 60);
+        sign_text(SECRET, &pad(r#"{"alg":"HS256","kid":"PAD"}"#, header), &pad(&claims, payload))
+    };
+    for (case, header, payload, length, good) in [
+        ("header of 2,048", 1536, 99, 2048 + 177, true),
+        ("header of 2,050", 1537, 99, 2050 + 177, false),
+        ("token of 8,192", 27, 6083, 8192, true),
+        ("token of 8,193", 27, 6084, 8193, false),
+    ] {
+        let token = padded(header, payload);
+        assert_eq!(token.len(), length, "{case}");
+        let response = with_token(&app, &token);
+        if good {
+            assert_eq!(response.status, 200, "{case}: {}", response.text());
+        } else {
+            assert_invalid(case, response);
+        }
+    }
+}
+
 #[test]
 fn the_key_decides_the_algorithm_never_the_token() {
     let app = App::spawn();
