@@ -377,6 +377,9 @@ fn another_users_path_is_403_whether_or_not_anything_is_there() {
     app.post("/api/bob/tasks").bearer(&alice).json(json!({"title": "t"})).send().expect(403);
     let list = app.user("bob").list();
     assert_eq!((&list["count"], &list["tasks"][0]["complete"]), (&json!(1), &json!(false)));
+    let line = app.wait_for_log(|line| line.contains("error_code=AUTH_FORBIDDEN"));
+    let (_, reason) = line.split_once("reason=").expect(&line);
+    assert!(reason.contains("alice"), "whose token it was: {line}");
 }
 
 #[test]
