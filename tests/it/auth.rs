@@ -138,6 +138,33 @@ fn a_malformed_token_is_auth_invalid() {
     }
 }
 
+/// Both lengths are those of the text that is sent.
+#[test]
+fn a_token_is_at_most_8_kib_long_and_its_header_2() {
+    let app = App::spawn();
+    // Base64 makes four characters of three bytes.
+    let padded = |header: usize, payload: usize| {
+        let pad = |text: &str, bytes: usize| text.replace("PAD", &"x".repeat(bytes + 3 - text.len()));
+        let claims = format!(r#"{{"user_id":"alice","exp":{},"pad":"PAD"}}"#, now() + 60);
+        sign_text(SECRET, &pad(r#"{"alg":"HS256","kid":"PAD"}"#, header), &pad(&claims, payload))
+    };
+    for (case, header, payload, length, good) in [
+        ("header of 2,048", 1536, 99, 2048 + 177, true),
+        ("header of 2,050", 1537, 99, 2050 + 177, false),
+        ("token of 8,192", 27, 6083, 8192, true),
+        ("token of 8,193", 27, 6084, 8193, false),
+    ] {
+        let token = padded(header, payload);
+        assert_eq!(token.len(), length, "{case}");
+        let response = with_token(&app, &token);
+        if good {
+            assert_eq!(response.status, 200, "{case}: {}", response.text());
+        } else {
+            assert_invalid(case, response);
+        }
+    }
+}
+
 #[test]
 fn the_key_decides_the_algorithm_never_the_token() {
     let app = App::spawn();
@@ -222,6 +249,12 @@ fn the_leeway_can_be_set_from_0_to_60_seconds() {
         let app = App::setup().env("JWT_LEEWAY_SECONDS", leeway).spawn();
         let with_exp = |exp| with_token(&app, &sign(SECRET, &json!({"user_id": "alice", "exp": exp})));
         with_exp(now() + good).expect(200);
+        // The last that is good, and the clock can only make it better.
+        for _ in 0..5 {
+            let edge = now() + leeway.parse::<i64>().unwrap();
+            let nbf = json!({"user_id": "alice", "exp": now() + 3600, "nbf": edge});
+            with_token(&app, &sign(SECRET, &nbf)).expect(200);
+        }
         assert_invalid(leeway, with_exp(now() + bad));
         let nbf = json!({"user_id": "alice", "exp": now() + 3600, "nbf": now() - bad});
         assert_invalid(leeway, with_token(&app, &sign(SECRET, &nbf)));
@@ -376,6 +409,9 @@ fn another_users_path_is_403_whether_or_not_anything_is_there() {
     app.post("/api/bob/tasks").bearer(&alice).json(json!({"title": "t"})).send().expect(403);
     let list = app.user("bob").list();
     assert_eq!((&list["count"], &list["tasks"][0]["complete"]), (&json!(1), &json!(false)));
+    let line = app.wait_for_log(|line| line.contains("error_code=AUTH_FORBIDDEN"));
+    let (_, reason) = line.split_once("reason=").expect(&line);
+    assert!(reason.contains("alice"), "whose token it was: {line}");
 }
 
 #[test]
@@ -490,13 +526,14 @@ fn checks_are_made_in_the_order_that_the_contract_gives() {
 
 #[test]
 fn why_a_token_was_refused_stands_in_the_log_and_not_in_the_answer() {
-    let app = App::spawn();
+    // Where there is another secret to try, it must not hide what was wrong under the first.
+    let app = App::setup().env("JWT_SECRET_KEY_PREVIOUS", OTHER_SECRET).spawn();
     let user = segment("alice");
     let mut bodies = Vec::new();
     let mut reasons = Vec::new();
     for (id, token) in [
         ("expired", sign(SECRET, &json!({"user_id": user, "exp": 1}))),
-        ("unsigned", sign(OTHER_SECRET, &json!({"user_id": user, "exp": now() + 60}))),
+        ("unsigned", sign(THIRD_SECRET, &json!({"user_id": user, "exp": now() + 60}))),
         ("nobody", sign(SECRET, &json!({"exp": now() + 60}))),
     ] {
         let request = app.get("/api/alice/tasks").bearer(&token).header("X-Request-Id", id);

@@ -126,6 +126,8 @@ fn a_token_is_verified_by_the_key_that_its_kid_names() {
         assert_refused(&app, case, &token);
     }
     app.get("/api/bob/tasks").bearer(&first.token()).send().expect_problem(403, "AUTH_FORBIDDEN");
+    // Nothing was passed over, so nothing is said about it.
+    assert!(!app.log_so_far().contains("skipped"), "{}", app.log_so_far());
 }
 
 #[test]
