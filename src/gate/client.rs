@@ -1,7 +1,6 @@
 //! A client's connection: its stream, in the clear or through TLS, and the deadline at which the
 //! gate ends it, however slowly bytes trickle.
 
-use super::read::Request;
 use super::tls::Acceptor;
 use rustls::{ServerConnection, StreamOwned};
 use socket2::Socket;
@@ -169,8 +168,8 @@ impl Client {
     }
 
     /// The connection ends with the answer to this request.
-    pub fn is_last(&self, request: &Request) -> bool {
-        request.is_last || self.is_stopping.load(SeqCst)
+    pub fn is_last(&self, as_asked: bool) -> bool {
+        as_asked || self.is_stopping.load(SeqCst)
     }
 
     pub fn write(&mut self, answer: &[u8]) -> io::Result<()> {

@@ -222,7 +222,7 @@ impl<B: Behind> Gate<B> {
 
     fn deliver(&self, mut session: Session, answer: Answer) -> Option<Session> {
         let answered = answer(&mut session.reader.client);
-        let is_last = session.reader.client.is_last(&session.request);
+        let is_last = session.reader.client.is_last(session.request.is_last);
         match answered {
             Ok(()) if !is_last => {
                 session.reader.client.be_idle(IDLE_TIMEOUT);

@@ -126,7 +126,7 @@ impl<'a> Response<'a> {
             None if [204, 304].contains(&self.status) => {}
             None => head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]),
         }
-        head.push_str(if client.is_last(request) { "Connection: close\r\n\r\n" } else { "\r\n" });
+        head.push_str(if client.is_last(request.is_last) { "Connection: close\r\n\r\n" } else { "\r\n" });
         let reader = Arc::clone(&client.connection);
         // One system call where a copy is cheaper than another call.
         let mut send = |parts: &[&[u8]]| {
