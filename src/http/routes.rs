@@ -7,6 +7,7 @@ use crate::auth::Caller;
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
 use crate::task::{Content, Patch, Task, TaskId};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::json;
 
@@ -217,12 +218,6 @@ fn location(task: &Task) -> String {
 
 /// The path of a user's tasks, the user percent-encoded (RFC 3986 section 2.3).
 fn tasks_path(user_id: &str) -> String {
-    let mut path = "/api/".to_owned();
-    for byte in user_id.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => path.push(byte.into()),
-            _ => path.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    path + "/tasks"
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    format!("/api/{}/tasks", utf8_percent_encode(user_id, RESERVED))
 }
