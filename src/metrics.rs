@@ -71,7 +71,7 @@ pub fn answered(route: &str, method: &str, status: u16, time: Duration, error: O
 pub fn text() -> String {
     let mut out = String::with_capacity(64 * 1024);
     let name = "http_server_request_duration_seconds";
-    describe(&mut out, name, "histogram", "From a worker's taking up a request to its answer.");
+    describe(&mut out, name, "histogram", "From a thread's taking up a request to its answer.");
     for (index, series) in REQUESTS.iter().enumerate().filter(|(_, series)| !series.is_empty()) {
         let (row, status) = (index / STATUSES.len(), STATUSES.get(index % STATUSES.len()));
         let (route, method) = (ROUTES.get(row / METHODS.len()), METHODS.get(row % METHODS.len()));

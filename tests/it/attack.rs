@@ -1020,7 +1020,7 @@ fn deadlines_are_kept_however_the_bytes_trickle() {
                     at(75, begin.elapsed());
                 });
             }
-            // More of them than there are workers: each holds no more than its own thread.
+            // Many of them: each holds no more than its own thread.
             scope.spawn(|| {
                 let readers: Vec<_> =
                     (0..40).map(|_| slow_reader(&app, "/docs/swagger-ui-bundle.js", "", 8)).collect();
