@@ -15,7 +15,10 @@ const PAGE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self';
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub fn page() -> Response<'static> {
-    file("text/html; charset=utf-8", PAGE).with("Content-Security-Policy", PAGE_CSP)
+    file("text/html; charset=utf-8", PAGE)
+        .with("Content-Security-Policy", PAGE_CSP)
+        .with("Referrer-Policy", "no-referrer")
+        .with("Cross-Origin-Opener-Policy", "same-origin")
 }
 
 pub fn openapi() -> Response<'static> {

@@ -29,71 +29,46 @@ use routes::Route;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
 /// All that handlers share.
 pub struct App {
     pub store: Store,
-    pub cors: Cors,
-    pub has_docs: bool,
-    pub is_https: bool,
-    pub requires_if_match: bool,
-    pub limiter: Option<Limiter>,
+    options: Options,
     /// Those of the gate, for the metrics.
     pub connections: Arc<Registry>,
     pub started: Timestamp,
     pub is_stopping: AtomicBool,
     keys: Mutex<Arc<Keys>>,
     rooms: Rooms,
-    /// See [`Turn`].
-    free_turns: Mutex<usize>,
-    turn_freed: Condvar,
 }
 
-/// Long lists that make a page at once, however many there are: others come between.
-const TURNS: usize = 4;
-
-/// To make a page of a long list.
-struct Turn<'a>(&'a App);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *lock(&self.0.free_turns) += 1;
-        self.0.turn_freed.notify_one();
-    }
+/// What the configuration says of answers.
+pub struct Options {
+    pub cors: Cors,
+    pub has_docs: bool,
+    pub is_https: bool,
+    pub requires_if_match: bool,
+    pub limiter: Option<Limiter>,
 }
 
 impl App {
-    pub fn new(store: Store, keys: Keys, cors: Cors, connections: Arc<Registry>) -> Self {
+    pub fn new(store: Store, keys: Keys, options: Options, connections: Arc<Registry>) -> Self {
         Self {
             store,
-            cors,
-            has_docs: true,
-            is_https: false,
-            requires_if_match: false,
-            limiter: None,
+            options,
             connections,
             started: Timestamp::now(),
             is_stopping: AtomicBool::default(),
             keys: Mutex::new(Arc::new(keys)),
-            rooms: Rooms::default(),
-            free_turns: Mutex::new(TURNS),
-            turn_freed: Condvar::new(),
+            rooms: Rooms::new(),
         }
     }
 
     /// Requests from now on are judged by these keys.
     pub fn set_keys(&self, keys: Keys) {
         *lock(&self.keys) = Arc::new(keys);
-    }
-
-    /// Waits for it; who holds one waits for nothing but the database.
-    fn turn(&self) -> Turn<'_> {
-        let free = lock(&self.free_turns);
-        let free = self.turn_freed.wait_while(free, |free| *free == 0);
-        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Turn(self)
     }
 
     fn keys(&self) -> Arc<Keys> {
@@ -149,8 +124,8 @@ fn respond<'a>(
     record(request, &request_id, response.status, &trace, error.as_ref());
     let allowance = trace.allowance.into_iter().flatten();
     let response = allowance.fold(response, |response, (name, value)| response.with(name, value));
-    let is_https = app.is_https && !is_admin;
-    let response = response.complete(&app.cors, request, &request_id, is_https);
+    let is_https = app.options.is_https && !is_admin;
+    let response = response.complete(&app.options.cors, request, &request_id, is_https);
     Box::new(move |client| {
         let _room = room.inspect(|room| room.is_read_by(&client.connection));
         guarded(|| response.write(app, request, client)).map_err(|error: Option<Error>| {
@@ -174,14 +149,14 @@ fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Resp
         return admin::answer(app, request, trace);
     }
     let path = request.path()?;
-    let route = Route::find(&path, app.has_docs).ok_or(Error::NoSuchRoute)?;
+    let route = Route::find(&path, app.options.has_docs).ok_or(Error::NoSuchRoute)?;
     trace.route = route.template();
     route.check_method(request.method)?;
     let authorize = |user, trace: &mut Trace| {
         let authorization: Vec<&str> = request.values("Authorization").collect();
         let caller = auth::authorize(&app.keys(), &authorization, user)?;
         trace.user_id = Some(caller.user_id().to_owned());
-        if let Some(limiter) = &app.limiter {
+        if let Some(limiter) = &app.options.limiter {
             let (allowance, outcome) = limiter.take(caller.user_id());
             trace.allowance = Some(allowance);
             outcome?;

@@ -1,21 +1,27 @@
-//! The memory of answers that are being written. Small ones are as many as there are clients; all
-//! larger ones share so many bytes. Guarantees: nobody keeps others from theirs by reading slowly.
-//! Where all is taken, who has held a part of it longest, and for more than a moment, is cut off.
+//! The memory of large answers. While they are made, it is that of a few, who take turns. While they
+//! are written, all share so many bytes; small ones are as many as there are clients. Guarantees:
+//! nobody keeps others from theirs by reading slowly. Where all is taken, who has held a part of it
+//! longest, and for more than a moment, is cut off.
 
 use crate::error::Error;
 use crate::gate::Connection;
 use crate::lock::lock;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const SMALL_BYTES_MAX: usize = 64 * 1024;
 const LARGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// In this time a client reads 4 MiB at 32 Mbit/s.
 const MOMENT: Duration = Duration::from_secs(1);
+/// Large answers, or parts of them, that are made at once, however many are asked for.
+const TURNS: usize = 4;
 
-#[derive(Default)]
-pub struct Rooms(Mutex<Held>);
+pub struct Rooms {
+    held: Mutex<Held>,
+    free_turns: Mutex<usize>,
+    turn_freed: Condvar,
+}
 
 #[derive(Default)]
 struct Held {
@@ -34,13 +40,28 @@ struct Holder {
 /// So much memory, given back with the value.
 pub struct Room<'a>(&'a Rooms, Option<u64>);
 
+/// To make a large answer, or a part of one; given back with the value.
+pub struct Turn<'a>(&'a Rooms);
+
 impl Rooms {
+    pub fn new() -> Self {
+        Self { held: Mutex::default(), free_turns: Mutex::new(TURNS), turn_freed: Condvar::new() }
+    }
+
+    /// Waits for it; who holds one waits for nothing but the database.
+    pub fn turn(&self) -> Turn<'_> {
+        let free = lock(&self.free_turns);
+        let free = self.turn_freed.wait_while(free, |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Turn(self)
+    }
+
     /// Errors: `Unavailable` while other large answers take it all, none of them for long.
     pub fn take(&self, bytes: usize) -> Result<Room<'_>, Error> {
         if bytes <= SMALL_BYTES_MAX {
             return Ok(Room(self, None));
         }
-        let mut held = lock(&self.0);
+        let mut held = lock(&self.held);
         while held.bytes > 0 && held.bytes + bytes > LARGE_BYTES_MAX {
             let is_slow =
                 |(_, holder): &(_, &Holder)| holder.reader.is_some() && holder.since.elapsed() >= MOMENT;
@@ -70,7 +91,7 @@ impl Held {
 impl Room<'_> {
     /// From now on this one may be cut off.
     pub fn is_read_by(&self, reader: &Arc<Connection>) {
-        let mut held = lock(&self.0.0);
+        let mut held = lock(&self.0.held);
         if let Some(holder) = self.1.and_then(|number| held.by_age.get_mut(&number)) {
             holder.reader = Some(Arc::clone(reader));
         }
@@ -79,6 +100,13 @@ impl Room<'_> {
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        self.1.and_then(|number| lock(&self.0.0).remove(number));
+        self.1.and_then(|number| lock(&self.0.held).remove(number));
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free_turns) += 1;
+        self.0.turn_freed.notify_one();
     }
 }

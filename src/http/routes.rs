@@ -6,7 +6,7 @@ use super::{App, conditional, docs};
 use crate::auth::Caller;
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
-use crate::task::{Content, Patch, Task, TaskId};
+use crate::task::{Content, Page, Patch, Task, TaskId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::json;
@@ -106,8 +106,9 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
         tasks: &'a [Task<'a>],
         count: usize,
     }
-    let mut page = conditional::page(request)?;
+    let page = conditional::page(request)?;
     let size = page.limit.unwrap_or(STREAM_ROWS);
+    let _turn = (size > STREAM_ROWS).then(|| app.rooms.turn());
     let found = app.store.list(&caller, page, size + 1)?;
     let mut tasks = found.all()?;
     let has_more = i64::try_from(tasks.len()).is_ok_and(|rows| rows > size) && tasks.pop().is_some();
@@ -118,15 +119,18 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
         let link = last.map(|last| format!("<{path}?{}>; rel=\"next\"", page.next(last)));
         return Ok(link.into_iter().fold(response, |response, link| response.with("Link", link)));
     }
-    let mut count = tasks.len();
-    let first = [b"{\"tasks\":[", items(&tasks)?.as_slice()].concat();
-    (page.after, page.offset) = (last, 0);
+    let (first, count) = (items(&tasks)?, tasks.len());
+    Ok(stream(app, caller, Page { after: last, offset: 0, ..page }, &first, count))
+}
+
+/// A list of which `first` are the first `count` members; `page` begins behind them.
+fn stream<'a>(app: &'a App, caller: Caller, mut page: Page, first: &[u8], mut count: usize) -> Response<'a> {
     let mut is_done = false;
     let rest = move || {
         if is_done {
             return Ok(None);
         }
-        let _turn = app.turn();
+        let _turn = app.rooms.turn();
         let found = app.store.list(&caller, page, STREAM_ROWS)?;
         let tasks = found.all()?;
         count += tasks.len();
@@ -139,7 +143,7 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
         };
         Ok(Some(part))
     };
-    Ok(Response::data(200, JSON, first).followed_by(Box::new(rest)))
+    Response::data(200, JSON, [b"{\"tasks\":[", first].concat()).followed_by(Box::new(rest))
 }
 
 /// The members of a JSON array, with the commas between them.
@@ -163,7 +167,7 @@ pub fn task<'a>(app: &App, caller: &Caller, request: &Request, id: &str) -> Resu
     let (id, when) = (TaskId::parse(id), conditional::precondition(request));
     // After the body, because a precondition says nothing of a request that is bad without it (RFC
     // 9110 section 13.2.1); before the task, which need not be there.
-    let required = || conditional::required(request, app.requires_if_match);
+    let required = || conditional::required(request, app.options.requires_if_match);
     let changed = match request.method {
         "PUT" => {
             request.check_media_type(JSON)?;
