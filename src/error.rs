@@ -55,13 +55,10 @@ pub enum Error {
 
 impl Error {
     /// The contract's table: status, `error_code`, and the sentence for the client.
+    #[rustfmt::skip]
     pub fn entry(&self) -> (u16, &'static str, &'static str) {
         match self {
             Self::Malformed(_) => (400, "VALIDATION_ERROR", "the request is malformed"),
-            Self::Invalid(_) => (422, "VALIDATION_ERROR", "the request breaks a rule"),
-            Self::KeyReused => {
-                (422, "IDEMPOTENCY_KEY_REUSED", "the Idempotency-Key was used with another body")
-            }
             Self::TokenMissing => (401, "AUTH_MISSING", "a bearer token is required"),
             Self::TokenInvalid(_) => (401, "AUTH_INVALID", "the token is not valid"),
             Self::Forbidden(_) => (403, "AUTH_FORBIDDEN", "the token is another user's"),
@@ -69,25 +66,19 @@ impl Error {
             Self::NoSuchTask => (404, "NOT_FOUND", "there is no such task"),
             Self::MethodNotAllowed(_) => (405, "METHOD_NOT_ALLOWED", "the method is not allowed here"),
             Self::RequestTimeout => (408, "REQUEST_TIMEOUT", "the request did not arrive in time"),
-            Self::PreconditionFailed => {
-                (412, "PRECONDITION_FAILED", "the task is not what the request expects")
-            }
+            Self::PreconditionFailed => (412, "PRECONDITION_FAILED", "the task is not what the request expects"),
             Self::BodyTooLarge => (413, "PAYLOAD_TOO_LARGE", "the body must be at most 64 KiB"),
             Self::TargetTooLong => (414, "URI_TOO_LONG", "the request line must be at most 8 KiB"),
             Self::MediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON"),
             Self::ContentCoding => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must not be encoded"),
-            Self::PreconditionRequired => {
-                (428, "PRECONDITION_REQUIRED", "say in If-Match which state of the task is meant")
-            }
+            Self::Invalid(_) => (422, "VALIDATION_ERROR", "the request breaks a rule"),
+            Self::KeyReused => (422, "IDEMPOTENCY_KEY_REUSED", "the Idempotency-Key was used with another body"),
+            Self::PreconditionRequired => (428, "PRECONDITION_REQUIRED", "say in If-Match which state of the task is meant"),
             Self::RateLimited(_) => (429, "RATE_LIMITED", "too many requests, try again later"),
-            Self::HeadTooLarge => {
-                (431, "HEADERS_TOO_LARGE", "the header section must be at most 16 KiB and 64 fields")
-            }
+            Self::HeadTooLarge => (431, "HEADERS_TOO_LARGE", "the header section must be at most 16 KiB and 64 fields"),
             Self::Database(_) => (500, "DATABASE_ERROR", "the database refused the request"),
             Self::Bug(_) => (500, "INTERNAL_ERROR", "something unforeseen happened"),
-            Self::Unavailable(_) => {
-                (503, "SERVICE_UNAVAILABLE", "not possible at the moment, try again soon")
-            }
+            Self::Unavailable(_) => (503, "SERVICE_UNAVAILABLE", "not possible at the moment, try again soon"),
         }
     }
 

@@ -17,7 +17,7 @@ mod lock; //     every Mutex
 
 use auth::{Caller, Keys};
 use failure::Failure;
-use jiff::Timestamp;
+use jiff::{Span, SpanRelativeTo, Timestamp};
 use serve::serve;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
@@ -161,16 +161,8 @@ fn by_operator(user: &str) -> Result<(Caller, String), Failure> {
 
 /// `30s`, `15m`, `1h`, `7d`.
 fn duration(text: &str) -> Option<Duration> {
-    let unit = text.chars().next_back()?;
-    let seconds: u32 = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86400,
-        _ => return None,
-    };
-    let number: u32 = text.strip_suffix(unit)?.parse().ok().filter(|&number| number > 0)?;
-    number.checked_mul(seconds).map(|seconds| Duration::from_secs(seconds.into()))
+    let span = text.parse::<Span>().ok()?.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    Duration::try_from(span).ok().filter(|duration| !duration.is_zero())
 }
 
 fn print(text: &str) -> Result<(), Failure> {

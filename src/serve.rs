@@ -3,8 +3,8 @@
 use crate::auth::Keys;
 use crate::config::{self, Config};
 use crate::failure::Failure;
-use crate::gate::{self, Acceptor, Address, Behind, Gate, Registry};
-use crate::http::{self, Admin, App, Cors, Limiter, Public};
+use crate::gate::{self, Acceptor, Address, Gate, Registry};
+use crate::http::{self, App, Cors, Limiter, Service};
 use crate::store::{Store, check_url};
 use crate::{logging, systemd};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -48,14 +48,14 @@ pub fn serve() -> Result<(), Failure> {
     if let Some(address) = config.admin {
         let registry = Arc::new(Registry::new(ADMIN_CONNECTIONS_MAX, 0)?);
         let options = gate::Options { registry, trusted_proxies: Vec::new(), tls: None };
-        let admin = start(&address.into(), None, options, Admin(Arc::clone(&app)))?;
+        let admin = start(&address.into(), None, options, Service { app: Arc::clone(&app), is_admin: true })?;
         log::info!(address = format!("http://{}", admin.address).as_str(); "metrics and probes");
     }
     if inherited.is_some() {
         wait_for_database(&app.store);
     }
     let options = gate::Options { registry, trusted_proxies: config.trusted_proxies, tls };
-    let gate = start(&config.listen, inherited, options, Public(Arc::clone(&app)))?;
+    let gate = start(&config.listen, inherited, options, Service { app: Arc::clone(&app), is_admin: false })?;
     if !is_https && !gate.address.is_local() {
         log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
     }
@@ -79,13 +79,13 @@ fn own_descriptors(config: &Config) -> usize {
     own + config.admin.map_or(0, |_| ADMIN_CONNECTIONS_MAX + 16)
 }
 
-fn start<B: Behind>(
+fn start(
     address: &SockAddr,
     inherited: Option<Socket>,
     options: gate::Options,
-    behind: B,
-) -> Result<Arc<Gate<B>>, Failure> {
-    Gate::start(address, inherited, options, behind)
+    service: Service,
+) -> Result<Arc<Gate<Service>>, Failure> {
+    Gate::start(address, inherited, options, service)
         .map_err(|error| format!("cannot listen on {}: {error}", Address::name(address)).into())
 }
 

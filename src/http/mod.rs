@@ -85,57 +85,43 @@ struct Trace {
     allowance: Option<Allowance>,
 }
 
-/// What stands behind the gate for clients.
-pub struct Public(pub Arc<App>);
-
-impl Behind for Public {
-    fn answer<'a>(&'a self, request: &'a Request, received: Result<(), Error>) -> Answer<'a> {
-        let _ = received.as_ref().map_err(metrics::refused);
-        respond(&self.0, request, received, false)
-    }
+/// What stands behind a gate: that for clients, or that of `ADMIN_ADDR`.
+pub struct Service {
+    pub app: Arc<App>,
+    pub is_admin: bool,
 }
 
-/// What stands behind that of `ADMIN_ADDR`.
-pub struct Admin(pub Arc<App>);
-
-impl Behind for Admin {
+impl Behind for Service {
     fn answer<'a>(&'a self, request: &'a Request, received: Result<(), Error>) -> Answer<'a> {
-        respond(&self.0, request, received, true)
-    }
-}
-
-/// Does what a request asks for, and gives what writes the answer. `received` is Err when it was
-/// refused before all of it was read.
-fn respond<'a>(
-    app: &'a App,
-    request: &'a Request,
-    received: Result<(), Error>,
-    is_admin: bool,
-) -> Answer<'a> {
-    let started = Instant::now();
-    let mut trace = Trace { started, is_admin, route: "", user_id: None, allowance: None };
-    let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)));
-    let answer = answer.and_then(|response| Ok((app.rooms.take(response.bytes_held())?, response)));
-    let request_id = request.id().map_or_else(new_request_id, str::to_owned);
-    let (response, room, error) = match answer {
-        Ok((room, response)) => (response, Some(room), None),
-        Err(error) => (Response::problem(&error, &request_id), None, Some(error)),
-    };
-    record(request, &request_id, response.status, &trace, error.as_ref());
-    let allowance = trace.allowance.into_iter().flatten();
-    let response = allowance.fold(response, |response, (name, value)| response.with(name, value));
-    let is_https = app.options.is_https && !is_admin;
-    let response = response.complete(&app.options.cors, request, &request_id, is_https);
-    Box::new(move |client| {
-        let _room = room.inspect(|room| room.is_read_by(&client.connection));
-        guarded(|| response.write(app, request, client)).map_err(|error: Option<Error>| {
-            // Without an error, the client is gone.
-            if let Some(reason) = error.as_ref().map(Error::reason) {
-                let id = request_id.as_str();
-                log::error!(request_id = id, reason = reason.as_str(); "answer not completed");
-            }
+        let (app, is_admin) = (&*self.app, self.is_admin);
+        if let (Err(error), false) = (&received, is_admin) {
+            metrics::refused(error);
+        }
+        let mut trace =
+            Trace { started: Instant::now(), is_admin, route: "", user_id: None, allowance: None };
+        let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)));
+        let answer = answer.and_then(|response| Ok((app.rooms.take(response.bytes_held())?, response)));
+        let request_id = request.id().map_or_else(new_request_id, str::to_owned);
+        let (response, room, error) = match answer {
+            Ok((room, response)) => (response, Some(room), None),
+            Err(error) => (Response::problem(&error, &request_id), None, Some(error)),
+        };
+        record(request, &request_id, response.status, &trace, error.as_ref());
+        let allowance = trace.allowance.into_iter().flatten();
+        let response = allowance.fold(response, |response, (name, value)| response.with(name, value));
+        let is_https = app.options.is_https && !is_admin;
+        let response = response.complete(&app.options.cors, request, &request_id, is_https);
+        Box::new(move |client| {
+            let _room = room.inspect(|room| room.is_read_by(&client.connection));
+            guarded(|| response.write(app, request, client)).map_err(|error: Option<Error>| {
+                // Without an error, the client is gone.
+                if let Some(reason) = error.as_ref().map(Error::reason) {
+                    let id = request_id.as_str();
+                    log::error!(request_id = id, reason = reason.as_str(); "answer not completed");
+                }
+            })
         })
-    })
+    }
 }
 
 /// The one place where a defect ends: this request is lost, the process is not.

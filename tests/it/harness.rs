@@ -16,15 +16,19 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Condvar, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-/// For conditions that come true soon or never: far beyond what a loaded machine needs.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// For conditions that come true soon or never: far beyond what a loaded machine needs. Less of it,
+/// from `TINYTASKS_TEST_PATIENCE_SECONDS`, where many tests are meant to fail.
+static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
+    let seconds = env::var("TINYTASKS_TEST_PATIENCE_SECONDS").ok().map(|seconds| seconds.parse().unwrap());
+    Duration::from_secs(seconds.unwrap_or(30))
+});
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// The contract gives a stopping service 10 s for what is in flight.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -33,7 +37,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "{what} did not happen in {PATIENCE:?}");
+        assert!(start.elapsed() < *PATIENCE, "{what} did not happen in {:?}", *PATIENCE);
         thread::sleep(POLL_INTERVAL);
     }
 }
@@ -183,7 +187,7 @@ pub struct Outcome {
 /// Runs a command to its end. Its output has to fit into a pipe.
 pub fn run(mut command: Command) -> Outcome {
     let mut child = command.spawn().unwrap();
-    let status = wait(&mut child, PATIENCE);
+    let status = wait(&mut child, *PATIENCE);
     if status.is_none() {
         let _ = child.kill();
     }
@@ -413,7 +417,7 @@ impl App {
             if let Some(line) = lines.0.iter().find(|line| fits(line)) {
                 return line.clone();
             }
-            let is_over = lines.1 || start.elapsed() > PATIENCE;
+            let is_over = lines.1 || start.elapsed() > *PATIENCE;
             if is_over {
                 // First, so that who stops the service later finds no poisoned lock.
                 let all = lines.0.join("\n");
@@ -452,7 +456,7 @@ impl App {
 
     /// The exit code, once it has ended.
     pub fn wait_for_exit(&mut self) -> Option<i32> {
-        let status = wait(&mut self.child, PATIENCE);
+        let status = wait(&mut self.child, STOP_TIMEOUT.max(*PATIENCE));
         status.expect("the service does not end").code()
     }
 
@@ -549,7 +553,7 @@ impl Cluster {
         let mut command = self.command(command, more);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         // Its end is awaited, not that of the pipe: the server may inherit it.
-        let status = wait(&mut child, PATIENCE * 2);
+        let status = wait(&mut child, *PATIENCE * 2);
         assert!(status.is_some_and(|status| status.success()), "{command:?}: {status:?}");
         let mut line = String::new();
         let stdout = BufReader::new(child.stdout.take().unwrap());

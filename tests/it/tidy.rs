@@ -62,7 +62,7 @@ fn a_crate_is_named_in_its_module_alone() {
         ("rustls_native_certs", "src/store/tls.rs"),
         ("tokio_postgres_rustls", "src/store"),
         ("percent_encoding", "src/store/tls.rs src/http/routes.rs"),
-        ("signal_hook", "src/main.rs"),
+        ("signal_hook", "src/serve.rs"),
         ("sd_notify", "src/systemd.rs"),
         ("listenfd", "src/systemd.rs"),
         ("env_logger", "src/logging.rs"),
