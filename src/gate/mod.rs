@@ -26,6 +26,7 @@ use crate::lock::lock;
 use dispatch::Dispatch;
 use listen::{accept, listen};
 use read::{Reader, Stop};
+use registry::Place;
 use socket2::{SockAddr, Socket};
 use std::collections::HashMap;
 use std::io;
@@ -84,6 +85,8 @@ struct Session {
     reader: Reader,
     /// The latest.
     request: Arc<Request>,
+    /// Given back however the session ends.
+    _place: Place,
 }
 
 impl<B: Behind> Gate<B> {
@@ -153,17 +156,14 @@ impl<B: Behind> Gate<B> {
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         let time = if self.options.tls.is_some() { FIRST_TIMEOUT } else { IDLE_TIMEOUT };
         let connection = Arc::new(Connection::new(socket, time));
-        if !self.options.registry.admit(id, &connection) {
+        let Some(place) = self.options.registry.admit(id, &connection) else {
             return self.turn_away(&connection, peer);
-        }
-        let client = Client::new(&connection, self.options.tls.as_ref(), &self.is_stopping);
-        let (gate, request) = (Arc::clone(self), Arc::new(Request::of(peer)));
-        let serve = move || match client {
-            Ok(client) => gate.serve(Session { id, peer, reader: Reader::new(client), request }),
-            Err(_) => gate.options.registry.forget(id),
         };
-        let thread = thread::Builder::new().name("client".to_owned()).stack_size(STACK_BYTES).spawn(serve);
-        thread.map(drop).inspect_err(|_| self.options.registry.forget(id))
+        let client = Client::new(&connection, self.options.tls.as_ref(), &self.is_stopping)?;
+        let (reader, request) = (Reader::new(client), Arc::new(Request::of(peer)));
+        let (gate, session) = (Arc::clone(self), Session { id, peer, reader, request, _place: place });
+        let thread = thread::Builder::new().name("client".to_owned()).stack_size(STACK_BYTES);
+        thread.spawn(move || gate.serve(session)).map(drop)
     }
 
     /// 503 to a request that is not read, from the accepting thread: nothing here may wait.
@@ -199,10 +199,7 @@ impl<B: Behind> Gate<B> {
                 session.end_with_this();
                 self.refuse(session, error)
             }
-            Err(Stop::Gone) => {
-                self.options.registry.forget(id);
-                None
-            }
+            Err(Stop::Gone) => None,
         }
     }
 
@@ -226,13 +223,14 @@ impl<B: Behind> Gate<B> {
         match answered {
             Ok(()) if !is_last => {
                 session.reader.client.be_idle(IDLE_TIMEOUT);
-                return Some(session);
+                Some(session)
             }
-            Ok(()) => session.reader.client.close(),
-            Err(()) => {}
+            Ok(()) => {
+                session.reader.client.close();
+                None
+            }
+            Err(()) => None,
         }
-        self.options.registry.forget(session.id);
-        None
     }
 
     /// 503 where the database neither answers nor refuses. Nothing here may wait.

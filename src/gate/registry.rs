@@ -17,6 +17,12 @@ pub struct Registry {
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
 }
 
+/// Of a connection; given back with the value.
+pub struct Place {
+    registry: Arc<Registry>,
+    id: u64,
+}
+
 impl Registry {
     /// For as many as are wanted, or as the descriptor limit bears when the service itself needs
     /// `own`. Errors: it bears hardly any.
@@ -33,20 +39,18 @@ impl Registry {
         Ok(Self { max: wanted.min(room), connections: Mutex::default() })
     }
 
-    /// False when all are taken and none is idle.
-    pub fn admit(&self, id: u64, connection: &Arc<Connection>) -> bool {
+    /// None when all are taken and none is idle.
+    pub fn admit(self: &Arc<Self>, id: u64, connection: &Arc<Connection>) -> Option<Place> {
         let mut connections = lock(&self.connections);
         while connections.len() >= self.max {
             let idle = connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
-            let Some((_, id)) = idle.min() else {
-                return false;
-            };
+            let (_, id) = idle.min()?;
             if connections.get(&id).is_some_and(|connection| connection.evict()) {
                 connections.remove(&id);
             }
         }
         connections.insert(id, Arc::clone(connection));
-        true
+        Some(Place { registry: Arc::clone(self), id })
     }
 
     /// Idle, busy, and at most.
@@ -54,10 +58,6 @@ impl Registry {
         let connections = lock(&self.connections);
         let idle = connections.values().filter(|connection| connection.idle_since().is_some()).count();
         [idle, connections.len() - idle, self.max].map(|count| count as f64)
-    }
-
-    pub fn forget(&self, id: u64) {
-        lock(&self.connections).remove(&id);
     }
 
     pub fn enforce_deadlines(&self) {
@@ -72,5 +72,11 @@ impl Registry {
         let idle = connections.values().filter(|connection| connection.idle_since().is_some_and(is_due));
         idle.for_each(|connection| _ = connection.evict());
         connections.is_empty()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.registry.connections).remove(&self.id);
     }
 }

@@ -217,3 +217,15 @@ fn record(request: &Request, id: &str, status: u16, trace: &Trace, error: Option
     let record = record.level(level).target("tinytasks::http").key_values(&pairs);
     log::logger().log(&record.args(format_args!("request")).build());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, guarded};
+
+    #[test]
+    #[allow(clippy::panic)]
+    fn a_panic_is_a_failure_of_one_request() {
+        let outcome: Result<(), Error> = guarded(|| panic!("a defect"));
+        assert_eq!(outcome.map_err(|error| error.entry().1), Err("INTERNAL_ERROR"));
+    }
+}
