@@ -150,3 +150,34 @@ impl<'h> Fields<'h> {
         address.map_or(peer, |address| Some(address.to_canonical()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn what_a_head_is_refused_for() {
+        let malformed = Some("header: the header section is malformed");
+        for (head, wanted) in [
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", None),
+            ("GET / HTTP/1.0\r\n\r\n", None),
+            ("GET / HTTP/2.0\r\n\r\n", Some("header: the version must be HTTP/1.1 or HTTP/1.0")),
+            ("GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n", malformed),
+            ("GET / HTTP/1.1\r\nHost: x\r\n", malformed),
+            ("GET /\r\n\r\n", malformed),
+            ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", malformed),
+            (
+                "GET / HTTP/1.1\nHost: x\n\n",
+                Some("header: there is a control character in the header section"),
+            ),
+            (
+                "GET / HTTP/1.1\r\nA: b\r\nC: d\r\n\r\n",
+                Some("the header section must be at most 16 KiB and 64 fields"),
+            ),
+        ] {
+            let mut fields = [httparse::EMPTY_HEADER];
+            let outcome = parse(head.as_bytes(), &mut httparse::Request::new(&mut fields));
+            assert_eq!(outcome.err().map(|error| error.detail()).as_deref(), wanted, "{head:?}");
+        }
+    }
+}
