@@ -207,31 +207,39 @@ pub mod tests {
     use super::{Client, Connection, Stream};
     use std::io::{self, Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     /// What a client sends, in memory: so many bytes with each read, then the end.
     struct Memory {
         bytes: Vec<u8>,
-        at: Arc<AtomicUsize>,
         piece: usize,
+        seen: Arc<Seen>,
+    }
+
+    #[derive(Default)]
+    pub struct Seen {
+        /// How much of what the client sends was read.
+        pub read: AtomicUsize,
+        /// What it got.
+        pub written: Mutex<Vec<u8>>,
     }
 
     impl Stream for Memory {}
 
     impl Read for Memory {
         fn read(&mut self, mut buffer: &mut [u8]) -> io::Result<usize> {
-            let rest = self.bytes.get(self.at.load(SeqCst)..).unwrap_or_default();
+            let rest = self.bytes.get(self.seen.read.load(SeqCst)..).unwrap_or_default();
             let count = buffer.write(rest.get(..self.piece).unwrap_or(rest))?;
-            self.at.fetch_add(count, SeqCst);
+            self.seen.read.fetch_add(count, SeqCst);
             Ok(count)
         }
     }
 
     impl Write for Memory {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            Ok(bytes.len())
+            self.seen.written.lock().unwrap().write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -246,17 +254,11 @@ pub mod tests {
         Arc::new(Connection::new(socket.into(), Duration::from_secs(3600)))
     }
 
-    /// A client that has sent these bytes; and how many of them have been read.
-    pub fn client(connection: &Arc<Connection>, bytes: &[u8], piece: usize) -> (Client, Arc<AtomicUsize>) {
-        let at = Arc::new(AtomicUsize::new(0));
-        let memory = Memory { bytes: bytes.to_owned(), at: Arc::clone(&at), piece };
-        (
-            Client {
-                stream: Box::new(memory),
-                connection: Arc::clone(connection),
-                is_stopping: Arc::default(),
-            },
-            at,
-        )
+    /// A client that has sent these bytes, and what is seen of it.
+    pub fn client(connection: &Arc<Connection>, bytes: &[u8], piece: usize) -> (Client, Arc<Seen>) {
+        let seen = Arc::new(Seen::default());
+        let memory = Memory { bytes: bytes.to_owned(), piece, seen: Arc::clone(&seen) };
+        let (connection, is_stopping) = (Arc::clone(connection), Arc::default());
+        (Client { stream: Box::new(memory), connection, is_stopping }, seen)
     }
 }

@@ -19,7 +19,7 @@ const FIELDS_BYTES_MAX: usize = 16 * 1024;
 /// A chunk's size with its extensions.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
 const TRAILERS_BYTES_MAX: usize = 4 * 1024;
-const READ_BYTES: usize = 4 * 1024;
+const READ_BYTES: usize = 4096;
 
 /// A request; one that is refused, as far as it was understood.
 #[derive(Clone)]
@@ -264,7 +264,7 @@ mod tests {
             let bytes = stream(&mut random);
             let piece = [1, 2, 7, 100, 5000][random.below(5)];
             let piece = if bytes.len() > 2000 { piece + 50 } else { piece };
-            let (client, read_so_far) = client(&connection, &bytes, piece);
+            let (client, seen) = client(&connection, &bytes, piece);
             let mut reader = Reader::new(client);
             let mut at = 0;
             while reader.wait_for_request().is_ok() {
@@ -272,7 +272,7 @@ mod tests {
                 let context =
                     || format!("seed {seed}, stream {streams}: {:?}", String::from_utf8_lossy(rest));
                 let (request, outcome) = reader.request(PEER, &[]);
-                let taken = read_so_far.load(SeqCst) - (reader.buffer.len() - reader.at) - at;
+                let taken = seen.read.load(SeqCst) - (reader.buffer.len() - reader.at) - at;
                 let verdict = read(rest);
                 let (kind, message) = match &outcome {
                     Ok(()) => (200, written(&request)),
@@ -310,6 +310,34 @@ mod tests {
             "seed {seed}: {streams} streams, {whole} requests passed on, {refused} refused, \
              {incomplete} incomplete, {seconds:.1} s, no panic, no difference"
         );
+    }
+
+    /// RFC 9110 section 10.1.1: to who asks for it, unless what follows is there already.
+    #[test]
+    fn an_interim_answer_is_for_who_waits_for_it() {
+        let (length, coding, expect) =
+            ("Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\n");
+        let chunk = "3\r\nabc\r\n0\r\n\r\n";
+        for (version, fields, body, is_whole, is_sent) in [
+            ("1.1", [length, expect], "abc", false, true),
+            ("1.1", [length, expect], "abc", true, false),
+            ("1.1", [coding, expect], chunk, false, true),
+            ("1.1", [coding, expect], chunk, true, false),
+            ("1.1", [length, ""], "abc", false, false),
+            ("1.1", ["", expect], "", false, false),
+            ("1.0", [length, expect], "abc", false, false),
+        ] {
+            let head = format!("POST / HTTP/{version}\r\nHost: x\r\n{}\r\n", fields.concat());
+            let piece = if is_whole { head.len() + body.len() } else { head.len() };
+            let (client, seen) = client(&connection(), (head.clone() + body).as_bytes(), piece);
+            let mut reader = Reader::new(client);
+            reader.wait_for_request().unwrap();
+            let (request, outcome) = reader.request(PEER, &[]);
+            assert!(outcome.is_ok() && request.body.len() == body.len().min(3), "{head}");
+            let written = seen.written.lock().unwrap();
+            let interim: &[u8] = if is_sent { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };
+            assert_eq!(*written, interim, "{head} {is_whole}");
+        }
     }
 
     /// Of the fields those that the service reads, what is not ASCII in them made harmless.

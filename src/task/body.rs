@@ -247,3 +247,23 @@ impl<'de> Deserialize<'de> for Members<'de> {
         deserializer.deserialize_map(Object)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Content;
+
+    /// The table refuses what is too long with the same words, so only here it is seen that nothing
+    /// of the kind gets there.
+    #[test]
+    fn lengths_are_judged_before_the_table_is_asked() {
+        for (title, description, fits) in [(200, 1000, true), (201, 1, false), (1, 1001, false)] {
+            for char in ["x", "\u{e9}", "\u{1f642}"] {
+                let body = serde_json::json!({
+                    "title": char.repeat(title), "description": char.repeat(description),
+                });
+                let content = Content::for_create(body.to_string().as_bytes());
+                assert_eq!(content.is_ok(), fits, "{title} and {description} times {char}");
+            }
+        }
+    }
+}

@@ -7,7 +7,11 @@ use crate::{
 };
 use jwt_simple::algorithms::{Ed25519KeyPair, EdDSAKeyPairLike, HS256Key, MACLike};
 use serde_json::{Value, json};
-use std::fs::{self, File};
+use std::{
+    fs::{self, File},
+    thread,
+    time::Duration,
+};
 
 const ISSUER: &str = "https://auth.example";
 const AUDIENCE: &str = "https://api.example";
@@ -379,6 +383,10 @@ fn a_changed_file_is_taken_over_also_with_its_old_time() {
     fs::rename(&path, &file.path).unwrap();
     eventually("the new key", || status(&app, &new.token()) == 200);
     assert_refused(&app, "the old key", &old.token());
+    // After a quiet second the first who comes has the file looked at.
+    thread::sleep(Duration::from_millis(1100));
+    file.replace(&jwks(&[&old]));
+    assert_eq!((status(&app, &old.token()), status(&app, &new.token())), (200, 401));
 }
 
 #[test]
