@@ -153,7 +153,8 @@ impl<'h> Fields<'h> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{Fields, parse};
+    use std::net::IpAddr;
 
     #[test]
     fn what_a_head_is_refused_for() {
@@ -179,5 +180,26 @@ mod tests {
             let outcome = parse(head.as_bytes(), &mut httparse::Request::new(&mut fields));
             assert_eq!(outcome.err().map(|error| error.detail()).as_deref(), wanted, "{head:?}");
         }
+    }
+
+    #[test]
+    fn a_client_is_whom_a_trusted_proxy_names_last() {
+        let address = |text: &str| text.parse::<IpAddr>().ok();
+        let (proxy, trusted) = (address("10.0.0.1"), [None, address("10.0.0.1")]);
+        for (peer, name, value, wanted) in [
+            (address("10.0.0.2"), "X-Forwarded-For", "192.0.2.1", "10.0.0.2"),
+            (proxy, "X-Forwarded-For", "192.0.2.1", "192.0.2.1"),
+            (proxy, "x-forwarded-for", "192.0.2.1, 192.0.2.2", "192.0.2.2"),
+            (proxy, "X-Forwarded-For", "192.0.2.1, unknown", "10.0.0.1"),
+            (proxy, "X-Forwarded-For", "::ffff:192.0.2.1", "192.0.2.1"),
+            (proxy, "Forwarded", "for=192.0.2.1, by=10.0.0.1;for=\"[2001:db8::1]:80\"", "2001:db8::1"),
+            (proxy, "Forwarded", "proto=https", "10.0.0.1"),
+            (proxy, "Via", "192.0.2.1", "10.0.0.1"),
+            (None, "X-Forwarded-For", "192.0.2.1", "192.0.2.1"),
+        ] {
+            let fields = [httparse::Header { name, value: value.as_bytes() }];
+            assert_eq!(Fields(&fields).client(peer, &trusted), address(wanted), "{name}: {value}");
+        }
+        assert_eq!(Fields(&[]).client(None, &[]), None);
     }
 }

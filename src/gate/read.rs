@@ -312,6 +312,28 @@ mod tests {
         );
     }
 
+    /// However much comes, not more of it is read than fits, and what one read brings.
+    #[test]
+    fn what_never_ends_is_refused_at_its_limit() {
+        let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (begin, status, bytes_max) in [
+            (String::new(), 414, 8 * 1024),
+            ("\r\n".to_owned(), 414, 2 + 8 * 1024),
+            ("GET / HTTP/1.1\r\nA: ".to_owned(), 431, 16 + 16 * 1024),
+            (chunked.to_owned(), 400, chunked.len() + 256),
+            (format!("{chunked}0\r\nA: "), 431, chunked.len() + 3 + 4 * 1024),
+        ] {
+            let bytes = [begin.as_bytes(), "a".repeat(100_000).as_bytes()].concat();
+            let (client, seen) = client(&connection(), &bytes, bytes.len());
+            let mut reader = Reader::new(client);
+            reader.wait_for_request().unwrap();
+            let (_, outcome) = reader.request(PEER, &[]);
+            assert!(matches!(outcome, Err(Stop::Refused(error)) if error.entry().0 == status), "{begin}");
+            let read = seen.read.load(SeqCst);
+            assert!((bytes_max..=bytes_max + 4096).contains(&read), "{begin}: {read}");
+        }
+    }
+
     /// RFC 9110 section 10.1.1: to who asks for it, unless what follows is there already.
     #[test]
     fn an_interim_answer_is_for_who_waits_for_it() {
