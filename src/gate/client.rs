@@ -254,6 +254,51 @@ pub mod tests {
         Arc::new(Connection::new(socket.into(), Duration::from_secs(3600)))
     }
 
+    /// So long ago that it was to be idle until then, and its other end.
+    fn late(time: Duration) -> (Connection, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut connection = Connection::new(listener.accept().unwrap().0.into(), Duration::ZERO);
+        connection.began -= time;
+        (connection, other)
+    }
+
+    #[test]
+    fn who_is_late_can_be_told_and_who_is_very_late_is_cut_off() {
+        let (connection, mut other) = late(Duration::ZERO);
+        assert!(connection.late().is_some());
+        connection.enforce_deadline();
+        assert_eq!((&connection.socket).read(&mut [0]).unwrap(), 0);
+        (&connection.socket).write_all(b"late").unwrap();
+        other.read_exact(&mut [0; 4]).unwrap();
+        let (connection, _other) = late(Duration::from_secs(5));
+        connection.enforce_deadline();
+        assert_eq!((&connection.socket).write(b"too late").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(connection.socket.linger().unwrap(), Some(Duration::ZERO));
+        connection.wait_at_most(Duration::from_secs(5));
+        assert!(connection.late().is_none());
+    }
+
+    #[test]
+    fn only_who_is_idle_is_evicted() {
+        let connection = Arc::new(late(Duration::from_secs(5)).0);
+        let (client, _) = client(&connection, b"", 1);
+        assert!(connection.idle_since().is_some() && client.leave_idleness());
+        assert!(connection.idle_since().is_none() && !connection.evict());
+        client.be_idle(Duration::from_secs(5));
+        assert!(connection.idle_since().unwrap().elapsed() < Duration::from_secs(1));
+        assert!(connection.evict() && connection.idle_since().is_none());
+        assert!(!connection.evict() && !client.leave_idleness());
+    }
+
+    #[test]
+    fn who_waits_for_nothing_does_not_wait() {
+        let (connection, _other) = late(Duration::ZERO);
+        connection.wait_for_nothing().unwrap();
+        let error = (&connection.socket).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
     /// A client that has sent these bytes, and what is seen of it.
     pub fn client(connection: &Arc<Connection>, bytes: &[u8], piece: usize) -> (Client, Arc<Seen>) {
         let seen = Arc::new(Seen::default());

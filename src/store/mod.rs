@@ -130,7 +130,6 @@ impl Store {
         let changed = self.tasks(what, Repeat::Never, caller, &[target, values].concat())?;
         match changed.rows.is_empty() {
             false => Ok(changed),
-            true if when.is_none() => Err(Error::NoSuchTask),
             true => self.get(caller, id)?.one().and(Err(Error::PreconditionFailed)),
         }
     }
@@ -212,4 +211,18 @@ fn system_times(versions: Option<&Vec<Instant>>) -> Option<Vec<SystemTime>> {
         if is_before { SystemTime::UNIX_EPOCH - micros } else { SystemTime::UNIX_EPOCH + micros }
     };
     versions.map(|versions| versions.iter().map(time).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, Instant, SystemTime, system_times};
+
+    #[test]
+    fn a_version_may_be_from_before_1970() {
+        let second = Duration::from_secs(1);
+        let versions = [-1_000_000, 0, 1_000_000].map(Instant::from_unix_micros).to_vec();
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert_eq!(system_times(Some(&versions)), Some(vec![epoch - second, epoch, epoch + second]));
+        assert_eq!(system_times(None), None);
+    }
 }

@@ -69,12 +69,6 @@ pub struct Precondition {
     pub none_of: Option<Vec<Instant>>,
 }
 
-impl Precondition {
-    pub fn is_none(&self) -> bool {
-        self.any_of.is_none() && self.none_of.as_ref().is_some_and(Vec::is_empty)
-    }
-}
-
 /// A page of a list.
 #[derive(Clone, Copy)]
 pub struct Page {
