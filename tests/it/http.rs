@@ -148,6 +148,16 @@ impl Connection {
         let mut parts = status_line.splitn(3, ' ');
         assert_eq!(parts.next(), Some("HTTP/1.1"), "{status_line}");
         let status = parts.next().unwrap().parse().unwrap();
+        // That of an error is also the problem's title.
+        let reason = match status {
+            100 => Some("Continue"),
+            200 => Some("OK"),
+            201 => Some("Created"),
+            204 => Some("No Content"),
+            304 => Some("Not Modified"),
+            _ => parts.clone().next(),
+        };
+        assert_eq!(parts.next(), reason, "{status_line}");
         let mut fields = Vec::new();
         loop {
             let line = self.line()?;
