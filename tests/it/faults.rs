@@ -83,6 +83,45 @@ fn connections_that_the_database_ends_are_replaced() {
     }
 }
 
+/// PostgreSQL ends a statement with 40001 or 40P01 when it stands in another's way, and has undone it.
+#[test]
+fn a_write_that_gives_way_to_another_is_tried_again() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    // What nextval has counted is not undone.
+    app.database.execute(
+        "create sequence tries;
+         create table refusals (sqlstate text, until int);
+         insert into refusals values ('40001', 0);
+         create function refuse() returns trigger language plpgsql as $$
+         begin
+           if nextval('tries') <= (select until from refusals) then
+             raise 'not now' using errcode = (select sqlstate from refusals);
+           end if;
+           return new;
+         end $$;
+         create trigger refuse before insert or update on tasks for each row execute function refuse()",
+    );
+    for sqlstate in ["40001", "40P01"] {
+        for (until, is_done) in [(2, true), (3, false)] {
+            let title = format!("{sqlstate} {until}");
+            let refuse = format!("update refusals set sqlstate = '{sqlstate}', until = {until}");
+            let begin = || app.database.execute(&format!("{refuse}; alter sequence tries restart"));
+            begin();
+            let patched = alice.on_task("PATCH", id).json(json!({"title": title})).send();
+            assert_eq!(patched.status, if is_done { 200 } else { 503 }, "{title}");
+            assert_eq!(alice.task(id)["title"] == title.as_str(), is_done, "{title}");
+            begin();
+            let count = || alice.list()["count"].as_i64().unwrap();
+            let before = count();
+            let created = alice.post(json!({"title": title}));
+            assert_eq!(created.status, if is_done { 201 } else { 503 }, "{title}");
+            assert_eq!(count() - before, i64::from(is_done), "{title}");
+        }
+    }
+}
+
 #[test]
 fn a_write_that_waits_for_a_lock_too_long_is_503_and_not_done() {
     let app = App::spawn();
