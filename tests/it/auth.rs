@@ -3,7 +3,7 @@
 
 use crate::{
     harness::{App, Directory, eventually},
-    http::{Request, Response},
+    http::{Connection, Request, Response},
     token::{HEADER, SECRET, base64url, now, segment, sign, sign_text, token},
 };
 use jwt_simple::algorithms::{HS256Key, MACLike};
@@ -199,6 +199,28 @@ fn the_key_decides_the_algorithm_never_the_token() {
     assert_invalid("jwk", with_token(&app, &token));
     for header in [r#"{"alg":"HS256"}"#, r#"{"alg":"HS256","typ":"JWT","kid":"any"}"#] {
         with_token(&app, &sign_text(SECRET, header, &payload)).expect(200);
+    }
+}
+
+/// Good ones are remembered, 4,096 at most; then all are forgotten, and judged anew.
+#[test]
+fn more_tokens_than_are_remembered_are_judged_as_before() {
+    let app = App::spawn();
+    let mut connection = Connection::open(&app.address).unwrap();
+    let mut ask = |token: &str, user: &str| {
+        connection.write(&app.get(&format!("/api/{user}/tasks")).bearer(token).bytes());
+        connection.read("GET").unwrap().status
+    };
+    let exp = now() + 3600;
+    let token =
+        |number: usize| sign(SECRET, &json!({"user_id": "alice", "exp": exp, "jti": number.to_string()}));
+    for number in 0..4100 {
+        // Another's path: that needs no database.
+        assert_eq!(ask(&token(number), "bob"), 403, "{number}");
+    }
+    for number in [0, 1, 4095, 4096, 4099] {
+        assert_eq!((ask(&token(number), "alice"), ask(&token(number), "bob")), (200, 403), "{number}");
+        assert_eq!(ask(&format!("{}x", token(number)), "alice"), 401, "{number}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! secret.
 
 use crate::{
-    harness::{App, Database, Directory, Outcome, binary, run, run_binary},
+    harness::{App, Database, Directory, Outcome, binary, limited, run, run_binary},
     token::SECRET,
 };
 use serde_json::{Value, json};
@@ -405,4 +405,15 @@ fn check_finds_a_missing_table_a_wrong_one_and_old_rows_that_break_a_rule() {
     assert!(outcome.stderr.contains("title"), "{outcome:?}");
     database.execute("update tasks set title = 'mended'");
     assert_eq!(check().code, Some(0), "{outcome:?}");
+}
+
+#[test]
+fn too_few_descriptors_end_the_start_with_how_many_are_needed() {
+    let directory = Directory::create();
+    let mut command = limited(&binary(&directory), 100);
+    command.envs(good());
+    let outcome = run(command);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let wanted = "the limit of open files (ulimit -n) is 100; make it 165 or more\n";
+    assert!(outcome.stderr.ends_with(wanted), "{outcome:?}");
 }

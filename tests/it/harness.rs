@@ -587,7 +587,7 @@ fn inheriting(command: &Command, socket: OwnedFd) -> Command {
 }
 
 /// The same command with so many open files at most.
-fn limited(command: &Command, descriptors: u32) -> Command {
+pub fn limited(command: &Command, descriptors: u32) -> Command {
     let mut limited = Command::new("/bin/sh");
     limited.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\"")]).arg(command.get_program());
     limited.env_clear().current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
