@@ -20,7 +20,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// For conditions that come true soon or never: far beyond what a loaded machine needs. Less of it,
@@ -52,10 +52,13 @@ pub fn eventually_settles(what: &str, mut condition: impl FnMut() -> bool) {
     });
 }
 
+/// Also where an earlier process of the same number was killed and has left its own.
 fn unique_name() -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
+    static STARTED: LazyLock<u128> =
+        LazyLock::new(|| SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis());
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("tinytasks_it_{}_{count}", std::process::id())
+    format!("tinytasks_it_{}_{:x}_{count}", std::process::id(), *STARTED)
 }
 
 /// An empty directory, removed with all it holds.
