@@ -18,7 +18,6 @@ pub fn page() -> Response<'static> {
     file("text/html; charset=utf-8", PAGE)
         .with("Content-Security-Policy", PAGE_CSP)
         .with("Referrer-Policy", "no-referrer")
-        .with("Cross-Origin-Opener-Policy", "same-origin")
 }
 
 pub fn openapi() -> Response<'static> {
