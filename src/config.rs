@@ -102,7 +102,12 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             },
             listen,
             connections_max: source.parse("MAX_CONNECTIONS", "a number from 1", 1024, size),
-            trusted_proxies: source.parse("TRUSTED_PROXIES", "IP addresses or unix", vec![], proxies),
+            trusted_proxies: source.parse(
+                "TRUSTED_PROXIES",
+                "IP addresses or unix, commas between",
+                vec![],
+                proxies,
+            ),
             tls: tls.0.zip(tls.1),
             cors_origins: source.parse("CORS_ORIGINS", wanted, default, origins),
             auto_migrate: source.boolean("AUTO_MIGRATE", true),

@@ -17,7 +17,7 @@ mod lock; //     every Mutex
 
 use auth::{Caller, Keys};
 use failure::Failure;
-use jiff::{Span, SpanRelativeTo, Timestamp};
+use jiff::Timestamp;
 use serve::serve;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
@@ -161,8 +161,11 @@ fn by_operator(user: &str) -> Result<(Caller, String), Failure> {
 
 /// `30s`, `15m`, `1h`, `7d`.
 fn duration(text: &str) -> Option<Duration> {
-    let span = text.parse::<Span>().ok()?.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
-    Duration::try_from(span).ok().filter(|duration| !duration.is_zero())
+    let units: [(char, u32); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86400)];
+    let (number, seconds) =
+        units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, seconds)))?;
+    let number: u32 = number.parse().ok().filter(|number| *number > 0)?;
+    number.checked_mul(*seconds).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -249,9 +249,9 @@ pub mod tests {
 
     /// A connection with no deadline near.
     pub fn connection() -> Arc<Connection> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        Arc::new(Connection::new(socket.into(), Duration::from_secs(3600)))
+        let (connection, _) = late(Duration::ZERO);
+        connection.wait_at_most(Duration::from_secs(3600));
+        Arc::new(connection)
     }
 
     /// So long ago that it was to be idle until then, and its other end.

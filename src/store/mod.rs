@@ -130,6 +130,7 @@ impl Store {
         let changed = self.tasks(what, Repeat::Never, caller, &[target, values].concat())?;
         match changed.rows.is_empty() {
             false => Ok(changed),
+            true if any_of.is_none() && none_of.as_ref().is_some_and(Vec::is_empty) => Err(Error::NoSuchTask),
             true => self.get(caller, id)?.one().and(Err(Error::PreconditionFailed)),
         }
     }
