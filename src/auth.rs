@@ -281,8 +281,11 @@ pub fn issue(jwt: &Jwt, user: &str, ttl: std::time::Duration) -> Result<String, 
     let secret =
         jwt.secret.as_ref().ok_or("JWT_SECRET_KEY: a token is made with it; a JWKS only verifies")?;
     let user = UserId::parse(user.to_owned()).ok_or("--user: must be 1 to 255 characters")?;
+    let valid_for = Duration::from_secs(ttl.as_secs());
+    // The library's clock ends there.
+    Clock::now_since_epoch().checked_add(valid_for).ok_or("--ttl: must end before February 2106")?;
     let claim = UserClaim { user_id: Some(Value::from(user.as_str())) };
-    let mut claims = Claims::with_custom_claims(claim, Duration::from_secs(ttl.as_secs()));
+    let mut claims = Claims::with_custom_claims(claim, valid_for);
     claims.subject = Some(user.as_str().to_owned());
     claims.issuer = jwt.issuer.clone();
     claims.audiences = jwt.audience.clone().map(Into::into);

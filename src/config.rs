@@ -86,6 +86,7 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
         let admin = |text: &str| text.parse().ok().map(Some);
         let rate = |text: &str| text.parse().ok().filter(|rate| (0.01..=1e6).contains(rate)).map(Some);
         let proxy = |text: &str| if text == "unix" { Some(None) } else { text.parse().ok().map(Some) };
+        let addresses = "IP addresses or unix, commas between";
         let proxies = |text: &str| text.split(',').map(|part| proxy(part.trim())).collect();
         let tls = (source.text("TLS_CERT_FILE"), source.text("TLS_KEY_FILE"));
         if tls.0.is_some() != tls.1.is_some() {
@@ -102,12 +103,7 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             },
             listen,
             connections_max: source.parse("MAX_CONNECTIONS", "a number from 1", 1024, size),
-            trusted_proxies: source.parse(
-                "TRUSTED_PROXIES",
-                "IP addresses or unix, commas between",
-                vec![],
-                proxies,
-            ),
+            trusted_proxies: source.parse("TRUSTED_PROXIES", addresses, vec![], proxies),
             tls: tls.0.zip(tls.1),
             cors_origins: source.parse("CORS_ORIGINS", wanted, default, origins),
             auto_migrate: source.boolean("AUTO_MIGRATE", true),

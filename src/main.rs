@@ -161,11 +161,11 @@ fn by_operator(user: &str) -> Result<(Caller, String), Failure> {
 
 /// `30s`, `15m`, `1h`, `7d`.
 fn duration(text: &str) -> Option<Duration> {
-    let units: [(char, u32); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86400)];
+    let units: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86400)];
     let (number, seconds) =
         units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, seconds)))?;
-    let number: u32 = number.parse().ok().filter(|number| *number > 0)?;
-    number.checked_mul(*seconds).map(|seconds| Duration::from_secs(seconds.into()))
+    let number: u64 = number.parse().ok().filter(|number| *number > 0)?;
+    number.checked_mul(*seconds).map(Duration::from_secs)
 }
 
 fn print(text: &str) -> Result<(), Failure> {

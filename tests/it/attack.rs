@@ -728,7 +728,7 @@ fn a_stop_ends_what_is_idle_and_finishes_what_runs() {
     let mut running = Raw::open(&app);
     let patch = app.user("alice").on_task("PATCH", id).json(json!({"complete": true}));
     running.send([patch.bytes().as_slice(), HEALTH.as_bytes()].concat());
-    app.database.wait_until_blocked();
+    app.database.wait_until_blocked(1);
     let mut silent = open_many(&app, 20, "");
     let mut kept = open_many(&app, 20, HEALTH);
     for raw in &mut kept {

@@ -98,6 +98,7 @@ fn a_bad_command_line_is_exit_code_2() {
         &["token", "--user", "alice", "--ttl", "1.5h"],
         &["token", "--user", "alice", "--ttl", "0.5s"],
         &["token", "--user", "alice", "--ttl", "1 h"],
+        &["token", "--user", "alice", "--ttl", "40000d"],
         &["token", "--user", "alice", "--ttl", "100000d"],
         &["token", "--user", "alice", "--ttl", "99999999999999999999d"],
         &["token", "--user", "alice", "--ttl", "1h\u{e9}"],

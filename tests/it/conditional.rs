@@ -3,7 +3,7 @@
 use crate::{
     harness::{App, User},
     http::Connection,
-    probe::{tagged, wait_until_blocked},
+    probe::tagged,
 };
 use serde_json::{Value, json};
 use std::thread;
@@ -308,7 +308,7 @@ fn of_two_changes_of_one_version_at_once_one_is_done() {
                 let request = if method == "DELETE" { request } else { request.json(second.clone()) };
                 scope.spawn(move || request.send().status)
             });
-            wait_until_blocked(&app.database, 2);
+            app.database.wait_until_blocked(2);
             lock.rollback().unwrap();
             both.map(|one| one.join().unwrap())
         });
@@ -339,7 +339,7 @@ fn a_version_that_goes_while_a_change_waits_for_it_is_412() {
             let request = alice.on_task(method, id).header("If-Match", &tag);
             let request = if method == "DELETE" { request } else { request.json(body.clone()) };
             let waits = scope.spawn(move || request.send());
-            wait_until_blocked(&app.database, 1);
+            app.database.wait_until_blocked(1);
             change.commit().unwrap();
             waits.join().unwrap().expect_problem(412, "PRECONDITION_FAILED");
         });

@@ -371,7 +371,7 @@ fn a_statement_that_is_cancelled_is_503_and_not_done() {
     ] {
         thread::scope(|scope| {
             let asked = scope.spawn(|| request.send());
-            app.database.wait_until_blocked();
+            app.database.wait_until_blocked(1);
             app.database.execute(
                 "select pg_cancel_backend(pid) from pg_stat_activity \
                  where datname = current_database() and wait_event_type = 'Lock'",

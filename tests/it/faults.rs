@@ -4,6 +4,7 @@
 use crate::{
     harness::{App, Cluster, Database, eventually, eventually_settles},
     http::Response,
+    probe::Blocked,
 };
 use serde_json::json;
 use std::{
@@ -142,25 +143,15 @@ fn a_write_that_waits_for_a_lock_too_long_is_503_and_not_done() {
 #[test]
 fn a_request_that_finds_every_connection_taken_is_503_in_time() {
     let app = App::setup().env("DATABASE_POOL_SIZE", "1").spawn();
-    let id = app.user("alice").create_id();
-    let mut holder = app.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.execute("select from tasks for update", &[]).unwrap();
-    thread::scope(|scope| {
-        let patch = json!({"complete": true});
-        let patch = app.user("alice").on_task("PATCH", id).json(patch);
-        let blocked = scope.spawn(move || patch.send());
-        app.database.wait_until_blocked();
-        let start = Instant::now();
-        assert_unavailable(app.user("bob").request("GET", "/tasks").send());
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-        // The database itself is there, and what needs none of it is served.
-        app.get("/health").send().expect(200);
-        app.get("/api/bob/tasks").send().expect(401);
-        lock.rollback().unwrap();
-        let status = blocked.join().unwrap().status;
-        assert!([200, 503].contains(&status), "{status}");
-    });
+    let blocked = Blocked::patch(&app);
+    let start = Instant::now();
+    assert_unavailable(app.user("bob").request("GET", "/tasks").send());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // The database itself is there, and what needs none of it is served.
+    app.get("/health").send().expect(200);
+    app.get("/api/bob/tasks").send().expect(401);
+    let status = blocked.finish().unwrap().status;
+    assert!([200, 503].contains(&status), "{status}");
     eventually("the list", || app.user("bob").request("GET", "/tasks").send().status == 200);
 }
 

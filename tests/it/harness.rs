@@ -129,13 +129,13 @@ impl Database {
         row.get(0)
     }
 
-    /// Polls until a statement of another session waits for a lock.
-    pub fn wait_until_blocked(&self) {
+    /// Polls until so many statements of other sessions wait for a lock.
+    pub fn wait_until_blocked(&self, count: i64) {
         let mut client = self.client();
         let sql = "select count(*) from pg_stat_activity \
                    where datname = current_database() and wait_event_type = 'Lock'";
-        eventually("a statement that waits for a lock", || {
-            client.query_one(sql, &[]).unwrap().get::<_, i64>(0) > 0
+        eventually("statements that wait for a lock", || {
+            client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == count
         });
     }
 

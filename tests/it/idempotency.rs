@@ -3,7 +3,7 @@
 use crate::{
     harness::{App, User},
     http::{Connection, Request, Response},
-    probe::{second_instance, tagged, wait_until_blocked},
+    probe::{second_instance, tagged},
 };
 use serde_json::{Value, json};
 use std::{sync::Barrier, thread};
@@ -353,7 +353,7 @@ fn a_create_waits_for_what_is_being_done_with_its_key() {
                 let request = create(app.user("alice"), "k", &body);
                 scope.spawn(move || request.send())
             });
-            wait_until_blocked(&first.database, 4);
+            first.database.wait_until_blocked(4);
             if is_committed {
                 transaction.commit().unwrap()
             } else {

@@ -4,6 +4,7 @@
 use crate::{
     harness::{App, Database, Directory, Setup, eventually},
     http::Connection,
+    probe::Blocked,
     token::{SECRET, now, sign, token},
 };
 use serde_json::{Value, json};
@@ -13,7 +14,6 @@ use std::{
     io::Write,
     path::PathBuf,
     process::{Command, Stdio},
-    thread,
 };
 
 const REQUESTS: &str = "http_server_request_duration_seconds";
@@ -277,18 +277,11 @@ fn connections_and_refusals_of_the_gate_are_counted() {
 #[test]
 fn a_connection_of_the_pool_is_busy_while_a_statement_runs() {
     let app = setup().env("DATABASE_POOL_SIZE", "3").spawn();
-    let id = app.user("alice").create_id();
     let state = |state| value(&scrape(&app), "tinytasks_db_pool_connections", &[("state", state)]);
     eventually("the pool is filled", || (state("idle"), state("busy")) == (Some(3.0), Some(0.0)));
-    let mut holder = app.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.execute("select from tasks for update", &[]).unwrap();
-    let patch = app.user("alice").on_task("PATCH", id).json(json!({"complete": true}));
-    let running = thread::spawn(move || patch.send());
-    app.database.wait_until_blocked();
+    let blocked = Blocked::patch(&app);
     assert_eq!((state("idle"), state("busy")), (Some(2.0), Some(1.0)));
-    lock.rollback().unwrap();
-    running.join().unwrap().expect(200);
+    blocked.finish().unwrap().expect(200);
 }
 
 #[test]
@@ -331,13 +324,7 @@ fn without_its_database_the_service_lives_and_is_not_ready() {
 #[test]
 fn a_stopping_service_is_at_once_not_ready_and_still_lives() {
     let mut app = setup().spawn();
-    let id = app.user("alice").create_id();
-    let mut holder = app.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.execute("select from tasks for update", &[]).unwrap();
-    let patch = app.user("alice").on_task("PATCH", id).json(json!({"complete": true}));
-    let running = thread::spawn(move || patch.send());
-    app.database.wait_until_blocked();
+    let blocked = Blocked::patch(&app);
     app.admin("/health/ready").send().expect(200);
     app.signal("TERM");
     app.wait_for_log(|line| line.contains("stopping"));
@@ -346,8 +333,7 @@ fn a_stopping_service_is_at_once_not_ready_and_still_lives() {
     assert_eq!(ready.json(), json!({"status": "stopping"}));
     app.admin("/health/live").send().expect(200);
     scrape(&app);
-    lock.rollback().unwrap();
-    running.join().unwrap().expect(200);
+    blocked.finish().unwrap().expect(200);
     assert_eq!(app.wait_for_exit(), Some(0));
 }
 

@@ -2,13 +2,15 @@
 //! sessions that wait for a lock, requests of before HTTP/1.1, and clients that read slowly.
 
 use crate::{
-    harness::{App, Database, User, eventually},
-    http::Request,
+    harness::{App, Database, User},
+    http::{Request, Response},
 };
-use serde_json::Value;
+use postgres::Client;
+use serde_json::{Value, json};
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::TcpStream,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -21,14 +23,34 @@ pub fn second_instance(first: &App) -> App {
     App::setup().env("DATABASE_URL", &first.database.url).spawn()
 }
 
-/// Polls until so many statements of other sessions wait for a lock.
-pub fn wait_until_blocked(database: &Database, count: i64) {
-    let mut client = database.client();
-    let sql = "select count(*) from pg_stat_activity \
-               where datname = current_database() and wait_event_type = 'Lock'";
-    eventually("statements that wait for a lock", || {
-        client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == count
-    });
+/// A request that waits for the lock of a task.
+pub struct Blocked {
+    holder: Client,
+    running: JoinHandle<io::Result<Response>>,
+}
+
+impl Blocked {
+    /// PATCH makes a new task of alice's complete.
+    pub fn patch(app: &App) -> Self {
+        let id = app.user("alice").create_id();
+        let mut holder = app.database.client();
+        holder.batch_execute("begin; select from tasks for update").unwrap();
+        let patch = app.user("alice").on_task("PATCH", id).json(json!({"complete": true}));
+        let running = thread::spawn(move || patch.try_send());
+        app.database.wait_until_blocked(1);
+        Self { holder, running }
+    }
+
+    /// Frees the task, and waits for the answer.
+    pub fn finish(self) -> io::Result<Response> {
+        drop(self.holder);
+        self.running.join().unwrap()
+    }
+
+    /// Waits for the answer that comes although the task is not freed.
+    pub fn answer(self) -> io::Result<Response> {
+        self.running.join().unwrap()
+    }
 }
 
 /// A task, and its tag as GET gives it.
@@ -75,7 +97,7 @@ impl SlowClient {
     /// All that comes until the connection ends: the head, and the body as it was sent.
     pub fn rest(mut self) -> (String, Vec<u8>) {
         if let Err(error) = self.stream.read_to_end(&mut self.read) {
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the connection stays open");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "the connection stays open");
         }
         let end = self.read.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         let body = self.read.split_off(end);

@@ -277,7 +277,7 @@ fn a_request_that_was_sent_is_never_sent_again() {
     lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
     let sent = thread::scope(|scope| {
         let sent = scope.spawn(|| post("sent").header("X-Request-Id", "sent").send());
-        first.database.wait_until_blocked();
+        first.database.wait_until_blocked(1);
         let url = &first.database.url;
         let second = on(&addresses[1], App::setup().env("DATABASE_URL", url).env("AUTO_MIGRATE", "false"));
         eventually("HAProxy's second instance", || {

@@ -3,8 +3,8 @@
 use crate::{
     harness::{App, eventually},
     http::Connection,
+    probe::Blocked,
 };
-use serde_json::json;
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -25,18 +25,11 @@ fn serves(address: &str) -> bool {
 fn a_signal_lets_the_running_request_finish_and_takes_no_other() {
     for signal in ["TERM", "INT"] {
         let mut app = App::spawn();
-        let id = app.user("alice").create_id();
-        let mut holder = app.database.client();
-        let mut lock = holder.transaction().unwrap();
-        lock.execute("select from tasks for update", &[]).unwrap();
-        let patch = app.user("alice").on_task("PATCH", id).json(json!({"complete": true}));
-        let running = std::thread::spawn(move || patch.send());
-        app.database.wait_until_blocked();
+        let blocked = Blocked::patch(&app);
         app.signal(signal);
         eventually("the end of new requests", || !serves(&app.address));
         assert!(app.is_running(), "{signal}: a request is in flight");
-        lock.rollback().unwrap();
-        let task = running.join().unwrap().expect(200).json();
+        let task = blocked.finish().unwrap().expect(200).json();
         assert_eq!(task["complete"], true, "{signal}");
         assert_eq!(app.wait_for_exit(), Some(0), "{signal}");
         let stored = app.database.value("select complete from tasks");
@@ -73,19 +66,13 @@ fn a_request_that_does_not_arrive_is_given_up_after_ten_seconds() {
 fn a_request_that_does_not_end_is_given_up_after_ten_seconds() {
     // Without settings on the connection, the statement has no limit of its own.
     let mut app = App::setup().env("DATABASE_PREPARED", "false").spawn();
-    let id = app.user("alice").create_id();
-    let mut holder = app.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.execute("select from tasks for update", &[]).unwrap();
-    let patch = app.user("alice").on_task("PATCH", id).json(json!({"complete": true}));
-    let running = std::thread::spawn(move || patch.try_send());
-    app.database.wait_until_blocked();
+    let blocked = Blocked::patch(&app);
     let start = Instant::now();
     app.signal("TERM");
     assert_eq!(app.wait_for_exit(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(13), "{:?}", start.elapsed());
     // Whether it was cut off or told of the time-out: not a success.
-    if let Ok(response) = running.join().unwrap() {
+    if let Ok(response) = blocked.answer() {
         response.expect(503);
     }
 }
