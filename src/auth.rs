@@ -4,7 +4,7 @@
 
 use crate::config::Jwt;
 use crate::error::Error;
-use crate::lock::lock;
+use crate::panic::lock;
 use crate::task::UserId;
 use jwt_simple::prelude::*;
 use jwt_simple::{Error as TokenError, JWTError};
@@ -278,8 +278,7 @@ pub fn authorize(keys: &Keys, fields: &[&str], path_user: &str) -> Result<Caller
 
 /// A token for `user` that [`authorize`] accepts for `ttl`. Errors: the reason it cannot be made.
 pub fn issue(jwt: &Jwt, user: &str, ttl: std::time::Duration) -> Result<String, String> {
-    let secret =
-        jwt.secret.as_ref().ok_or("JWT_SECRET_KEY: a token is made with it; a JWKS only verifies")?;
+    let secret = jwt.secret.as_ref().ok_or("JWT_SECRET_KEY: is needed; a JWKS can only verify tokens")?;
     let user = UserId::parse(user.to_owned()).ok_or("--user: must be 1 to 255 characters")?;
     let valid_for = Duration::from_secs(ttl.as_secs());
     // The library's clock ends there.

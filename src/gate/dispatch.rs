@@ -2,7 +2,7 @@
 //! the next thread that is free. The only module that knows tiny_http. Guarantees: no byte of a
 //! client reaches it, and nobody else can connect to it: its socket is without a name before it is used.
 
-use crate::lock::lock;
+use crate::panic::lock;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;

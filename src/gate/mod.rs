@@ -22,7 +22,7 @@ pub use registry::Registry;
 pub use tls::Acceptor;
 
 use crate::error::Error;
-use crate::lock::lock;
+use crate::panic::lock;
 use dispatch::Dispatch;
 use listen::{accept, listen};
 use read::{Reader, Stop};

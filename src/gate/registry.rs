@@ -2,7 +2,7 @@
 //! longest is closed, and late ones are ended.
 
 use super::client::Connection;
-use crate::lock::lock;
+use crate::panic::lock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

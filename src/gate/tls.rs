@@ -1,6 +1,6 @@
 //! TLS 1.2 and 1.3 by rustls. The certificate is read again when a file of it changes.
 
-use crate::lock::lock;
+use crate::panic::lock;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::{ServerConfig, ServerConnection};
 use std::io;

@@ -83,6 +83,7 @@ pub fn page(request: &Request) -> Result<Page, Error> {
     let mut page = Page { complete: None, is_descending: false, after: None, offset: 0, limit: None };
     let mut errors = Vec::new();
     let query = request.target.split_once('?').map_or("", |(_, query)| query);
+    let wrong = |name, msg| FieldError { loc: vec!["query", name], msg, kind: "query" };
     let mut seen = Vec::new();
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -95,15 +96,11 @@ pub fn page(request: &Request) -> Result<Page, Error> {
         let fits =
             !is_repeated && percent_decode(value).is_some_and(|value| page.set(name, &value).is_some());
         if !fits {
-            errors.push(FieldError { loc: vec!["query", name], msg, kind: "query" });
+            errors.push(wrong(name, msg));
         }
     }
     if seen.contains(&"offset") && seen.contains(&"after") {
-        errors.push(FieldError {
-            loc: vec!["query", "after"],
-            msg: "must not be with offset",
-            kind: "query",
-        });
+        errors.push(wrong("after", "must not be with offset"));
     }
     if errors.is_empty() { Ok(page) } else { Err(Error::Invalid(errors)) }
 }

@@ -4,7 +4,7 @@
 //! what others do.
 
 use crate::error::Error;
-use crate::lock::lock;
+use crate::panic::lock;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;

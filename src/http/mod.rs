@@ -17,8 +17,8 @@ pub use response::Cors;
 use crate::auth::{self, Keys};
 use crate::error::Error;
 use crate::gate::{Answer, Behind, Registry, Request};
-use crate::lock::lock;
 use crate::metrics;
+use crate::panic::{guarded, lock};
 use crate::store::Store;
 use jiff::Timestamp;
 use limit::Allowance;
@@ -27,7 +27,6 @@ use response::Response;
 use room::Rooms;
 use routes::Route;
 use std::hash::{BuildHasher, RandomState};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
@@ -70,10 +69,6 @@ impl App {
     pub fn set_keys(&self, keys: Keys) {
         *lock(&self.keys) = Arc::new(keys);
     }
-
-    fn keys(&self) -> Arc<Keys> {
-        Arc::clone(&lock(&self.keys))
-    }
 }
 
 /// What the log says of a request beyond its answer.
@@ -99,7 +94,7 @@ impl Behind for Service {
         }
         let mut trace =
             Trace { started: Instant::now(), is_admin, route: "", user_id: None, allowance: None };
-        let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)));
+        let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)), Error::Bug);
         let answer = answer.and_then(|response| Ok((app.rooms.take(response.bytes_held())?, response)));
         let request_id = request.id().map_or_else(new_request_id, str::to_owned);
         let (response, room, error) = match answer {
@@ -113,7 +108,8 @@ impl Behind for Service {
         let response = response.complete(&app.options.cors, request, &request_id, is_https);
         Box::new(move |client| {
             let _room = room.inspect(|room| room.is_read_by(&client.connection));
-            guarded(|| response.write(app, request, client)).map_err(|error: Option<Error>| {
+            let written = guarded(|| response.write(app, request, client), |bug| Some(Error::Bug(bug)));
+            written.map_err(|error| {
                 // Without an error, the client is gone.
                 if let Some(reason) = error.as_ref().map(Error::reason) {
                     let id = request_id.as_str();
@@ -122,12 +118,6 @@ impl Behind for Service {
             })
         })
     }
-}
-
-/// The one place where a defect ends: this request is lost, the process is not.
-fn guarded<T, E: From<Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    let panic = |_| Err(Error::Bug("BUG: panic, see the line before".to_owned()).into());
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panic)
 }
 
 fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Response<'a>, Error> {
@@ -140,7 +130,8 @@ fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Resp
     route.check_method(request.method)?;
     let authorize = |user, trace: &mut Trace| {
         let authorization: Vec<&str> = request.values("Authorization").collect();
-        let caller = auth::authorize(&app.keys(), &authorization, user)?;
+        let keys = Arc::clone(&lock(&app.keys));
+        let caller = auth::authorize(&keys, &authorization, user)?;
         trace.user_id = Some(caller.user_id().to_owned());
         if let Some(limiter) = &app.options.limiter {
             let (allowance, outcome) = limiter.take(caller.user_id());
@@ -216,16 +207,4 @@ fn record(request: &Request, id: &str, status: u16, trace: &Trace, error: Option
     let mut record = log::Record::builder();
     let record = record.level(level).target("tinytasks::http").key_values(&pairs);
     log::logger().log(&record.args(format_args!("request")).build());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Error, guarded};
-
-    #[test]
-    #[allow(clippy::panic)]
-    fn a_panic_is_a_failure_of_one_request() {
-        let outcome: Result<(), Error> = guarded(|| panic!("a defect"));
-        assert_eq!(outcome.map_err(|error| error.entry().1), Err("INTERNAL_ERROR"));
-    }
 }

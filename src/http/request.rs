@@ -2,6 +2,8 @@
 
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 
 /// The fields of which a second one is refused: which one is meant would be a guess. A second
 /// `Authorization` is the business of `auth` (401).
@@ -80,16 +82,11 @@ impl Request {
 
 /// RFC 3986 section 2.1.
 pub fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(if byte == b'%' { hex(rest.next()?)? * 16 + hex(rest.next()?)? } else { byte });
-    }
-    String::from_utf8(bytes).ok()
-}
-
-fn hex(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    let is_hex = |pair: &[u8]| pair.iter().all(u8::is_ascii_hexdigit);
+    let mut escapes = text.split('%').skip(1).map(|rest| rest.as_bytes().get(..2));
+    // The library leaves a bad escape as it is.
+    let fits = escapes.all(|pair| pair.is_some_and(is_hex));
+    percent_decode_str(text).decode_utf8().ok().filter(|_| fits).map(Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use crate::gate::Connection;
-use crate::lock::lock;
+use crate::panic::lock;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};

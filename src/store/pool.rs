@@ -10,11 +10,12 @@ use super::sqlstate::{Fate, cause};
 use super::statements::STATEMENTS;
 use crate::config;
 use crate::error::Error;
-use crate::lock::lock;
 use crate::metrics::POOL_WAIT;
+use crate::panic::{guarded, lock};
 use postgres::types::ToSql;
 use postgres::{Client, Row};
 use r2d2::ManageConnection;
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -89,8 +90,7 @@ impl Pool {
         repeat: Repeat,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        let pool = self.connections.get();
-        let pool = pool.ok_or_else(|| Error::Unavailable("no database yet".to_owned()))?;
+        let pool = self.connections.get().ok_or_else(|| Error::Unavailable("no database yet".to_owned()))?;
         let mut tries = 0;
         loop {
             let asked = Instant::now();
@@ -149,7 +149,7 @@ fn watch(
         }
     };
     loop {
-        let reason = watch_one().err().unwrap_or_default();
+        let reason = guarded(watch_one, |bug| bug).err().unwrap_or_default();
         // The same trouble again is not news.
         if reason != trouble {
             log::error!(reason = reason.as_str(); "database out of reach");
@@ -184,13 +184,8 @@ impl Link {
     fn manager(&self) -> Arc<Manager> {
         Arc::clone(&lock(&self.manager))
     }
-}
 
-impl ManageConnection for Link {
-    type Connection = Session;
-    type Error = postgres::Error;
-
-    fn connect(&self) -> Result<Session, postgres::Error> {
+    fn session(&self) -> Result<Session, postgres::Error> {
         let mut client = self.manager().connect()?;
         let mut prepared = Vec::new();
         for statement in STATEMENTS.iter().filter(|_| self.prepared) {
@@ -199,12 +194,24 @@ impl ManageConnection for Link {
         let now = Instant::now();
         Ok(Session { client, prepared, born: now, last_used: now, is_spent: false })
     }
+}
+
+impl ManageConnection for Link {
+    type Connection = Session;
+    type Error = io::Error;
+
+    /// The driver panics where its runtime gets no descriptor, and the pool would never have this
+    /// connection again.
+    fn connect(&self) -> io::Result<Session> {
+        let session = guarded(|| self.session().map_err(|error| cause(&error)), |bug| bug);
+        session.map_err(io::Error::other)
+    }
 
     /// A ping costs a round trip, so a busy connection is not asked: if it is dead, the statement
     /// says so.
-    fn is_valid(&self, session: &mut Session) -> Result<(), postgres::Error> {
+    fn is_valid(&self, session: &mut Session) -> io::Result<()> {
         let is_trusted = session.last_used.elapsed() <= TRUSTED_WHILE;
-        if is_trusted { Ok(()) } else { session.client.is_valid(PING_TIMEOUT) }
+        if is_trusted { Ok(()) } else { session.client.is_valid(PING_TIMEOUT).map_err(io::Error::other) }
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {

@@ -3,7 +3,7 @@
 
 use crate::{
     harness::{App, Cluster, Database, eventually, eventually_settles},
-    http::Response,
+    http::{Connection, Response},
     probe::Blocked,
 };
 use serde_json::json;
@@ -11,6 +11,7 @@ use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
+    process::Command,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -61,6 +62,42 @@ fn a_service_started_without_its_database_answers_503_and_is_well_once_it_comes(
     let before = alice.list()["count"].as_i64().unwrap();
     alice.create("t");
     assert_eq!(alice.list()["count"], before + 1);
+}
+
+/// The driver panics where its runtime gets no descriptor. That must cost neither the thread that
+/// watches nor a place in the pool.
+#[test]
+fn a_machine_that_has_no_descriptors_for_a_while_has_all_its_connections_again() {
+    let app = App::setup().env("DATABASE_POOL_SIZE", "2").spawn();
+    let list = app.user("alice").request("GET", "/tasks");
+    let sessions = || {
+        app.database.value(
+            "select count(*)::text from pg_stat_activity \
+             where datname = current_database() and application_name = 'tinytasks'",
+        )
+    };
+    eventually("all sessions", || sessions() == "3");
+    let mut kept = Connection::open(&app.address).unwrap();
+    let mut status = || {
+        kept.write(&list.bytes());
+        kept.read("GET").unwrap().status
+    };
+    assert_eq!(status(), 200);
+    limit_descriptors(app.pid(), 1);
+    app.database.terminate_sessions();
+    eventually("no database", || status() == 503);
+    app.wait_for_log(|line| line.contains("database out of reach"));
+    assert_eq!(status(), 503);
+    limit_descriptors(app.pid(), 1000);
+    eventually("all sessions", || sessions() == "3");
+    eventually_settles("the list", || list.send().status == 200);
+    app.get("/health").send().expect(200);
+}
+
+/// Of a process that runs.
+fn limit_descriptors(pid: u32, soft: u32) {
+    let (pid, soft) = (pid.to_string(), format!("--nofile={soft}:"));
+    assert!(Command::new("prlimit").args(["--pid", &pid, &soft]).status().unwrap().success());
 }
 
 #[test]
