@@ -1,8 +1,11 @@
 //! What a panic must not spoil: values behind a Mutex, which are whole at every moment, and whoever
 //! has to go on.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -14,14 +17,39 @@ pub fn guarded<T, E>(work: impl FnOnce() -> Result<T, E>, error: impl FnOnce(Str
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panic)
 }
 
+/// Starts a thread that does `work` for ever, with pauses between.
+pub fn every<T>(pause: Duration, name: &str, mut work: impl FnMut() -> T + Send + 'static) -> io::Result<()> {
+    let again = move || {
+        loop {
+            let _ = guarded(|| Ok(work()), drop);
+            thread::sleep(pause);
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(again).map(drop)
+}
+
 #[cfg(test)]
+#[allow(clippy::panic, clippy::unwrap_used)]
 mod tests {
-    use super::guarded;
+    use super::{Duration, every, guarded};
+    use std::sync::mpsc;
 
     #[test]
-    #[allow(clippy::panic, clippy::unwrap_used)]
     fn a_panic_is_an_error() {
         let outcome: Result<(), String> = guarded(|| panic!("a defect"), |reason| reason);
         assert_eq!(outcome.unwrap_err(), "BUG: panic, see the line before");
+    }
+
+    #[test]
+    fn a_thread_that_works_for_ever_goes_on_after_a_panic() {
+        let (sender, did) = mpsc::channel();
+        every(Duration::ZERO, "test", move || {
+            let _ = sender.send(());
+            panic!("a defect");
+        })
+        .unwrap();
+        for _ in 0..3 {
+            did.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! What systemd hands down and wants to hear, where it has started us; nothing elsewhere.
 
+use crate::panic::every;
 use listenfd::ListenFd;
 use sd_notify::{NotifyState, notify, watchdog_enabled};
 use socket2::Socket;
 use std::io;
-use std::thread;
 use std::time::Duration;
 
 /// The listening socket of a socket unit. To be called before there is a second thread, as it takes
@@ -39,16 +39,10 @@ pub fn start_watchdog(is_alive: impl Fn(Duration) -> bool + Send + 'static) -> i
     let Some(period) = watchdog_enabled() else {
         return Ok(());
     };
-    let watch = move || {
-        loop {
-            match is_alive(period / 4) {
-                true => say(&[NotifyState::Watchdog]),
-                false => log::error!("the service does not answer itself"),
-            }
-            thread::sleep(period / 2);
-        }
-    };
-    thread::Builder::new().name("watchdog".to_owned()).spawn(watch).map(drop)
+    every(period / 2, "watchdog", move || match is_alive(period / 4) {
+        true => say(&[NotifyState::Watchdog]),
+        false => log::error!("the service does not answer itself"),
+    })
 }
 
 fn say(states: &[NotifyState]) {

@@ -22,7 +22,7 @@ pub use registry::Registry;
 pub use tls::Acceptor;
 
 use crate::error::Error;
-use crate::panic::lock;
+use crate::panic::{every, guarded, lock};
 use dispatch::Dispatch;
 use listen::{accept, listen};
 use read::{Reader, Stop};
@@ -108,7 +108,10 @@ impl<B: Behind> Gate<B> {
         });
         let (accepting, watching) = (Arc::clone(&gate), Arc::clone(&gate));
         thread::Builder::new().name("accept".to_owned()).spawn(move || accepting.accept(&listener))?;
-        thread::Builder::new().name("deadlines".to_owned()).spawn(move || watching.enforce_deadlines())?;
+        every(DEADLINE_POLL, "deadlines", move || {
+            watching.options.registry.enforce_deadlines();
+            watching.give_up_late_answers();
+        })?;
         Ok(gate)
     }
 
@@ -122,18 +125,11 @@ impl<B: Behind> Gate<B> {
         }
     }
 
-    fn enforce_deadlines(&self) {
-        loop {
-            self.options.registry.enforce_deadlines();
-            self.give_up_late_answers();
-            thread::sleep(DEADLINE_POLL);
-        }
-    }
-
     fn accept(self: &Arc<Self>, listener: &Socket) {
         let mut complained: Option<Instant> = None;
         for id in 1.. {
-            let accepted = accept(listener).and_then(|(socket, peer)| self.admit(id, socket, peer));
+            let admit = || accept(listener).and_then(|(socket, peer)| self.admit(id, socket, peer));
+            let accepted = guarded(admit, io::Error::other);
             if self.is_stopping.load(SeqCst) {
                 if self.address.is_inherited || accepted.is_err() {
                     return;

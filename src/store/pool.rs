@@ -11,10 +11,11 @@ use super::statements::STATEMENTS;
 use crate::config;
 use crate::error::Error;
 use crate::metrics::POOL_WAIT;
-use crate::panic::{guarded, lock};
+use crate::panic::{every, guarded, lock};
 use postgres::types::ToSql;
 use postgres::{Client, Row};
 use r2d2::ManageConnection;
+use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
@@ -59,8 +60,16 @@ impl Pool {
         };
         let (connections, last_answer) = (Arc::clone(&pool.connections), Arc::clone(&pool.last_answer));
         let size = database.pool_size.get();
-        let watch = move || watch(&link, &connections, &last_answer, size, auto_migrate);
-        let thread = thread::Builder::new().name("watch".to_owned()).spawn(watch);
+        let mut trouble = String::new();
+        let watch = move || {
+            let Err(reason) = watch(&link, &connections, &last_answer, size, auto_migrate);
+            // The same trouble again is not news.
+            if reason != trouble {
+                log::error!(reason = reason.as_str(); "database out of reach");
+                trouble = reason;
+            }
+        };
+        let thread = every(WATCH_INTERVAL, "watch", watch);
         thread.map_err(|error| format!("no thread for the database: {error}")).map(|_| pool)
     }
 
@@ -126,35 +135,23 @@ impl Pool {
     }
 }
 
-/// Keeps one connection, for ever.
+/// Keeps one connection. Errors: why it is gone.
 fn watch(
     link: &Link,
     connections: &OnceLock<r2d2::Pool<Link>>,
     last_answer: &Mutex<Option<Instant>>,
     size: u32,
     auto_migrate: bool,
-) {
-    let mut trouble = String::new();
-    let watch_one = || -> Result<(), String> {
-        let mut client = link.manager().connect().map_err(|error| cause(&error))?;
-        if auto_migrate && connections.get().is_none() {
-            schema::apply(&mut client)?;
-        }
-        connections.get_or_init(|| fill(link, size));
-        log::info!("database connected");
-        loop {
-            client.is_valid(PING_TIMEOUT).map_err(|error| cause(&error))?;
-            *lock(last_answer) = Some(Instant::now());
-            thread::sleep(WATCH_INTERVAL);
-        }
-    };
+) -> Result<Infallible, String> {
+    let mut client = link.manager().connect().map_err(|error| cause(&error))?;
+    if auto_migrate && connections.get().is_none() {
+        schema::apply(&mut client)?;
+    }
+    connections.get_or_init(|| fill(link, size));
+    log::info!("database connected");
     loop {
-        let reason = guarded(watch_one, |bug| bug).err().unwrap_or_default();
-        // The same trouble again is not news.
-        if reason != trouble {
-            log::error!(reason = reason.as_str(); "database out of reach");
-            trouble = reason;
-        }
+        client.is_valid(PING_TIMEOUT).map_err(|error| cause(&error))?;
+        *lock(last_answer) = Some(Instant::now());
         thread::sleep(WATCH_INTERVAL);
     }
 }
