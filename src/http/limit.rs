@@ -144,11 +144,20 @@ mod tests {
         for user in 0..200_000 {
             assert!(limiter.take(&user.to_string()).1.is_ok(), "{user}");
         }
-        assert!(entries(&limiter) <= SHARDS * SHARD_USERS_MAX);
+        assert_eq!(entries(&limiter), SHARDS * SHARD_USERS_MAX);
         // One that had a place is still counted.
         assert!(limiter.take("0").1.is_err());
-        // When the others are full again, they make room.
-        let key = u64::MAX;
-        assert!(limiter.count(key, 200 * SECOND).is_ok() && limiter.count(key, 200 * SECOND).is_err());
+    }
+
+    #[test]
+    fn those_that_are_full_again_make_room() {
+        let limiter = Limiter::new(0.01);
+        // Keys of one shard.
+        let [keys, others] = [0, 1024].map(|from| (from..from + SHARD_USERS_MAX as u64).map(|key| key << 8));
+        for (now, keys) in [(0, keys), (100 * SECOND, others)] {
+            for key in keys {
+                assert!(limiter.count(key, now).is_ok() && limiter.count(key, now).is_err(), "{now} {key}");
+            }
+        }
     }
 }

@@ -110,3 +110,75 @@ impl Drop for Turn<'_> {
         self.0.turn_freed.notify_one();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{Arc, Connection, Duration, LARGE_BYTES_MAX, MOMENT, Rooms, SMALL_BYTES_MAX, TURNS, lock};
+    use socket2::{Domain, Socket, Type};
+    use std::io::Read;
+    use std::sync::mpsc;
+    use std::thread;
+
+    const MIB: usize = 1024 * 1024;
+
+    /// And its other end.
+    fn connection() -> (Arc<Connection>, Socket) {
+        let (one, other) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        (Arc::new(Connection::new(one, Duration::from_secs(60))), other)
+    }
+
+    #[test]
+    fn large_answers_share_what_there_is_and_small_ones_need_none_of_it() {
+        let rooms = Rooms::new();
+        // One that is larger than all of it has it alone.
+        drop(rooms.take(LARGE_BYTES_MAX + 1).unwrap());
+        let (half, rest) = (rooms.take(16 * MIB).unwrap(), rooms.take(16 * MIB).unwrap());
+        assert!(rooms.take(SMALL_BYTES_MAX).is_ok() && rooms.take(64 * 1024 + 1).is_err());
+        drop(half);
+        assert!(rooms.take(16 * MIB).is_ok() && rooms.take(16 * MIB + 1).is_err());
+        drop(rest);
+        assert_eq!(lock(&rooms.held).bytes, 0);
+        assert!(lock(&rooms.held).by_age.is_empty());
+    }
+
+    #[test]
+    fn who_has_read_longest_and_for_more_than_a_moment_makes_room() {
+        let rooms = Rooms::new();
+        let sizes = [10 * MIB, 10 * MIB, 10 * MIB];
+        let [unread, slow, quick] = sizes.map(|bytes| rooms.take(bytes).unwrap());
+        let ((reader, mut cut), (other, mut kept)) = (connection(), connection());
+        slow.is_read_by(&reader);
+        quick.is_read_by(&other);
+        assert!(rooms.take(10 * MIB).is_err(), "none is slow yet");
+        let begun: Vec<_> = lock(&rooms.held).by_age.keys().copied().take(2).collect();
+        for number in begun {
+            lock(&rooms.held).by_age.get_mut(&number).unwrap().since -= MOMENT;
+        }
+        let taken = rooms.take(10 * MIB).unwrap();
+        assert_eq!(cut.read(&mut [0]).unwrap(), 0);
+        kept.set_nonblocking(true).unwrap();
+        assert!(kept.read(&mut [0]).is_err(), "is still connected");
+        assert!(rooms.take(10 * MIB).is_err(), "what nobody reads yet is kept");
+        drop((unread, slow, quick, taken));
+        assert_eq!(lock(&rooms.held).bytes, 0);
+    }
+
+    #[test]
+    fn turns_are_waited_for() {
+        let rooms = Arc::new(Rooms::new());
+        let mut turns: Vec<_> = (0..TURNS).map(|_| rooms.turn()).collect();
+        assert_eq!(*lock(&rooms.free_turns), 0);
+        let (waiting, (sender, got)) = (Arc::clone(&rooms), mpsc::channel());
+        let waits = thread::spawn(move || {
+            let _turn = waiting.turn();
+            sender.send(())
+        });
+        assert!(got.recv_timeout(Duration::from_millis(50)).is_err());
+        turns.pop();
+        got.recv_timeout(Duration::from_secs(10)).unwrap();
+        waits.join().unwrap().unwrap();
+        turns.clear();
+        assert_eq!(*lock(&rooms.free_turns), TURNS);
+    }
+}
