@@ -256,7 +256,7 @@ pub mod tests {
     }
 
     /// So long ago that it was to be idle until then, and its other end.
-    fn late(time: Duration) -> (Connection, TcpStream) {
+    pub fn late(time: Duration) -> (Connection, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut connection = Connection::new(listener.accept().unwrap().0.into(), Duration::ZERO);

@@ -80,3 +80,51 @@ impl Drop for Place {
         lock(&self.registry.connections).remove(&self.id);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::client::tests::{connection, late};
+    use super::{Arc, Connection, Duration, Registry};
+    use std::io::Read;
+    use std::net::TcpStream;
+
+    /// Idle for five seconds, and its other end.
+    fn idle() -> (Arc<Connection>, TcpStream) {
+        let (connection, other) = late(Duration::from_secs(5));
+        (Arc::new(connection), other)
+    }
+
+    #[test]
+    fn the_longest_idle_makes_room() {
+        let registry = Arc::new(Registry::new(2, 0).unwrap());
+        let (old, new) = (idle().0, connection());
+        let places = [registry.admit(1, &new), registry.admit(2, &old), registry.admit(3, &connection())];
+        assert!(places.iter().all(Option::is_some));
+        assert!(old.idle_since().is_none() && new.idle_since().is_some());
+        assert_eq!(registry.counts(), [2.0, 0.0, 2.0]);
+        drop(places);
+        assert_eq!(registry.counts(), [0.0, 0.0, 2.0]);
+    }
+
+    #[test]
+    fn who_is_about_to_ask_has_a_last_chance() {
+        let registry = Arc::new(Registry::new(2, 0).unwrap());
+        let (old, new) = (idle().0, connection());
+        let places = [registry.admit(1, &old), registry.admit(2, &new)];
+        assert!(!registry.drain());
+        assert!(old.idle_since().is_none() && new.idle_since().is_some());
+        drop(places);
+        assert!(registry.drain());
+    }
+
+    #[test]
+    fn who_is_late_is_ended() {
+        let registry = Arc::new(Registry::new(2, 0).unwrap());
+        let (late, mut other) = idle();
+        let _place = registry.admit(1, &late);
+        registry.enforce_deadlines();
+        other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_ne!(other.read(&mut [0]).map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock));
+    }
+}

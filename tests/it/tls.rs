@@ -421,3 +421,13 @@ fn a_bad_certificate_or_key_is_exit_code_2_and_a_line_that_names_the_file() {
         assert!(!outcome.stderr.contains("listening"), "{case}");
     }
 }
+
+#[test]
+fn plain_http_beyond_this_machine_is_warned_of() {
+    let directory = Directory::create();
+    let is_warned = |app: App| app.log_so_far().contains("plain HTTP beyond this machine");
+    for (host, wanted) in [("0.0.0.0", true), ("127.0.0.2", false)] {
+        assert_eq!(is_warned(App::setup().env("HOST", host).spawn()), wanted, "{host}");
+    }
+    assert!(!is_warned(spawn(&directory, &[("HOST", "0.0.0.0")])));
+}
