@@ -172,3 +172,26 @@ impl Histogram {
         sample(out, &format!("{name}_count"), labels, total);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{BOUNDS, Duration, Histogram, Relaxed, index};
+
+    #[test]
+    fn a_time_counts_where_it_fits_first() {
+        let histogram = Histogram::new();
+        assert!(histogram.is_empty());
+        for millis in [0, 1, 2, 10_000, 10_001] {
+            histogram.observe(Duration::from_millis(millis));
+        }
+        assert!(!histogram.is_empty());
+        let mut wanted = [0; BOUNDS.len() + 1];
+        [wanted[0], wanted[1], wanted[15], wanted[16]] = [2, 1, 1, 1];
+        assert_eq!(histogram.counts.map(|count| count.load(Relaxed)), wanted);
+    }
+
+    #[test]
+    fn what_is_in_no_list_counts_as_its_last_entry() {
+        assert_eq!([1, 2, 9].map(|value| index(&[1, 2, 3], &value)), [0, 1, 2]);
+    }
+}

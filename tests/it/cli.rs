@@ -414,11 +414,13 @@ fn check_finds_a_missing_table_a_wrong_one_and_old_rows_that_break_a_rule() {
 
 #[test]
 fn too_few_descriptors_end_the_start_with_how_many_are_needed() {
-    let directory = Directory::create();
-    let mut command = limited(&binary(&directory), 100);
-    command.envs(good()).env("DATABASE_POOL_SIZE", "16");
-    let outcome = run(command);
-    assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    let wanted = "the limit of open files (ulimit -n) is 100; make it 165 or more\n";
-    assert!(outcome.stderr.ends_with(wanted), "{outcome:?}");
+    for (admin, needed) in [("", 165), ("127.0.0.1:0", 197)] {
+        let directory = Directory::create();
+        let mut command = limited(&binary(&directory), 100);
+        command.envs(good()).env("DATABASE_POOL_SIZE", "16").env("ADMIN_ADDR", admin);
+        let outcome = run(command);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        let wanted = format!("the limit of open files (ulimit -n) is 100; make it {needed} or more\n");
+        assert!(outcome.stderr.ends_with(&wanted), "{outcome:?}");
+    }
 }

@@ -529,6 +529,7 @@ fn explain_says_who_and_until_when_or_what_the_log_of_a_request_says() {
             "accepted: user \"alice\", until 2100-01-01T00:00:00Z\n",
         ),
         (key.sign(header(), &signed(json!({"sub": "a\"\n\u{1b}b", "exp": u64::MAX}))), ""),
+        (key.sign(header(), &signed(json!({"more": "x".repeat(5000)}))), "accepted: user \"alice\", until 2"),
     ] {
         let outcome = explain(&token, &variables);
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
