@@ -147,7 +147,11 @@ fn a_bad_variable_is_exit_code_2_and_one_line_that_names_it() {
         ("CORS_ORIGINS", "http://a.example,,http://b.example"),
         ("CORS_ORIGINS", "http://*.example"),
         ("CORS_ORIGINS", "null"),
+        ("MAX_CONNECTIONS", "0"),
+        ("MAX_CONNECTIONS", "many"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8"),
         ("DATABASE_POOL_SIZE", "0"),
+        ("DATABASE_POOL_SIZE", "1001"),
         ("DATABASE_POOL_SIZE", "-1"),
         ("DATABASE_POOL_SIZE", "many"),
         ("DATABASE_PREPARED", "maybe"),
@@ -298,6 +302,15 @@ fn with_dot_env(content: &str, variables: &[(&str, &str)]) -> Outcome {
 }
 
 #[test]
+fn a_dot_env_that_cannot_be_read_is_not_passed_over() {
+    let directory = Directory::create();
+    std::fs::create_dir(directory.path().join(".env")).unwrap();
+    let mut command = binary(&directory);
+    command.arg("serve").envs(good());
+    assert_complains(&run(command), &[".env"]);
+}
+
+#[test]
 fn a_dot_env_file_fills_in_what_is_unset() {
     let secret = format!("JWT_SECRET_KEY={SECRET}\n");
     let none: &[(&str, &str)] = &[];
@@ -410,6 +423,14 @@ fn check_finds_a_missing_table_a_wrong_one_and_old_rows_that_break_a_rule() {
     assert!(outcome.stderr.contains("title"), "{outcome:?}");
     database.execute("update tasks set title = 'mended'");
     assert_eq!(check().code, Some(0), "{outcome:?}");
+}
+
+#[test]
+fn check_finds_an_encoding_that_cannot_hold_every_text() {
+    let database = Database::create_as("encoding 'LATIN1' locale 'C' template template0");
+    let outcome = run_binary(&["check"], &[("DATABASE_URL", &database.url), ("JWT_SECRET_KEY", SECRET)]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(outcome.stderr, "encoding: is LATIN1, must be UTF8; make a new database\n");
 }
 
 #[test]

@@ -102,6 +102,13 @@ impl Database {
         Self::create_on(&url.expect("TINYTASKS_TEST_DATABASE_URL is unset: run ./scripts/test"))
     }
 
+    /// With options of `create database`.
+    pub fn create_as(options: &str) -> Self {
+        let database = Self::create();
+        database.on_server(&format!("drop database {0}; create database {0} {options}", database.name));
+        database
+    }
+
     /// The URL is that of a superuser and ends in `/postgres`.
     pub fn create_on(server_url: &str) -> Self {
         let name = unique_name();
@@ -112,7 +119,9 @@ impl Database {
     }
 
     fn on_server(&self, sql: &str) {
-        Client::connect(&self.server_url, NoTls).unwrap().batch_execute(sql).unwrap();
+        let mut client = Client::connect(&self.server_url, NoTls).unwrap();
+        // One at a time: such statements cannot be in a transaction.
+        sql.split("; ").for_each(|statement| client.batch_execute(statement).unwrap());
     }
 
     pub fn client(&self) -> Client {
