@@ -305,8 +305,9 @@ impl Response {
             let policy = "default-src 'none'; frame-ancestors 'none'";
             assert_eq!(self.field("Content-Security-Policy"), Some(policy), "{context}");
         }
-        if self.status == 204 {
+        if [204, 304].contains(&self.status) {
             assert!(self.body.is_empty() && media_type.is_empty(), "{context}");
+            assert_eq!(self.field("Content-Length"), None, "{context}");
         }
         if self.status < 400 {
             return;

@@ -7,7 +7,7 @@ use crate::{
     token::{SECRET, now, segment, sign, token},
 };
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 /// `key=value` pairs of a line in the text form; a value with special characters is a JSON string.
 fn pairs(line: &str) -> Vec<(String, String)> {
@@ -74,7 +74,9 @@ fn a_request_is_one_line_with_all_that_the_contract_names() {
         ("no", app.get("/api/alice/tasks"), 401, "/api/{user_id}/tasks", None, Some("AUTH_MISSING")),
     ] {
         let sent = request.header("X-Request-Id", request_id);
+        let start = Instant::now();
         sent.send().expect(status);
+        let most = start.elapsed().as_secs_f64() * 1000.0;
         let line = app.wait_for_log(|line| value(line, "request_id").as_deref() == Some(request_id));
         assert_line(&line);
         assert!(is_request(&line), "{line}");
@@ -83,7 +85,11 @@ fn a_request_is_one_line_with_all_that_the_contract_names() {
         assert_eq!(seen("method").as_deref(), Some(sent.method.as_str()), "{line}");
         assert_eq!(seen("route").as_deref(), Some(route), "{line}");
         assert_eq!(seen("status"), Some(status.to_string()), "{line}");
-        assert!(seen("duration_ms").unwrap().parse::<f64>().is_ok_and(|ms| ms >= 0.0), "{line}");
+        assert!(
+            seen("duration_ms").unwrap().parse::<f64>().is_ok_and(|ms| (0.0..=most).contains(&ms)),
+            "{line}"
+        );
+        assert!(line.contains(" INFO request "), "{line}");
         assert_eq!(seen("user_id").as_deref(), user_id, "{line}");
         assert_eq!(seen("error_code").as_deref(), error_code, "{line}");
         assert_eq!(seen("reason").is_some(), error_code.is_some(), "{line}");
@@ -93,6 +99,15 @@ fn a_request_is_one_line_with_all_that_the_contract_names() {
         let lines = log.iter().filter(|line| value(line, "request_id").as_deref() == Some(request_id));
         assert_eq!(lines.count(), 1, "{request_id}");
     }
+}
+
+#[test]
+fn what_the_service_failed_to_do_is_an_error() {
+    let app = App::spawn();
+    app.database.execute("drop table tasks");
+    app.user("alice").request("GET", "/tasks").send().expect(500);
+    let line = app.wait_for_log(|line| value(line, "status").as_deref() == Some("500"));
+    assert!(line.contains(" ERROR request "), "{line}");
 }
 
 /// Requests that try to break a line or to write one of their own; the last is an honest one.
