@@ -426,6 +426,14 @@ fn check_finds_a_missing_table_a_wrong_one_and_old_rows_that_break_a_rule() {
 }
 
 #[test]
+fn a_database_url_may_have_the_longer_scheme() {
+    let database = Database::create();
+    let url = format!("{}?sslmode=disable", database.url.replacen("postgres://", "postgresql://", 1));
+    let outcome = run_binary(&["migrate"], &[("DATABASE_URL", &url)]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{url}");
+}
+
+#[test]
 fn check_finds_an_encoding_that_cannot_hold_every_text() {
     let database = Database::create_as("encoding 'LATIN1' locale 'C' template template0");
     let outcome = run_binary(&["check"], &[("DATABASE_URL", &database.url), ("JWT_SECRET_KEY", SECRET)]);
