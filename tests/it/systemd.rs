@@ -15,7 +15,10 @@ use std::{
     os::unix::{fs::FileTypeExt, net::UnixDatagram},
     path::Path,
     process::Command,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     thread,
     time::Duration,
 };
@@ -153,19 +156,20 @@ fn the_watchdog_is_not_told_by_a_service_that_is_deaf() {
     let app = app.env("WATCHDOG_USEC", "2000000").spawn();
     assert_eq!(app.address, address.to_string());
     while manager.next() != ["WATCHDOG=1"] {}
-    // Whoever takes connections from the same socket and says nothing is as good as deaf threads.
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut held = Vec::new();
-            deaf.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    // Who takes connections from the same socket and says nothing is as good as deaf threads. There
+    // are enough of them to be the first.
+    let is_over = Arc::new(AtomicBool::new(false));
+    deaf.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    for _ in 0..8 {
+        let (deaf, is_over, mut held) = (deaf.try_clone().unwrap(), Arc::clone(&is_over), Vec::new());
+        thread::spawn(move || {
             while !is_over.load(SeqCst) {
                 held.extend(deaf.accept());
             }
         });
-        app.wait_for_log(|line| line.contains("the service does not answer itself"));
-        is_over.store(true, SeqCst);
-    });
+    }
+    app.wait_for_log(|line| line.contains("the service does not answer itself"));
+    is_over.store(true, SeqCst);
 }
 
 #[test]
