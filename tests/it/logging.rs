@@ -104,6 +104,7 @@ fn a_request_is_one_line_with_all_that_the_contract_names() {
 #[test]
 fn what_the_service_failed_to_do_is_an_error() {
     let app = App::spawn();
+    app.user("alice").list();
     app.database.execute("drop table tasks");
     app.user("alice").request("GET", "/tasks").send().expect(500);
     let line = app.wait_for_log(|line| value(line, "status").as_deref() == Some("500"));

@@ -126,7 +126,8 @@ fn a_histogram_adds_up() {
         let sum = samples[&(format!("{family}_sum"), labels.clone())];
         assert!(sum >= 0.0 && sum <= count * 30.0, "{name} {labels:?}: {sum}");
     }
-    assert!(families > 3);
+    // Of the probe, the task, and the wait for a connection.
+    assert!(families >= 3);
 }
 
 /// Requests of which no two rounds have a name in common.
