@@ -114,7 +114,7 @@ impl Drop for Turn<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{Arc, Connection, Duration, LARGE_BYTES_MAX, MOMENT, Rooms, SMALL_BYTES_MAX, TURNS, lock};
+    use super::{Arc, Connection, Duration, LARGE_BYTES_MAX, MOMENT, Rooms, TURNS, lock};
     use socket2::{Domain, Socket, Type};
     use std::io::Read;
     use std::sync::mpsc;
@@ -134,7 +134,7 @@ mod tests {
         // One that is larger than all of it has it alone.
         drop(rooms.take(LARGE_BYTES_MAX + 1).unwrap());
         let (half, rest) = (rooms.take(16 * MIB).unwrap(), rooms.take(16 * MIB).unwrap());
-        assert!(rooms.take(SMALL_BYTES_MAX).is_ok() && rooms.take(64 * 1024 + 1).is_err());
+        assert!(rooms.take(64 * 1024).is_ok() && rooms.take(64 * 1024 + 1).is_err());
         drop(half);
         assert!(rooms.take(16 * MIB).is_ok() && rooms.take(16 * MIB + 1).is_err());
         drop(rest);
