@@ -183,6 +183,14 @@ fn a_watchdog_of_another_process_is_not_ours() {
 }
 
 #[test]
+fn a_service_whose_database_is_away_does_not_keep_clients_waiting_for_it() {
+    let listener = listener(None);
+    let away = "postgres://nobody@127.0.0.1:1/nothing";
+    let app = App::setup().inherits(&listener).env("DATABASE_URL", away).unhealthy().spawn();
+    app.get("/health").send().expect(503);
+}
+
+#[test]
 fn an_inherited_socket_is_used_whatever_host_and_port_say() {
     let directory = Directory::create();
     let path = directory.path().join("inherited");
