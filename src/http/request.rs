@@ -83,9 +83,8 @@ impl Request {
 /// RFC 3986 section 2.1.
 pub fn percent_decode(text: &str) -> Option<String> {
     let is_hex = |pair: &[u8]| pair.iter().all(u8::is_ascii_hexdigit);
-    let mut escapes = text.split('%').skip(1).map(|rest| rest.as_bytes().get(..2));
     // The library leaves a bad escape as it is.
-    let fits = escapes.all(|pair| pair.is_some_and(is_hex));
+    let fits = text.split('%').skip(1).all(|rest| rest.as_bytes().get(..2).is_some_and(is_hex));
     percent_decode_str(text).decode_utf8().ok().filter(|_| fits).map(Cow::into_owned)
 }
 

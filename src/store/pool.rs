@@ -197,8 +197,7 @@ impl ManageConnection for Link {
     type Connection = Session;
     type Error = io::Error;
 
-    /// The driver panics where its runtime gets no descriptor, and the pool would never have this
-    /// connection again.
+    /// The driver panics where its runtime gets no descriptor; the pool would lose this place.
     fn connect(&self) -> io::Result<Session> {
         let session = guarded(|| self.session().map_err(|error| cause(&error)), |bug| bug);
         session.map_err(io::Error::other)
