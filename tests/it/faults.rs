@@ -101,6 +101,17 @@ fn limit_descriptors(pid: u32, soft: u32) {
 }
 
 #[test]
+fn a_connection_that_died_while_it_was_idle_fails_no_change() {
+    let app = App::setup().env("DATABASE_POOL_SIZE", "1").spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    // One that was used in the last half second is handed out without being asked.
+    thread::sleep(Duration::from_millis(700));
+    app.database.terminate_sessions();
+    alice.on_task("PATCH", id).json(json!({"complete": true})).send().expect(200);
+}
+
+#[test]
 fn connections_that_the_database_ends_are_replaced() {
     let app = App::spawn();
     let alice = app.user("alice");
