@@ -13,7 +13,7 @@ mod failure; //  why a command ended, and its exit code
 mod logging; //  records → lines
 mod metrics; //  what is counted, as text
 mod systemd; //  its sockets, and what it wants to hear
-mod panic; //    what it must not spoil
+mod panic; //    every Mutex, and where a panic ends
 
 use auth::{Caller, Keys};
 use failure::Failure;

@@ -199,8 +199,7 @@ impl ManageConnection for Link {
 
     /// The driver panics where its runtime gets no descriptor; the pool would lose this place.
     fn connect(&self) -> io::Result<Session> {
-        let session = guarded(|| self.session().map_err(|error| cause(&error)), |bug| bug);
-        session.map_err(io::Error::other)
+        guarded(|| self.session().map_err(|error| io::Error::other(cause(&error))), io::Error::other)
     }
 
     /// A ping costs a round trip, so a busy connection is not asked: if it is dead, the statement

@@ -98,30 +98,30 @@ pub struct Database {
 
 impl Database {
     pub fn create() -> Self {
-        let url = env::var("TINYTASKS_TEST_DATABASE_URL");
-        Self::create_on(&url.expect("TINYTASKS_TEST_DATABASE_URL is unset: run ./scripts/test"))
+        Self::create_as("")
     }
 
     /// With options of `create database`.
     pub fn create_as(options: &str) -> Self {
-        let database = Self::create();
-        database.on_server(&format!("drop database {0}; create database {0} {options}", database.name));
-        database
+        let url = env::var("TINYTASKS_TEST_DATABASE_URL");
+        Self::make(&url.expect("TINYTASKS_TEST_DATABASE_URL is unset: run ./scripts/test"), options)
     }
 
     /// The URL is that of a superuser and ends in `/postgres`.
     pub fn create_on(server_url: &str) -> Self {
+        Self::make(server_url, "")
+    }
+
+    fn make(server_url: &str, options: &str) -> Self {
         let name = unique_name();
         let base = server_url.strip_suffix("/postgres").expect("the server's URL ends in /postgres");
         let database = Self { server_url: server_url.to_owned(), url: format!("{base}/{name}"), name };
-        database.on_server(&format!("create database {}", database.name));
+        database.on_server(&format!("create database {} {options}", database.name));
         database
     }
 
     fn on_server(&self, sql: &str) {
-        let mut client = Client::connect(&self.server_url, NoTls).unwrap();
-        // One at a time: such statements cannot be in a transaction.
-        sql.split("; ").for_each(|statement| client.batch_execute(statement).unwrap());
+        Client::connect(&self.server_url, NoTls).unwrap().batch_execute(sql).unwrap();
     }
 
     pub fn client(&self) -> Client {
