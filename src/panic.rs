@@ -32,12 +32,15 @@ pub fn every<T>(pause: Duration, name: &str, mut work: impl FnMut() -> T + Send 
 #[allow(clippy::panic, clippy::unwrap_used)]
 mod tests {
     use super::{Duration, every, guarded};
+    use crate::error::Error;
     use std::sync::mpsc;
 
     #[test]
     fn a_panic_is_an_error() {
         let outcome: Result<(), String> = guarded(|| panic!("a defect"), |reason| reason);
         assert_eq!(outcome.unwrap_err(), "BUG: panic, see the line before");
+        let outcome: Result<(), Error> = guarded(|| panic!("a defect"), Error::Bug);
+        assert_eq!(outcome.map_err(|error| error.entry().1), Err("INTERNAL_ERROR"));
     }
 
     #[test]
