@@ -165,7 +165,8 @@ impl<B: Behind> Gate<B> {
     /// 503 to a request that is not read, from the accepting thread: nothing here may wait.
     fn turn_away(&self, connection: &Arc<Connection>, peer: Option<IpAddr>) -> io::Result<()> {
         connection.wait_for_nothing()?;
-        let request = Request { is_last: true, ..Request::of(peer) };
+        let mut request = Request::of(peer);
+        request.is_last = true;
         let mut client = Client::new(connection, None, &self.is_stopping)?;
         let error = Error::Unavailable("all connections are taken".to_owned());
         let answer = self.behind.answer(&request, Err(error));
@@ -254,7 +255,8 @@ impl Session {
         if !self.reader.client.leave_idleness() {
             return Err(Stop::Gone);
         }
-        let (request, outcome) = self.reader.request(self.peer, trusted);
+        let mut request = Request::of(self.peer);
+        let outcome = self.reader.request(&mut request, trusted);
         self.request = Arc::new(request);
         self.reader.client.connection.wait_at_most(ANSWER_TIMEOUT * 2);
         outcome

@@ -38,12 +38,14 @@ pub struct Request {
     pub is_last: bool,
     /// HTTP/1.0, which has no chunked coding.
     pub is_old: bool,
+    /// As it is private, nobody but the gate can make one.
+    _by_gate: (),
 }
 
 impl Request {
-    pub fn of(client: Option<IpAddr>) -> Self {
-        let (target, fields, body) = Default::default();
-        Self { method: OTHER, target, fields, body, client, is_last: false, is_old: false }
+    pub(super) fn of(client: Option<IpAddr>) -> Self {
+        let (target, fields, body, _by_gate) = Default::default();
+        Self { method: OTHER, target, fields, body, client, is_last: false, is_old: false, _by_gate }
     }
 }
 
@@ -93,19 +95,9 @@ impl Reader {
         Ok(())
     }
 
-    /// The next request; it is filled in as far as it was understood. Its client's address is `peer`,
-    /// or what a trusted peer says.
-    pub fn request(
-        &mut self,
-        peer: Option<IpAddr>,
-        trusted: &[Option<IpAddr>],
-    ) -> (Request, Result<(), Stop>) {
-        let mut request = Request::of(peer);
-        let outcome = self.fill_in(&mut request, trusted);
-        (request, outcome)
-    }
-
-    fn fill_in(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
+    /// The next request; it is filled in as far as it was understood. Its client's address stays, or is
+    /// what a trusted peer says.
+    pub fn request(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         let begun = Instant::now();
         self.client.connection.wait_at_most(HEAD_TIMEOUT);
         let lines = self.head()?;
@@ -271,7 +263,8 @@ mod tests {
                 let rest = bytes.get(at..).unwrap();
                 let context =
                     || format!("seed {seed}, stream {streams}: {:?}", String::from_utf8_lossy(rest));
-                let (request, outcome) = reader.request(PEER, &[]);
+                let mut request = Request::of(PEER);
+                let outcome = reader.request(&mut request, &[]);
                 let taken = seen.read.load(SeqCst) - (reader.buffer.len() - reader.at) - at;
                 let verdict = read(rest);
                 let (kind, message) = match &outcome {
@@ -327,7 +320,7 @@ mod tests {
             let (client, seen) = client(&connection(), &bytes, bytes.len());
             let mut reader = Reader::new(client);
             reader.wait_for_request().unwrap();
-            let (_, outcome) = reader.request(PEER, &[]);
+            let outcome = reader.request(&mut Request::of(PEER), &[]);
             assert!(matches!(outcome, Err(Stop::Refused(error)) if error.entry().0 == status), "{begin}");
             let read = seen.read.load(SeqCst);
             assert!((bytes_max..=bytes_max + 4096).contains(&read), "{begin}: {read}");
@@ -354,7 +347,8 @@ mod tests {
             let (client, seen) = client(&connection(), (head.clone() + body).as_bytes(), piece);
             let mut reader = Reader::new(client);
             reader.wait_for_request().unwrap();
-            let (request, outcome) = reader.request(PEER, &[]);
+            let mut request = Request::of(PEER);
+            let outcome = reader.request(&mut request, &[]);
             assert!(outcome.is_ok() && request.body.len() == body.len().min(3), "{head}");
             let written = seen.written.lock().unwrap();
             let interim: &[u8] = if is_sent { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };

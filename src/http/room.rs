@@ -16,6 +16,7 @@ const LARGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 const MOMENT: Duration = Duration::from_secs(1);
 /// Large answers, or parts of them, that are made at once, however many are asked for.
 const TURNS: usize = 4;
+const TURN_WAIT: Duration = Duration::from_secs(5);
 
 pub struct Rooms {
     held: Mutex<Held>,
@@ -48,12 +49,14 @@ impl Rooms {
         Self { held: Mutex::default(), free_turns: Mutex::new(TURNS), turn_freed: Condvar::new() }
     }
 
-    /// Waits for it; who holds one waits for nothing but the database.
-    pub fn turn(&self) -> Turn<'_> {
+    /// Waits for it; who holds one waits for nothing but the database. Errors: `Unavailable`.
+    pub fn turn(&self) -> Result<Turn<'_>, Error> {
         let free = lock(&self.free_turns);
-        let free = self.turn_freed.wait_while(free, |free| *free == 0);
-        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Turn(self)
+        let waited = self.turn_freed.wait_timeout_while(free, TURN_WAIT, |free| *free == 0);
+        let (mut free, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let full = || Error::Unavailable("too many large answers are being made".to_owned());
+        *free = free.checked_sub(1).ok_or_else(full)?;
+        Ok(Turn(self))
     }
 
     /// Errors: `Unavailable` while other large answers take it all, none of them for long.
@@ -167,11 +170,11 @@ mod tests {
     #[test]
     fn turns_are_waited_for() {
         let rooms = Arc::new(Rooms::new());
-        let mut turns: Vec<_> = (0..TURNS).map(|_| rooms.turn()).collect();
+        let mut turns: Vec<_> = (0..TURNS).map(|_| rooms.turn().unwrap()).collect();
         assert_eq!(*lock(&rooms.free_turns), 0);
         let (waiting, (sender, got)) = (Arc::clone(&rooms), mpsc::channel());
         let waits = thread::spawn(move || {
-            let _turn = waiting.turn();
+            let _turn = waiting.turn().unwrap();
             sender.send(())
         });
         assert!(got.recv_timeout(Duration::from_millis(50)).is_err());

@@ -108,7 +108,7 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
     }
     let page = conditional::page(request)?;
     let size = page.limit.unwrap_or(STREAM_ROWS);
-    let _turn = (size > STREAM_ROWS).then(|| app.rooms.turn());
+    let _turn = (size > STREAM_ROWS).then(|| app.rooms.turn()).transpose()?;
     let found = app.store.list(&caller, page, size + 1)?;
     let mut tasks = found.all()?;
     let has_more = i64::try_from(tasks.len()).is_ok_and(|rows| rows > size) && tasks.pop().is_some();
@@ -130,7 +130,7 @@ fn stream<'a>(app: &'a App, caller: Caller, mut page: Page, first: &[u8], mut co
         if is_done {
             return Ok(None);
         }
-        let _turn = app.rooms.turn();
+        let _turn = app.rooms.turn()?;
         let found = app.store.list(&caller, page, STREAM_ROWS)?;
         let tasks = found.all()?;
         count += tasks.len();

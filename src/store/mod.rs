@@ -19,8 +19,8 @@ use crate::error::Error;
 use crate::task::{Content, Instant, Page, Patch, Precondition, Task, TaskId, Text};
 use pool::{Pool, Repeat};
 use postgres::Row;
-use postgres::types::{FromSql, ToSql, Type};
-use statements::Do;
+use postgres::types::{FromSql, Type};
+use statements::{Do, Values};
 use std::time::{Duration, SystemTime};
 
 /// How often a create is tried with a key that others free.
@@ -182,8 +182,6 @@ fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Error>
         updated_at: row.try_get(5)?,
     })
 }
-
-type Values<'v> = &'v [&'v (dyn ToSql + Sync)];
 
 fn refused(error: &postgres::Error) -> Error {
     Error::Database(sqlstate::cause(error))

@@ -7,12 +7,11 @@
 use super::connect::{Manager, manager};
 use super::schema;
 use super::sqlstate::{Fate, cause};
-use super::statements::STATEMENTS;
+use super::statements::{STATEMENTS, Values};
 use crate::config;
 use crate::error::Error;
 use crate::metrics::POOL_WAIT;
 use crate::panic::{every, guarded, lock};
-use postgres::types::ToSql;
 use postgres::{Client, Row};
 use r2d2::ManageConnection;
 use std::convert::Infallible;
@@ -93,12 +92,7 @@ impl Pool {
     }
 
     /// Runs the statement with that index on a connection of its own.
-    pub fn query(
-        &self,
-        index: usize,
-        repeat: Repeat,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Error> {
+    pub fn query(&self, index: usize, repeat: Repeat, values: Values) -> Result<Vec<Row>, Error> {
         let pool = self.connections.get().ok_or_else(|| Error::Unavailable("no database yet".to_owned()))?;
         let mut tries = 0;
         loop {
@@ -224,7 +218,7 @@ struct Session {
 }
 
 impl Session {
-    fn query(&mut self, index: usize, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, postgres::Error> {
+    fn query(&mut self, index: usize, values: Values) -> Result<Vec<Row>, postgres::Error> {
         self.last_used = Instant::now();
         match (self.prepared.get(index), STATEMENTS.get(index)) {
             (Some(prepared), _) => self.client.query(prepared, values),

@@ -1,12 +1,15 @@
 //! Every statement on tasks.
 
-use postgres::types::Type;
+use postgres::types::{ToSql, Type};
 
 /// A statement and the types of its parameters, so that it means the same prepared or not.
 pub struct Statement {
     pub sql: &'static str,
     pub types: &'static [Type],
 }
+
+/// What goes in the place of its parameters.
+pub type Values<'v> = &'v [&'v (dyn ToSql + Sync)];
 
 /// Where a statement stands in [`STATEMENTS`].
 #[derive(Clone, Copy)]

@@ -5,6 +5,7 @@ use crate::{
     harness::{App, Cluster, Database, eventually, eventually_settles},
     http::{Connection, Response},
     probe::Blocked,
+    raw::status,
 };
 use serde_json::json;
 use std::{
@@ -220,6 +221,24 @@ fn a_request_that_finds_every_connection_taken_is_503_in_time() {
     let status = blocked.finish().unwrap().status;
     assert!([200, 503].contains(&status), "{status}");
     eventually("the list", || app.user("bob").request("GET", "/tasks").send().status == 200);
+}
+
+/// Pages of more than 128 are made four at a time; with the table locked, each of them takes its five
+/// seconds.
+#[test]
+fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let mut holder = app.database.client();
+    holder.batch_execute("begin; lock table tasks").unwrap();
+    thread::scope(|scope| {
+        for _ in 0..100 {
+            scope.spawn(|| assert_unavailable(alice.request("GET", "/tasks?limit=1000").send()));
+        }
+    });
+    eventually("the end of their threads", || status(&app, "Threads") < 40);
+    drop(holder);
+    alice.request("GET", "/tasks?limit=1000").send().expect(200);
 }
 
 #[test]

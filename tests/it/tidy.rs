@@ -177,18 +177,6 @@ fn nobody_but_auth_makes_a_caller_and_the_store_asks_for_one() {
     }
 }
 
-/// The other half: what comes behind the gate was made by the gate.
-#[test]
-fn nobody_but_the_gate_makes_a_request() {
-    for (name, text) in sources().into_iter().filter(|(name, _)| !name.starts_with("src/gate/")) {
-        for (number, line) in code_lines(&text) {
-            let is_made = line.contains("Request {") && !line.starts_with("impl Request {");
-            let is_made = is_made || line.contains("Request::") || line.contains("..request");
-            assert!(!is_made, "{name}:{number} {line}");
-        }
-    }
-}
-
 /// What a reader cannot see: that there is none.
 #[test]
 fn what_is_said_to_be_absent_is_absent() {
