@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 const LINES_MAX: usize = 300;
 /// A ceiling against growth. The aim is 2,500.
-const LINES_MAX_ALL: usize = 5150;
+const LINES_MAX_ALL: usize = 5145;
 
 /// Path below the repository, and the text without `#[cfg(test)]` and what follows it.
 fn sources() -> Vec<(String, String)> {
