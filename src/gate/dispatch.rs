@@ -56,3 +56,25 @@ impl Dispatch {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{Dispatch, env, lock};
+    use std::net::Shutdown;
+    use std::process::Command;
+
+    #[test]
+    fn a_process_whose_loop_is_gone_ends() {
+        const IS_CHILD: &str = "TINYTASKS_TEST_LOOP_IS_GONE";
+        if env::var_os(IS_CHILD).is_some() {
+            let dispatch = Dispatch::open().unwrap();
+            lock(&dispatch.connection).shutdown(Shutdown::Both).unwrap();
+            return dispatch.pass(1);
+        }
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["--exact", "gate::dispatch::tests::a_process_whose_loop_is_gone_ends"]);
+        // A test that fails ends with 101.
+        assert_eq!(child.env(IS_CHILD, "1").status().unwrap().code(), Some(1));
+    }
+}

@@ -84,10 +84,12 @@ impl Drop for Place {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::client::tests::{connection, late};
+    use super::super::client::tests::{client, connection, late};
     use super::{Arc, Connection, Duration, Registry};
     use std::io::Read;
     use std::net::TcpStream;
+    use std::sync::mpsc;
+    use std::thread;
 
     /// Idle for five seconds, and its other end.
     fn idle() -> (Arc<Connection>, TcpStream) {
@@ -105,6 +107,25 @@ mod tests {
         assert_eq!(registry.counts(), [2.0, 0.0, 2.0]);
         drop(places);
         assert_eq!(registry.counts(), [0.0, 0.0, 2.0]);
+    }
+
+    #[test]
+    fn who_begins_a_request_in_that_instant_stays() {
+        for _ in 0..200 {
+            let registry = Arc::new(Registry::new(1, 0).unwrap());
+            let restless = connection();
+            let _place = registry.admit(1, &restless);
+            let (client, _) = client(&restless, b"", 1);
+            let (sender, evicted) = mpsc::channel();
+            thread::spawn(move || {
+                while client.leave_idleness() {
+                    client.be_idle(Duration::from_secs(3600));
+                }
+                sender.send(())
+            });
+            while registry.admit(2, &connection()).is_none() {}
+            evicted.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
     }
 
     #[test]
