@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn who_begins_a_request_in_that_instant_stays() {
+    fn nobody_is_dropped_without_being_evicted() {
         for _ in 0..200 {
             let registry = Arc::new(Registry::new(1, 0).unwrap());
             let restless = connection();
