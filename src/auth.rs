@@ -6,20 +6,19 @@ use crate::config::Jwt;
 use crate::error::Error;
 use crate::panic::lock;
 use crate::task::UserId;
+use crate::watched::{File, Watched};
 use jwt_simple::prelude::*;
 use jwt_simple::{Error as TokenError, JWTError};
 use serde::Deserializer;
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use std::collections::HashMap;
-use std::fs;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Longer ones are refused. Better Auth's are below 1 KiB; the head's limit is 16 KiB.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 const TOKEN_HEADER_BYTES_MAX: usize = 2 * 1024;
-const JWKS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 const UNKNOWN_KID: &str = "no key of the JWKS has this kid";
 
 /// A verified user who is also the user in the path (401 and 403 are behind us); or the user that
@@ -44,19 +43,9 @@ impl Caller {
 pub struct Keys {
     /// That in force, and the previous one.
     hs256: Vec<HS256Key>,
-    jwks_file: Option<String>,
-    jwks: Mutex<JwksFile>,
+    jwks: Watched<Jwks>,
     options: VerificationOptions,
     leeway_seconds: u64,
-}
-
-#[derive(Default)]
-struct JwksFile {
-    current: Arc<Jwks>,
-    /// What was in it, or why it could not be read. Not its time: two states may have the same.
-    seen: Option<Result<String, String>>,
-    looked: Option<Instant>,
-    looked_for_kid: Option<Instant>,
 }
 
 /// Keys that are good together, and what they have verified: a key that goes takes all of it along.
@@ -78,28 +67,32 @@ const REMEMBERED_BYTES_MAX: usize = 1024;
 #[derive(Serialize, Deserialize)]
 struct UserClaim {
     #[serde(default, deserialize_with = "present")]
-    user_id: Option<Value>,
+    user_id: Option<String>,
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
 }
 
 impl Jwks {
     /// RFC 7517 section 5: keys of other kinds are passed over. The library refuses a private key.
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(files: &[File]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Box<RawValue>>,
         }
+        let Some((file, text)) = files.first() else {
+            return Ok(Self::default());
+        };
         // The library's message may repeat what the file holds, and that may be a secret.
-        let set: Set = serde_json::from_str(text)
-            .map_err(|error| format!("is no JWKS (line {}, column {})", error.line(), error.column()))?;
+        let set: Set = serde_json::from_slice(text).map_err(|error| {
+            format!("{file:?} is no JWKS (line {}, column {})", error.line(), error.column())
+        })?;
         let keys = set.keys.iter().filter_map(|key| Ed25519PublicKey::from_jwk(key.get()).ok());
         let jwks = Self { ed25519: keys.collect(), ..Self::default() };
         let skipped = set.keys.len() - jwks.ed25519.len();
         if jwks.ed25519.is_empty() {
-            return Err("has no public Ed25519 key".to_owned());
+            return Err(format!("{file:?} has no public Ed25519 key"));
         }
         if skipped > 0 {
             log::warn!(skipped; "JWKS has keys that are not public Ed25519 keys");
@@ -121,10 +114,10 @@ impl Keys {
     pub fn new(jwt: &Jwt) -> Result<Self, String> {
         let only = |value: &Option<String>| value.clone().map(|value| HashSet::from([value]));
         let secrets = jwt.secret.iter().chain(&jwt.previous_secret);
-        let keys = Self {
+        let jwks = Watched::open("JWKS", jwt.jwks_file.iter().cloned().collect(), Jwks::parse);
+        Ok(Self {
             hs256: secrets.map(|secret| HS256Key::from_bytes(secret.as_bytes())).collect(),
-            jwks_file: jwt.jwks_file.clone(),
-            jwks: Mutex::default(),
+            jwks: jwks.map_err(|reason| format!("JWT_JWKS_FILE: {reason}"))?,
             options: VerificationOptions {
                 time_tolerance: Some(Duration::from_secs(jwt.leeway.as_secs())),
                 // Lets `iat` lie in the future, and switches the check of `nbf` off: see `verify`.
@@ -136,46 +129,14 @@ impl Keys {
                 ..VerificationOptions::default()
             },
             leeway_seconds: jwt.leeway.as_secs(),
-        };
-        keys.jwks_file.as_deref().map_or(Ok(()), |file| keys.read(file))?;
-        Ok(keys)
-    }
-
-    /// Takes over what is in the file, if that is new. Reads it without the lock.
-    fn read(&self, file: &str) -> Result<(), String> {
-        let text = fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"));
-        if lock(&self.jwks).seen.as_ref() == Some(&text) {
-            return Ok(());
-        }
-        let read = text.as_deref().map_err(String::clone).and_then(Jwks::parse);
-        let mut jwks = lock(&self.jwks);
-        jwks.seen = Some(text);
-        jwks.current = Arc::new(read.map_err(|reason| format!("JWT_JWKS_FILE: {file:?} {reason}"))?);
-        log::info!(keys = jwks.current.ed25519.len(); "JWKS read");
-        Ok(())
-    }
-
-    /// The keys in force. One caller in each interval looks at the file first; apart from that, one
-    /// that has met an unknown kid: that may be the sign of a new file.
-    fn current(&self, for_kid: bool) -> Arc<Jwks> {
-        let mut jwks = lock(&self.jwks);
-        let looked = if for_kid { &mut jwks.looked_for_kid } else { &mut jwks.looked };
-        let is_due = looked.is_none_or(|looked| looked.elapsed() >= JWKS_INTERVAL);
-        if let (Some(file), true) = (&self.jwks_file, is_due) {
-            *looked = Some(Instant::now());
-            drop(jwks);
-            if let Err(reason) = self.read(file) {
-                log::error!(reason = reason.as_str(); "JWKS kept as it was");
-            }
-            jwks = lock(&self.jwks);
-        }
-        Arc::clone(&jwks.current)
+        })
     }
 
     /// The user of a good token and when it expires, in seconds since 1970; or why it is none.
     pub fn verify(&self, token: &str) -> Result<(UserId, u64), String> {
-        match self.verify_by(&self.current(false), token) {
-            Err(reason) if reason == UNKNOWN_KID => self.verify_by(&self.current(true), token),
+        match self.verify_by(&self.jwks.current(false), token) {
+            // That may be the sign of a new file.
+            Err(reason) if reason == UNKNOWN_KID => self.verify_by(&self.jwks.current(true), token),
             outcome => outcome,
         }
     }
@@ -208,7 +169,7 @@ impl Keys {
         }
         // RFC 8725 section 3.1: this only picks the key, and a key verifies its own algorithm alone.
         // That of RFC 8037 has a second name since RFC 9864.
-        let is_ed25519 = ["EdDSA", "Ed25519"].contains(&header.algorithm()) && self.jwks_file.is_some();
+        let is_ed25519 = ["EdDSA", "Ed25519"].contains(&header.algorithm()) && !jwks.ed25519.is_empty();
         let claims: JWTClaims<UserClaim> = if is_ed25519 {
             jwks.key(header.key_id())?.verify_token(token, Some(self.options.clone()))
         } else {
@@ -220,11 +181,7 @@ impl Keys {
         if claims.invalid_before.is_some_and(|start| start.as_secs() > latest) {
             return Err("nbf lies in the future".to_owned());
         }
-        let user = match claims.custom.user_id {
-            Some(Value::String(user)) => user,
-            Some(_) => return Err("the claim user_id is not a string".to_owned()),
-            None => claims.subject.ok_or("there is neither user_id nor sub")?,
-        };
+        let user = claims.custom.user_id.or(claims.subject).ok_or("there is neither user_id nor sub")?;
         let user_id = UserId::parse(user).ok_or("the user is not 1 to 255 characters")?;
         Ok((user_id, expires_at))
     }
@@ -248,7 +205,10 @@ fn is_bad_signature(error: &TokenError) -> bool {
 fn reason(error: TokenError) -> String {
     match (error.downcast_ref::<JWTError>(), error.downcast_ref::<serde_json::Error>()) {
         (Some(rule), _) => rule.to_string(),
-        (_, Some(error)) => format!("malformed JSON, {:?} at column {}", error.classify(), error.column()),
+        (_, Some(error)) if error.is_data() => {
+            format!("malformed: user_id, or another member, is of a wrong type, at column {}", error.column())
+        }
+        (_, Some(error)) => format!("malformed JSON, at column {}", error.column()),
         _ => "malformed".to_owned(),
     }
 }
@@ -283,7 +243,7 @@ pub fn issue(jwt: &Jwt, user: &str, ttl: std::time::Duration) -> Result<String, 
     let valid_for = Duration::from_secs(ttl.as_secs());
     // The library's clock ends there.
     Clock::now_since_epoch().checked_add(valid_for).ok_or("--ttl: must end before February 2106")?;
-    let claim = UserClaim { user_id: Some(Value::from(user.as_str())) };
+    let claim = UserClaim { user_id: Some(user.as_str().to_owned()) };
     let mut claims = Claims::with_custom_claims(claim, valid_for);
     claims.subject = Some(user.as_str().to_owned());
     claims.issuer = jwt.issuer.clone();

@@ -4,6 +4,7 @@
 
 mod dot_env;
 
+use log::LevelFilter;
 use socket2::SockAddr;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,7 +19,9 @@ pub type Complaints = Vec<String>;
 pub struct Config {
     pub database: Database,
     pub jwt: Jwt,
-    pub log: Log,
+    pub log_is_json: bool,
+    /// In the syntax of `RUST_LOG`.
+    pub log_filter: String,
     pub listen: SockAddr,
     pub connections_max: usize,
     /// None is `unix`: whoever comes by the Unix socket.
@@ -54,13 +57,6 @@ pub struct Jwt {
     pub leeway: Duration,
 }
 
-/// How the log is written.
-pub struct Log {
-    pub json: bool,
-    /// In the syntax of `RUST_LOG`.
-    pub filter: String,
-}
-
 /// Says what is wrong with a `DATABASE_URL`.
 pub type CheckUrl = fn(&str) -> Result<(), String>;
 
@@ -82,10 +78,13 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             }
         });
         let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
+        let level = |part: &str| -> Option<LevelFilter> { part.rsplit('=').next()?.trim().parse().ok() };
+        let levels = |text: &str| text.split(',').all(|part| level(part).is_some()).then(|| text.to_owned());
         let json = |text: &str| ["text", "json"].contains(&text).then_some(text == "json");
         let admin = |text: &str| text.parse().ok().map(Some);
         let rate = |text: &str| text.parse().ok().filter(|rate| (0.01..=1e6).contains(rate)).map(Some);
-        let proxy = |text: &str| if text == "unix" { Some(None) } else { text.parse().ok().map(Some) };
+        let ip = |text: &str| text.parse().ok().map(|ip: IpAddr| Some(ip.to_canonical()));
+        let proxy = |text: &str| if text == "unix" { Some(None) } else { ip(text) };
         let addresses = "IP addresses or unix, commas between";
         let proxies = |text: &str| text.split(',').map(|part| proxy(part.trim())).collect();
         let tls = (source.text("TLS_CERT_FILE"), source.text("TLS_KEY_FILE"));
@@ -97,10 +96,8 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
         Config {
             database: database(source, check_url),
             jwt: jwt(source),
-            log: Log {
-                json: source.parse("LOG_FORMAT", "text or json", false, json),
-                filter: source.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
-            },
+            log_is_json: source.parse("LOG_FORMAT", "text or json", false, json),
+            log_filter: source.parse("RUST_LOG", "levels such as info", "info".to_owned(), levels),
             listen,
             connections_max: source.parse("MAX_CONNECTIONS", "a number from 1", 1024, size),
             trusted_proxies: source.parse("TRUSTED_PROXIES", addresses, vec![], proxies),
@@ -257,7 +254,9 @@ impl Source {
             return value;
         }
         match fs::read_to_string(&path) {
-            Ok(text) => Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()),
+            Ok(text) => {
+                Some(text.strip_suffix('\n').map_or(&*text, |line| line.trim_end_matches('\r')).into())
+            }
             Err(error) => {
                 self.complain(&file, &format!("{path:?} cannot be read: {error}"));
                 None

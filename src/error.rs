@@ -49,8 +49,10 @@ pub enum Error {
     Database(String),
     /// A defect of this program.
     Bug(String),
-    /// A condition that passes by itself.
+    /// A condition that passes by itself. Nothing was done.
     Unavailable(String),
+    /// The same, and nobody knows whether the request was done.
+    Unknown(String),
 }
 
 impl Error {
@@ -79,6 +81,7 @@ impl Error {
             Self::Database(_) => (500, "DATABASE_ERROR", "the database refused the request"),
             Self::Bug(_) => (500, "INTERNAL_ERROR", "something unforeseen happened"),
             Self::Unavailable(_) => (503, "SERVICE_UNAVAILABLE", "not possible at the moment, try again soon"),
+            Self::Unknown(_) => (503, "SERVICE_UNAVAILABLE", "it is not known whether this was done, so look before you try again"),
         }
     }
 
@@ -92,7 +95,7 @@ impl Error {
             Self::ContentCoding => Some(("Accept-Encoding", "identity".into())),
             Self::RateLimited(seconds) => Some(("Retry-After", seconds.to_string().into())),
             // In seconds: about as long as a database takes to restart.
-            Self::Unavailable(_) => Some(("Retry-After", "2".into())),
+            Self::Unavailable(_) | Self::Unknown(_) => Some(("Retry-After", "2".into())),
             _ => None,
         }
     }
@@ -118,7 +121,8 @@ impl Error {
             Self::TokenInvalid(cause)
             | Self::Database(cause)
             | Self::Bug(cause)
-            | Self::Unavailable(cause) => cause.clone(),
+            | Self::Unavailable(cause)
+            | Self::Unknown(cause) => cause.clone(),
             Self::Forbidden(user) => format!("the token is that of {user:?}"),
             _ => self.detail(),
         }

@@ -2,18 +2,17 @@
 //! JSON. Guarantees: whatever is in a value, it cannot end a line or look like another key.
 
 use crate::task::Instant;
-use log::Record;
 use log::kv::{Error, Key, Value, VisitSource};
+use log::{LevelFilter, Record};
 use std::io::{self, Write};
-
-/// What most lines take.
-const LINE_BYTES: usize = 256;
 
 /// `filter` in the syntax of `RUST_LOG`.
 pub fn start(json: bool, filter: &str) {
     let line = if json { json_line } else { text_line };
     env_logger::Builder::new()
         .parse_filters(filter)
+        // Its debug lines have the values of a statement in them: what tasks say.
+        .filter_module("tokio_postgres", LevelFilter::Info)
         .format(move |out, record| -> io::Result<()> { out.write_all(line(record).as_bytes()) })
         .init();
     // A panic is a defect. Its message goes the same way as every other line.
@@ -21,15 +20,11 @@ pub fn start(json: bool, filter: &str) {
 }
 
 fn text_line(record: &Record) -> String {
-    let mut line = String::with_capacity(LINE_BYTES);
-    line.extend([&Instant::now().to_string(), " ", record.level().as_str(), " "]);
+    let mut line = format!("{} {} ", Instant::now(), record.level());
     push_plain_or_json(&mut line, &record.args().to_string(), " ");
     each_pair(record, &mut |key, value| {
         line.extend([" ", key, "="]);
-        match value.to_borrowed_str() {
-            Some(text) => push_plain_or_json(&mut line, text, ""),
-            None => push_plain_or_json(&mut line, &value.to_string(), ""),
-        }
+        push_plain_or_json(&mut line, &value.to_string(), "");
     });
     line + "\n"
 }

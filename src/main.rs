@@ -12,11 +12,13 @@ mod config; //   environment → Config
 mod failure; //  why a command ended, and its exit code
 mod logging; //  records → lines
 mod metrics; //  what is counted, as text
+mod watched; //  what files say, read again when they change
 mod systemd; //  its sockets, and what it wants to hear
 mod panic; //    every Mutex, and where a panic ends
 
 use auth::{Caller, Keys};
 use failure::Failure;
+use gate::Acceptor;
 use jiff::Timestamp;
 use serve::serve;
 use std::ffi::OsString;
@@ -90,6 +92,7 @@ fn migrate() -> Result<(), Failure> {
 fn check() -> Result<(), Failure> {
     let config = config::load(check_url)?;
     Keys::new(&config.jwt).map_err(Failure::of_configuration)?;
+    Acceptor::open(config.tls).map_err(Failure::of_configuration)?;
     print("configuration: complete\n")?;
     let mut say = |line: &str| {
         let _ = print(&format!("{line}\n"));

@@ -25,15 +25,14 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// Serves until SIGTERM or SIGINT.
 pub fn serve() -> Result<(), Failure> {
     let config = config::load(check_url)?;
-    logging::start(config.log.json, &config.log.filter);
+    logging::start(config.log_is_json, &config.log_filter);
     let inherited =
         systemd::inherited().map_err(|error| format!("cannot use the inherited socket: {error}"))?;
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let keys = Keys::new(&config.jwt).map_err(Failure::of_configuration)?;
     let descriptors = own_descriptors(&config);
-    let tls = config.tls.map(|(cert, key)| Acceptor::open(&cert, &key)).transpose();
-    let tls = tls.map_err(|reason| Failure::of_configuration(format!("TLS_CERT_FILE: {reason}")))?;
+    let tls = Acceptor::open(config.tls).map_err(Failure::of_configuration)?;
     let is_https = tls.is_some();
     let options = http::Options {
         cors: Cors::new(config.cors_origins),
@@ -91,7 +90,7 @@ fn start(
 
 fn wait_for_database(store: &Store) {
     let began = Instant::now();
-    while !store.is_reachable() && began.elapsed() < DATABASE_PATIENCE {
+    while !store.pool.is_reachable() && began.elapsed() < DATABASE_PATIENCE {
         thread::sleep(DATABASE_POLL);
     }
 }
@@ -108,7 +107,7 @@ fn reload_until_stopped(mut signals: Signals, app: &App) {
 fn reload(app: &App) {
     let reloaded = config::load(check_url).map_err(|complaints| complaints.join("; ")).and_then(|config| {
         let keys = Keys::new(&config.jwt)?;
-        app.store.reconnect_with(&config.database.url)?;
+        app.store.pool.reconnect_with(&config.database.url)?;
         app.set_keys(keys);
         Ok(())
     });

@@ -12,7 +12,7 @@ pub fn line(line: &str) -> Option<(&str, &str)> {
     let (value, after) = match rest.chars().next() {
         Some(quote @ ('"' | '\'')) => rest.strip_prefix(quote)?.split_once(quote)?,
         Some('#') => ("", rest),
-        _ => (rest.split(" #").next()?.trim_end(), ""),
+        _ => (rest.split(" #").next()?.split("\t#").next()?.trim_end(), ""),
     };
     let after = after.trim_start();
     let fits = !name.is_empty() && is_name(name) && (after.is_empty() || after.starts_with('#'));
@@ -29,6 +29,7 @@ mod tests {
             ("export A=b", Some(("A", "b"))),
             ("A=b # c", Some(("A", "b"))),
             ("A=b#c", Some(("A", "b#c"))),
+            ("A=b\t# c # d", Some(("A", "b"))),
             ("A=", Some(("A", ""))),
             ("A=# c", Some(("A", ""))),
             ("A=\"b # c\" # d", Some(("A", "b # c"))),

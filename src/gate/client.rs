@@ -140,6 +140,8 @@ pub struct Client {
     stream: Box<dyn Stream>,
     pub connection: Arc<Connection>,
     is_stopping: Arc<AtomicBool>,
+    /// So the client was told.
+    pub is_last: bool,
 }
 
 impl Client {
@@ -154,7 +156,7 @@ impl Client {
             Some(tls) => Box::new(StreamOwned::new(tls.connection()?, plain)),
             None => Box::new(plain),
         };
-        Ok(Self { stream, connection, is_stopping: Arc::clone(is_stopping) })
+        Ok(Self { stream, connection, is_stopping: Arc::clone(is_stopping), is_last: false })
     }
 
     /// Errors: `TimedOut` at the deadline, `UnexpectedEof` at the client's end.
@@ -167,9 +169,11 @@ impl Client {
         }
     }
 
-    /// The connection ends with the answer to this request.
-    pub fn is_last(&self, as_asked: bool) -> bool {
-        as_asked || self.is_stopping.load(SeqCst)
+    /// Whether the connection ends with this answer. It is asked once for each: what the client is
+    /// told holds.
+    pub fn decide_last(&mut self, as_asked: bool) -> bool {
+        self.is_last = as_asked || self.is_stopping.load(SeqCst);
+        self.is_last
     }
 
     pub fn write(&mut self, answer: &[u8]) -> io::Result<()> {
@@ -306,6 +310,6 @@ pub mod tests {
         let seen = Arc::new(Seen::default());
         let memory = Memory { bytes: bytes.to_owned(), piece, seen: Arc::clone(&seen) };
         let (connection, is_stopping) = (Arc::clone(connection), Arc::default());
-        (Client { stream: Box::new(memory), connection, is_stopping }, seen)
+        (Client { stream: Box::new(memory), connection, is_stopping, is_last: false }, seen)
     }
 }

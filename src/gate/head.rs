@@ -139,7 +139,11 @@ impl<'h> Fields<'h> {
         if !trusted.contains(&peer) {
             return peer;
         }
-        let last = |name| std::str::from_utf8(self.values(name).last()?).ok()?.rsplit(',').next();
+        // What stands before it, and in the other field, may be the client's own.
+        let last = |name| {
+            let entry = self.values(name).last()?.rsplit(|byte| *byte == b',').next();
+            entry.map(|entry| std::str::from_utf8(entry).unwrap_or_default())
+        };
         let node = last("X-Forwarded-For").or_else(|| {
             let mut pairs = last("Forwarded")?.split(';').filter_map(|pair| pair.trim().split_once('='));
             pairs.find(|(name, _)| name.eq_ignore_ascii_case("for")).map(|(_, node)| node)
@@ -201,5 +205,11 @@ mod tests {
             assert_eq!(Fields(&fields).client(peer, &trusted), address(wanted), "{name}: {value}");
         }
         assert_eq!(Fields(&[]).client(None, &[]), None);
+        // What a client put before the proxy's entry, or into the other field, does not count.
+        let forwarded = httparse::Header { name: "Forwarded", value: b"for=192.0.2.9" };
+        for (value, wanted) in [(&b"\xe9, 192.0.2.1"[..], "192.0.2.1"), (b"192.0.2.1, \xe9", "10.0.0.1")] {
+            let fields = [httparse::Header { name: "X-Forwarded-For", value }, forwarded];
+            assert_eq!(Fields(&fields).client(proxy, &trusted), address(wanted), "{value:?}");
+        }
     }
 }

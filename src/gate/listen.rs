@@ -13,6 +13,7 @@ use std::time::Duration;
 /// Connections that the kernel may hold until they are accepted.
 const BACKLOG: i32 = 4096;
 const PATH_MODE: u32 = 0o660;
+const UNTAKEN_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(50);
 const PROBE: &[u8] =
     b"HEAD / HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: watchdog\r\nConnection: close\r\n\r\n";
@@ -67,6 +68,8 @@ pub fn accept(listener: &Socket) -> io::Result<(Socket, Option<IpAddr>)> {
     let peer = peer.as_socket().map(|peer| peer.ip().to_canonical());
     if peer.is_some() {
         socket.set_tcp_nodelay(true)?;
+        // An answer that nobody takes does not stay in the kernel once the connection is closed.
+        socket.set_tcp_user_timeout(Some(UNTAKEN_TIMEOUT))?;
     }
     Ok((socket, peer))
 }

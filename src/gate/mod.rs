@@ -17,7 +17,7 @@ mod tls;
 
 pub use client::{Client, Connection};
 pub use listen::Address;
-pub use read::Request;
+pub use read::{Request, Stop};
 pub use registry::Registry;
 pub use tls::Acceptor;
 
@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::panic::{every, guarded, lock};
 use dispatch::Dispatch;
 use listen::{accept, listen};
-use read::{Reader, Stop};
+use read::Reader;
 use registry::Place;
 use socket2::{SockAddr, Socket};
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ const STACK_BYTES: usize = 256 * 1024;
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 const STOP_POLL: Duration = Duration::from_millis(5);
-/// For an answer to be there, longer than the database's own limits together; then 503.
+/// For an answer to be there, longer than a wait for a connection and a statement on it; then 503.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(8500);
 /// How exactly deadlines are kept.
 const DEADLINE_POLL: Duration = Duration::from_millis(250);
@@ -57,7 +57,7 @@ pub trait Behind: Send + Sync + 'static {
     fn answer<'a>(&'a self, request: &'a Request, received: Result<(), Error>) -> Answer<'a>;
 }
 
-/// Writes an answer. Errors: it is not complete, and the connection must end.
+/// Writes an answer, and the line about it. Errors: it is not complete, and the connection must end.
 pub type Answer<'a> = Box<dyn FnOnce(&mut Client) -> Result<(), ()> + 'a>;
 
 pub struct Options {
@@ -170,8 +170,12 @@ impl<B: Behind> Gate<B> {
         let mut client = Client::new(connection, None, &self.is_stopping)?;
         let error = Error::Unavailable("all connections are taken".to_owned());
         let answer = self.behind.answer(&request, Err(error));
-        // A handshake would have to be waited for. Who does not read it would not have read any other.
-        let _ = self.options.tls.is_none().then(|| answer(&mut client));
+        match self.options.tls {
+            // Who does not read it would not have read any other.
+            None => _ = answer(&mut client),
+            // A handshake would have to be waited for.
+            Some(_) => log::warn!("a connection is closed, as all are taken"),
+        }
         client.close();
         Ok(())
     }
@@ -192,11 +196,11 @@ impl<B: Behind> Gate<B> {
                 self.dispatch.pass(id);
                 self.answer_next()
             }
-            Err(Stop::Refused(error)) => {
+            Err(Some(error)) => {
                 session.end_with_this();
                 self.refuse(session, error)
             }
-            Err(Stop::Gone) => None,
+            Err(None) => None,
         }
     }
 
@@ -215,10 +219,10 @@ impl<B: Behind> Gate<B> {
     }
 
     fn deliver(&self, mut session: Session, answer: Answer) -> Option<Session> {
-        let answered = answer(&mut session.reader.client);
-        let is_last = session.reader.client.is_last(session.request.is_last);
-        match answered {
-            Ok(()) if !is_last => {
+        match answer(&mut session.reader.client) {
+            Ok(()) if !session.reader.client.is_last => {
+                // Who is idle keeps nothing.
+                session.request = Arc::new(Request::of(session.peer));
                 session.reader.client.be_idle(IDLE_TIMEOUT);
                 Some(session)
             }
@@ -240,7 +244,9 @@ impl<B: Behind> Gate<B> {
         for mut session in late.into_iter().filter_map(|id| self.unpark(id)) {
             session.end_with_this();
             let _ = session.reader.client.connection.wait_for_nothing();
-            self.refuse(session, Error::Unavailable("there was no answer in time".to_owned()));
+            let reason = "there was no answer in time".to_owned();
+            let is_read = ["GET", "HEAD", "OPTIONS"].contains(&session.request.method);
+            self.refuse(session, if is_read { Error::Unavailable(reason) } else { Error::Unknown(reason) });
         }
     }
 
@@ -251,9 +257,9 @@ impl<B: Behind> Gate<B> {
 
 impl Session {
     fn read(&mut self, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
-        self.reader.wait_for_request().map_err(|_| Stop::Gone)?;
+        self.reader.wait_for_request().map_err(|_| None)?;
         if !self.reader.client.leave_idleness() {
-            return Err(Stop::Gone);
+            return Err(None);
         }
         let mut request = Request::of(self.peer);
         let outcome = self.reader.request(&mut request, trusted);

@@ -49,26 +49,8 @@ impl Request {
     }
 }
 
-/// Why there is no request.
-pub enum Stop {
-    /// Nobody is there to be told.
-    Gone,
-    Refused(Error),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::Refused(error)
-    }
-}
-
-/// Of reading: a late client can still be told.
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        let is_late = error.kind() == io::ErrorKind::TimedOut;
-        if is_late { Self::Refused(Error::RequestTimeout) } else { Self::Gone }
-    }
-}
+/// Why a request or its answer is not complete. None when the client is gone.
+pub type Stop = Option<Error>;
 
 /// A client, and what it has sent.
 pub struct Reader {
@@ -83,8 +65,8 @@ impl Reader {
         Self { client, buffer: Vec::new(), at: 0 }
     }
 
-    /// Returns when there is a first byte. Errors: the connection has ended.
-    pub fn wait_for_request(&mut self) -> io::Result<()> {
+    /// Returns when there is a first byte. Errors: the connection has ended, or is late.
+    pub fn wait_for_request(&mut self) -> Result<(), Stop> {
         self.buffer.drain(..self.at);
         self.at = 0;
         if self.buffer.is_empty() {
@@ -118,7 +100,7 @@ impl Reader {
         let length = fields.body_length(is_old)?;
         let expects = !is_old && fields.has_token("Expect", "100-continue");
         if expects && self.buffer.len() < self.at + length.unwrap_or(1) {
-            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| Stop::Gone)?;
+            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| None)?;
         }
         self.client.connection.wait_at_most(REQUEST_TIMEOUT.saturating_sub(begun.elapsed()));
         request.body = match length {
@@ -128,9 +110,11 @@ impl Reader {
         Ok(())
     }
 
-    fn fill(&mut self) -> io::Result<()> {
+    fn fill(&mut self) -> Result<(), Stop> {
         let mut bytes = [0; READ_BYTES];
-        self.buffer.extend_from_slice(self.client.read(&mut bytes)?);
+        let is_late = |error: io::Error| error.kind() == io::ErrorKind::TimedOut;
+        let stop = |error| is_late(error).then_some(Error::RequestTimeout);
+        self.buffer.extend_from_slice(self.client.read(&mut bytes).map_err(stop)?);
         Ok(())
     }
 
@@ -154,7 +138,7 @@ impl Reader {
             match end {
                 Some(end) if end - self.at <= max => return self.exactly(end - self.at),
                 None if self.buffer.len() - self.at <= max => {}
-                _ => return Err(Stop::Refused(too_long)),
+                _ => return Err(Some(too_long)),
             }
             from = self.buffer.len().saturating_sub(1).max(self.at);
             self.fill()?;
@@ -183,7 +167,7 @@ impl Reader {
             let line = self.line(CHUNK_LINE_BYTES_MAX, malformed("a chunk's size is too long"))?;
             let size = chunk_size(line).ok_or_else(|| malformed("a chunk's size is malformed"))?;
             if size > BODY_BYTES_MAX - body.len() {
-                return Err(Stop::Refused(Error::BodyTooLarge));
+                return Err(Some(Error::BodyTooLarge));
             }
             if size == 0 {
                 break;
@@ -224,7 +208,7 @@ mod tests {
     use super::super::client::tests::{client, connection};
     use super::super::head::{KNOWN, OTHER, method};
     use super::reference::{Meaning, Random, Verdict, is_refusal, read, stream};
-    use super::{Reader, Request, Stop};
+    use super::{Reader, Request};
     use std::env;
     use std::fs::File;
     use std::io::{BufWriter, Write};
@@ -269,8 +253,8 @@ mod tests {
                 let verdict = read(rest);
                 let (kind, message) = match &outcome {
                     Ok(()) => (200, written(&request)),
-                    Err(Stop::Refused(error)) => (error.entry().0, Vec::new()),
-                    Err(Stop::Gone) => (0, Vec::new()),
+                    Err(Some(error)) => (error.entry().0, Vec::new()),
+                    Err(None) => (0, Vec::new()),
                 };
                 match &verdict {
                     Verdict::Whole(meaning, length) => {
@@ -321,7 +305,7 @@ mod tests {
             let mut reader = Reader::new(client);
             reader.wait_for_request().unwrap();
             let outcome = reader.request(&mut Request::of(PEER), &[]);
-            assert!(matches!(outcome, Err(Stop::Refused(error)) if error.entry().0 == status), "{begin}");
+            assert!(matches!(outcome, Err(Some(error)) if error.entry().0 == status), "{begin}");
             let read = seen.read.load(SeqCst);
             assert!((bytes_max..=bytes_max + 4096).contains(&read), "{begin}: {read}");
         }

@@ -25,7 +25,7 @@ pub fn answer<'a>(app: &App, request: &Request, trace: &mut Trace) -> Result<Res
         }
         "/health/live" => probe(200, "live"),
         _ if app.is_stopping.load(Relaxed) => probe(503, "stopping"),
-        _ if !app.store.is_reachable() => probe(503, "database out of reach"),
+        _ if !app.store.pool.is_reachable() => probe(503, "database out of reach"),
         _ => probe(200, "ready"),
     }
 }
@@ -41,10 +41,10 @@ fn text(app: &App) -> String {
     let [idle, busy, max] = app.connections.counts();
     add("tinytasks_gate_connections", "Connections of clients.", &states(idle, busy));
     add("tinytasks_gate_connections_max", "At so many, the idle make room.", &[("", max)]);
-    let [idle, busy, max] = app.store.connections();
+    let [idle, busy, max] = app.store.pool.counts();
     add("tinytasks_db_pool_connections", "Connections to PostgreSQL.", &states(idle, busy));
     add("tinytasks_db_pool_connections_max", "DATABASE_POOL_SIZE.", &[("", max)]);
-    let is_up = u8::from(app.store.is_reachable()).into();
+    let is_up = u8::from(app.store.pool.is_reachable()).into();
     add("tinytasks_database_up", "Whether PostgreSQL has answered lately.", &[("", is_up)]);
     let version = concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"");
     add("tinytasks_build_info", "Always 1.", &[(version, 1.0)]);

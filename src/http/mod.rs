@@ -76,7 +76,8 @@ struct Trace {
     started: Instant,
     is_admin: bool,
     route: &'static str,
-    user_id: Option<String>,
+    /// Empty until it is known.
+    user_id: String,
     allowance: Option<Allowance>,
 }
 
@@ -89,26 +90,32 @@ pub struct Service {
 impl Behind for Service {
     fn answer<'a>(&'a self, request: &'a Request, received: Result<(), Error>) -> Answer<'a> {
         let (app, is_admin) = (&*self.app, self.is_admin);
+        let mut trace =
+            Trace { started: Instant::now(), is_admin, route: "", user_id: String::new(), allowance: None };
         if let (Err(error), false) = (&received, is_admin) {
             metrics::refused(error);
+            let path = request.path().ok().filter(|path| !path.is_empty());
+            let route = path.as_deref().and_then(|path| Route::find(path, app.options.has_docs));
+            trace.route = route.map_or("", |route| route.template());
         }
-        let mut trace =
-            Trace { started: Instant::now(), is_admin, route: "", user_id: None, allowance: None };
         let answer = guarded(|| received.and_then(|()| answer(app, request, &mut trace)), Error::Bug);
-        let answer = answer.and_then(|response| Ok((app.rooms.take(response.bytes_held())?, response)));
+        let room = |response: &Response| app.rooms.take(response.bytes_held(), &trace.user_id);
+        let answer = answer.and_then(|response| Ok((room(&response)?, response)));
         let request_id = request.id().map_or_else(new_request_id, str::to_owned);
         let (response, room, error) = match answer {
             Ok((room, response)) => (response, Some(room), None),
             Err(error) => (Response::problem(&error, &request_id), None, Some(error)),
         };
-        record(request, &request_id, response.status, &trace, error.as_ref());
-        let allowance = trace.allowance.into_iter().flatten();
+        let allowance = trace.allowance.take().into_iter().flatten();
         let response = allowance.fold(response, |response, (name, value)| response.with(name, value));
         let is_https = app.options.is_https && !is_admin;
-        let response = response.complete(&app.options.cors, request, &request_id, is_https);
+        let response = response.complete(&request_id, is_https);
+        let response = if is_admin { response } else { app.options.cors.apply(response, request) };
         Box::new(move |client| {
+            record(request, &request_id, response.status, &trace, error.as_ref());
             let _room = room.inspect(|room| room.is_read_by(&client.connection));
-            let written = guarded(|| response.write(app, request, client), |bug| Some(Error::Bug(bug)));
+            let written =
+                guarded(|| response.write(app, &trace.user_id, request, client), |bug| Some(Error::Bug(bug)));
             written.map_err(|error| {
                 // Without an error, the client is gone.
                 if let Some(reason) = error.as_ref().map(Error::reason) {
@@ -132,7 +139,7 @@ fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Resp
         let authorization: Vec<&str> = request.values("Authorization").collect();
         let keys = Arc::clone(&lock(&app.keys));
         let caller = auth::authorize(&keys, &authorization, user)?;
-        trace.user_id = Some(caller.user_id().to_owned());
+        caller.user_id().clone_into(&mut trace.user_id);
         if let Some(limiter) = &app.options.limiter {
             let (allowance, outcome) = limiter.take(caller.user_id());
             trace.allowance = Some(allowance);
@@ -147,19 +154,12 @@ fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Resp
         }
         Route::Tasks { user } => routes::list(app, authorize(user, trace)?, request),
         Route::Task { user, id } => routes::task(app, &authorize(user, trace)?, request, id),
-        _ => request.check_fields().and_then(|()| public(app, &route)),
-    }
-}
-
-/// What needs no token.
-fn public<'a>(app: &App, route: &Route) -> Result<Response<'a>, Error> {
-    match route {
-        Route::Root => routes::root(),
-        Route::Health => routes::health(app),
-        Route::Docs => Ok(docs::page()),
-        Route::OpenApi => Ok(docs::openapi()),
-        Route::DocsAsset(name) => docs::asset(name).ok_or(Error::NoSuchRoute),
-        Route::Tasks { .. } | Route::Task { .. } => Err(Error::NoSuchRoute),
+        // What needs no token.
+        Route::Root => request.check_fields().and(routes::root()),
+        Route::Health => request.check_fields().and(routes::health(app)),
+        Route::Docs => request.check_fields().and(Ok(docs::page())),
+        Route::DocsAsset(name) => request.check_fields().and(docs::asset(name).ok_or(Error::NoSuchRoute)),
+        Route::OpenApi => request.check_fields().and(Ok(docs::openapi())),
     }
 }
 
@@ -175,7 +175,7 @@ fn new_request_id() -> String {
 fn record(request: &Request, id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
     let time = trace.started.elapsed();
     if !trace.is_admin {
-        metrics::answered(trace.route, request.method, status, time, error);
+        metrics::answered((trace.route, request.method, status), time, error);
     }
     let level = match trace.is_admin {
         _ if status >= 500 => Level::Error,
@@ -193,8 +193,8 @@ fn record(request: &Request, id: &str, status: u16, trace: &Trace, error: Option
         ("status", status.into()),
         ("duration_ms", milliseconds.into()),
     ];
-    if let Some(user_id) = &trace.user_id {
-        pairs.push(("user_id", user_id.as_str().into()));
+    if !trace.user_id.is_empty() {
+        pairs.push(("user_id", trace.user_id.as_str().into()));
     }
     if let Some(trace_id) = request.trace_id() {
         pairs.push(("trace_id", trace_id.into()));

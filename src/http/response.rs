@@ -2,7 +2,7 @@
 
 use super::App;
 use crate::error::{Error, FieldError};
-use crate::gate::{Client, Request};
+use crate::gate::{Client, Request, Stop};
 use crate::task::Instant;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
@@ -34,22 +34,17 @@ struct Problem<'a> {
     errors: &'a [FieldError],
 }
 
-/// What most answers have and take.
-const FIELDS: usize = 16;
-const HEAD_BYTES: usize = 1024;
-const BODY_BYTES: usize = 512;
 const COPY_BYTES_MAX: usize = 64 * 1024;
 /// RFC 6797: a year.
 const HSTS: &str = "max-age=31536000";
 
 impl<'a> Response<'a> {
     pub fn empty(status: u16) -> Self {
-        Self { status, fields: Vec::with_capacity(FIELDS), body: Cow::Borrowed(&[]), rest: None }
+        Self { status, fields: Vec::new(), body: Cow::Borrowed(&[]), rest: None }
     }
 
     pub fn json(status: u16, value: &impl Serialize) -> Result<Self, Error> {
-        let mut body = Vec::with_capacity(BODY_BYTES);
-        serde_json::to_writer(&mut body, value).map_err(|error| Error::Bug(error.to_string()))?;
+        let body = serde_json::to_vec(value).map_err(|error| Error::Bug(error.to_string()))?;
         Ok(Self::data(status, "application/json", body))
     }
 
@@ -93,15 +88,14 @@ impl<'a> Response<'a> {
     }
 
     /// Adds what every response has.
-    pub fn complete(self, cors: &Cors, request: &Request, request_id: &str, is_https: bool) -> Self {
+    pub fn complete(self, request_id: &str, is_https: bool) -> Self {
         let now = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now());
         let response = self
             .with("X-Request-Id", request_id.to_owned())
             .with("X-Content-Type-Options", "nosniff")
             .with("Server", "tinytasks")
             .with("Date", now.unwrap_or_default());
-        let response = if is_https { response.with("Strict-Transport-Security", HSTS) } else { response };
-        cors.apply(response, request)
+        if is_https { response.with("Strict-Transport-Security", HSTS) } else { response }
     }
 
     /// The memory that the body takes: none when it is part of the program.
@@ -110,9 +104,9 @@ impl<'a> Response<'a> {
     }
 
     /// Writes the message of RFC 9112 section 2.1; for HEAD without the body, the fields staying.
-    /// Errors: why it could not be completed, None when the client is gone.
-    pub fn write(self, app: &App, request: &Request, client: &mut Client) -> Result<(), Option<Error>> {
-        let mut head = String::with_capacity(HEAD_BYTES);
+    /// Errors: why it is not complete.
+    pub fn write(self, app: &App, user_id: &str, request: &Request, client: &mut Client) -> Result<(), Stop> {
+        let mut head = String::new();
         head.extend(["HTTP/1.1 ", &self.status.to_string(), " ", phrase(self.status), "\r\n"]);
         for (name, value) in &self.fields {
             head.extend([name, ": ", value, "\r\n"]);
@@ -126,7 +120,7 @@ impl<'a> Response<'a> {
             None if [204, 304].contains(&self.status) => {}
             None => head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]),
         }
-        head.push_str(if client.is_last(request.is_last) { "Connection: close\r\n\r\n" } else { "\r\n" });
+        head.push_str(if client.decide_last(request.is_last) { "Connection: close\r\n\r\n" } else { "\r\n" });
         let reader = Arc::clone(&client.connection);
         // One system call where a copy is cheaper than another call.
         let mut send = |parts: &[&[u8]]| {
@@ -146,7 +140,7 @@ impl<'a> Response<'a> {
                 head.push_str(&size(&self.body));
                 send(&[head.as_bytes(), &self.body, line_end.as_bytes()])?;
                 while let Some(part) = rest()? {
-                    let room = app.rooms.take(part.len())?;
+                    let room = app.rooms.take(part.len(), user_id)?;
                     room.is_read_by(&reader);
                     send(&[size(&part).as_bytes(), &part, line_end.as_bytes()])?;
                 }
@@ -168,7 +162,8 @@ impl Cors {
         if origins.iter().any(|origin| origin == "*") { Self::Any } else { Self::Listed(origins) }
     }
 
-    fn apply<'a>(&self, response: Response<'a>, request: &Request) -> Response<'a> {
+    /// For the request that the response answers.
+    pub fn apply<'a>(&self, response: Response<'a>, request: &Request) -> Response<'a> {
         const EXPOSED: &str = "ETag, Link, Location, Content-Location, Retry-After, WWW-Authenticate, \
             X-Request-Id, Idempotent-Replayed";
         const REQUEST_FIELDS: &str = "Authorization, Content-Type, Idempotency-Key, If-Match, \

@@ -1,12 +1,12 @@
 //! The memory of large answers. While they are made, it is that of a few, who take turns. While they
 //! are written, all share so many bytes; small ones are as many as there are clients. Guarantees:
-//! nobody keeps others from theirs by reading slowly. Where all is taken, who has held a part of it
-//! longest, and for more than a moment, is cut off.
+//! nobody keeps others from theirs by reading slowly. Where all is taken, the user who holds most loses
+//! what is held longest, if that is more than a moment.
 
 use crate::error::Error;
 use crate::gate::Connection;
 use crate::panic::lock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,7 @@ struct Held {
 }
 
 struct Holder {
+    user_id: String,
     bytes: usize,
     since: Instant,
     /// None until writing begins.
@@ -60,7 +61,7 @@ impl Rooms {
     }
 
     /// Errors: `Unavailable` while other large answers take it all, none of them for long.
-    pub fn take(&self, bytes: usize) -> Result<Room<'_>, Error> {
+    pub fn take(&self, bytes: usize, user_id: &str) -> Result<Room<'_>, Error> {
         if bytes <= SMALL_BYTES_MAX {
             return Ok(Room(self, None));
         }
@@ -68,17 +69,24 @@ impl Rooms {
         while held.bytes > 0 && held.bytes + bytes > LARGE_BYTES_MAX {
             let is_slow =
                 |(_, holder): &(_, &Holder)| holder.reader.is_some() && holder.since.elapsed() >= MOMENT;
-            let slowest = held.by_age.iter().find(is_slow).map(|(number, _)| *number);
+            let mut shares = HashMap::new();
+            for holder in held.by_age.values() {
+                *shares.entry(&holder.user_id).or_default() += holder.bytes;
+            }
+            let share = |(_, holder): &(_, &Holder)| shares.get(&holder.user_id).copied().unwrap_or(0);
+            // Of equals, `max_by_key` takes the last.
+            let slowest = held.by_age.iter().rev().filter(is_slow).max_by_key(share);
             let full = || Error::Unavailable("too many large answers are being read".to_owned());
-            if let Some(reader) = held.remove(slowest.ok_or_else(full)?) {
+            let number = *slowest.ok_or_else(full)?.0;
+            if let Some(reader) = held.remove(number) {
                 log::warn!("a slow reader of a large answer is cut off, to make room");
                 reader.cut();
             }
         }
         held.bytes += bytes;
         held.next += 1;
-        let number = held.next;
-        held.by_age.insert(number, Holder { bytes, since: Instant::now(), reader: None });
+        let (number, user_id) = (held.next, user_id.to_owned());
+        held.by_age.insert(number, Holder { user_id, bytes, since: Instant::now(), reader: None });
         Ok(Room(self, Some(number)))
     }
 }
@@ -135,11 +143,11 @@ mod tests {
     fn large_answers_share_what_there_is_and_small_ones_need_none_of_it() {
         let rooms = Rooms::new();
         // One that is larger than all of it has it alone.
-        drop(rooms.take(LARGE_BYTES_MAX + 1).unwrap());
-        let (half, rest) = (rooms.take(16 * MIB).unwrap(), rooms.take(16 * MIB).unwrap());
-        assert!(rooms.take(64 * 1024).is_ok() && rooms.take(64 * 1024 + 1).is_err());
+        drop(rooms.take(LARGE_BYTES_MAX + 1, "alice").unwrap());
+        let (half, rest) = (rooms.take(16 * MIB, "alice").unwrap(), rooms.take(16 * MIB, "bob").unwrap());
+        assert!(rooms.take(64 * 1024, "alice").is_ok() && rooms.take(64 * 1024 + 1, "alice").is_err());
         drop(half);
-        assert!(rooms.take(16 * MIB).is_ok() && rooms.take(16 * MIB + 1).is_err());
+        assert!(rooms.take(16 * MIB, "alice").is_ok() && rooms.take(16 * MIB + 1, "alice").is_err());
         drop(rest);
         assert_eq!(lock(&rooms.held).bytes, 0);
         assert!(lock(&rooms.held).by_age.is_empty());
@@ -149,22 +157,40 @@ mod tests {
     fn who_has_read_longest_and_for_more_than_a_moment_makes_room() {
         let rooms = Rooms::new();
         let sizes = [10 * MIB, 10 * MIB, 10 * MIB];
-        let [unread, slow, quick] = sizes.map(|bytes| rooms.take(bytes).unwrap());
+        let [unread, slow, quick] = sizes.map(|bytes| rooms.take(bytes, "alice").unwrap());
         let ((reader, mut cut), (other, mut kept)) = (connection(), connection());
         slow.is_read_by(&reader);
         quick.is_read_by(&other);
-        assert!(rooms.take(10 * MIB).is_err(), "none is slow yet");
+        assert!(rooms.take(10 * MIB, "bob").is_err(), "none is slow yet");
         let begun: Vec<_> = lock(&rooms.held).by_age.keys().copied().take(2).collect();
         for number in begun {
             lock(&rooms.held).by_age.get_mut(&number).unwrap().since -= MOMENT;
         }
-        let taken = rooms.take(10 * MIB).unwrap();
+        let taken = rooms.take(10 * MIB, "bob").unwrap();
         assert_eq!(cut.read(&mut [0]).unwrap(), 0);
         kept.set_nonblocking(true).unwrap();
         assert!(kept.read(&mut [0]).is_err(), "is still connected");
-        assert!(rooms.take(10 * MIB).is_err(), "what nobody reads yet is kept");
+        assert!(rooms.take(10 * MIB, "bob").is_err(), "what nobody reads yet is kept");
         drop((unread, slow, quick, taken));
         assert_eq!(lock(&rooms.held).bytes, 0);
+    }
+
+    #[test]
+    fn who_holds_most_makes_room_before_who_has_held_longer() {
+        let rooms = Rooms::new();
+        let holders = [("bob", 9), ("eve", 7), ("eve", 8)];
+        let _held = holders.map(|(user_id, size)| {
+            let room = rooms.take(size * MIB, user_id).unwrap();
+            room.is_read_by(&connection().0);
+            room
+        });
+        lock(&rooms.held).by_age.values_mut().for_each(|holder| holder.since -= MOMENT);
+        let left =
+            |_taken: &_| lock(&rooms.held).by_age.values().map(|one| one.bytes / MIB).collect::<Vec<_>>();
+        let first = rooms.take(10 * MIB, "alice").unwrap();
+        assert_eq!(left(&first), [9, 8, 10]);
+        // Now bob holds more than eve.
+        assert_eq!(left(&rooms.take(7 * MIB, "alice").unwrap()), [8, 10, 7]);
     }
 
     #[test]

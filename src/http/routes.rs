@@ -89,7 +89,7 @@ pub fn root<'a>() -> Result<Response<'a>, Error> {
 }
 
 pub fn health<'a>(app: &App) -> Result<Response<'a>, Error> {
-    let (code, status, database) = match app.store.is_reachable() {
+    let (code, status, database) = match app.store.pool.is_reachable() {
         true => (200, "healthy", "connected"),
         false => (503, "unhealthy", "disconnected"),
     };

@@ -22,9 +22,22 @@ pub fn check_url(url: &str) -> Result<(), String> {
     parse_url(url).map(|_| ())
 }
 
+/// Whether both name the same database, whoever asks for it. Errors: those of [`check_url`].
+pub fn is_same_database(one: &str, other: &str) -> Result<bool, String> {
+    let ((one, _), (other, _)) = (parse_url(one)?, parse_url(other)?);
+    Ok(one.get_hosts() == other.get_hosts()
+        && one.get_hostaddrs() == other.get_hostaddrs()
+        && one.get_ports() == other.get_ports()
+        && one.get_dbname().or(one.get_user()) == other.get_dbname().or(other.get_user()))
+}
+
 fn parse_url(url: &str) -> Result<(Config, Tls), String> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err("must begin with postgres://".to_owned());
+    }
+    // The driver's complaint would name what it takes for a parameter.
+    if url.split_once('?').is_some_and(|(_, parameters)| parameters.contains('@')) {
+        return Err("has an @ behind a ?; in a password or a value write %40 and %3F for them".to_owned());
     }
     let (tls, url) = Tls::parse(url)?;
     // The driver's message names the parameter, never its value.

@@ -17,10 +17,10 @@ pub use schema::{inspect, migrate};
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::task::{Content, Instant, Page, Patch, Precondition, Task, TaskId, Text};
-use pool::{Pool, Repeat};
+use pool::Pool;
 use postgres::Row;
 use postgres::types::{FromSql, Type};
-use statements::{Do, Values};
+use statements::{DELETE, FIND_KEY, GET, INSERT, INSERT_ONCE, LIST_DOWN, LIST_UP, Statement, UPDATE, Values};
 use std::time::{Duration, SystemTime};
 
 /// How often a create is tried with a key that others free.
@@ -29,11 +29,12 @@ const KEY_TRIES_MAX: usize = 3;
 /// The tasks of all users, each within reach of its [`Caller`] alone. A connection is held for the
 /// length of one statement.
 ///
-/// Errors of every method: `Unavailable` when the database cannot answer in time, `Database` when
-/// it refuses for good, `NoSuchTask`, and `Invalid` when a row from before breaks a rule that a
+/// Errors of every method with a caller: `Unavailable` when the database cannot answer in time,
+/// `Unknown` when it may have done a change without saying so, `Database` when it refuses for good.
+/// Of those with an id also `NoSuchTask`, and `Invalid` when a row from before breaks a rule that a
 /// change of it would have to keep.
 pub struct Store {
-    pool: Pool,
+    pub pool: Pool,
 }
 
 impl Store {
@@ -42,31 +43,16 @@ impl Store {
         Pool::open(database, auto_migrate).map(|pool| Self { pool })
     }
 
-    /// Whether the database answered within the last 1.5 s. Never waits.
-    pub fn is_reachable(&self) -> bool {
-        self.pool.is_reachable()
-    }
-
-    /// Of the pool: idle, busy, and at most.
-    pub fn connections(&self) -> [f64; 3] {
-        self.pool.counts()
-    }
-
-    /// Connections made from now on use `url`.
-    pub fn reconnect_with(&self, url: &str) -> Result<(), String> {
-        self.pool.reconnect_with(url)
-    }
-
     /// The first `limit` of the caller's tasks on that page, by id.
     pub fn list<'c>(&self, caller: &'c Caller, page: Page, limit: i64) -> Result<Tasks<'c>, Error> {
-        let (what, from) = if page.is_descending { (Do::ListDown, i64::MAX) } else { (Do::ListUp, i64::MIN) };
+        let (what, from) = if page.is_descending { (&LIST_DOWN, i64::MAX) } else { (&LIST_UP, i64::MIN) };
         let after = page.after.unwrap_or(from);
         let values: Values = &[&after, &page.complete, &limit, &page.offset];
-        self.tasks(what, Repeat::Safe, caller, values)
+        self.tasks(what, caller, values)
     }
 
     pub fn get<'c>(&self, caller: &'c Caller, id: TaskId) -> Result<Tasks<'c>, Error> {
-        self.tasks(Do::Get, Repeat::Safe, caller, &[&id.get()])
+        self.tasks(&GET, caller, &[&id.get()])
     }
 
     /// With a key, a task that was made with it before is given instead, and true. Errors also:
@@ -80,13 +66,13 @@ impl Store {
         let (title, description) = (new.title.as_str(), new.description.as_ref().map(Text::as_str));
         let Some(key) = key else {
             let values: Values = &[&title, &description, &new.complete];
-            return Ok((self.tasks(Do::Insert, Repeat::Never, caller, values)?, false));
+            return Ok((self.tasks(&INSERT, caller, values)?, false));
         };
         let values: Values = &[&title, &description, &new.complete, &key];
         // More than once only when the task is deleted in between, which frees the key.
         for _ in 0..KEY_TRIES_MAX {
-            for (what, is_replay) in [(Do::InsertOnce, false), (Do::FindKey, true)] {
-                let found = self.tasks(what, Repeat::Safe, caller, values)?;
+            for (what, is_replay) in [(&INSERT_ONCE, false), (&FIND_KEY, true)] {
+                let found = self.tasks(what, caller, values)?;
                 if let Some(row) = found.rows.first() {
                     let is_same: bool = row.try_get("is_same").map_err(|error| refused(&error))?;
                     return if is_same { Ok((found, is_replay)) } else { Err(Error::KeyReused) };
@@ -107,18 +93,18 @@ impl Store {
         let title = patch.title.as_ref().map(Text::as_str);
         let description = patch.description.as_ref().and_then(Option::as_ref).map(Text::as_str);
         let values: Values = &[&title, &description, &patch.description.is_some(), &patch.complete];
-        self.change(Do::Update, caller, id, when, values)
+        self.change(&UPDATE, caller, id, when, values)
     }
 
     pub fn delete(&self, caller: &Caller, id: TaskId, when: &Precondition) -> Result<(), Error> {
-        self.change(Do::Delete, caller, id, when, &[]).map(drop)
+        self.change(&DELETE, caller, id, when, &[]).map(drop)
     }
 
     /// The changed task. Check and change are one statement; only why nothing was changed is asked
     /// for in a second one.
     fn change<'c>(
         &self,
-        what: Do,
+        what: &'static Statement,
         caller: &'c Caller,
         id: TaskId,
         when: &Precondition,
@@ -127,7 +113,7 @@ impl Store {
         let number = id.get();
         let (any_of, none_of) = (system_times(when.any_of.as_ref()), system_times(when.none_of.as_ref()));
         let target: Values = &[&number, &any_of, &none_of];
-        let changed = self.tasks(what, Repeat::Never, caller, &[target, values].concat())?;
+        let changed = self.tasks(what, caller, &[target, values].concat())?;
         match changed.rows.is_empty() {
             false => Ok(changed),
             true if any_of.is_none() && none_of.as_ref().is_some_and(Vec::is_empty) => Err(Error::NoSuchTask),
@@ -138,14 +124,13 @@ impl Store {
     /// Every statement goes this way, with the caller as `$1`.
     fn tasks<'c>(
         &self,
-        what: Do,
-        repeat: Repeat,
+        what: &'static Statement,
         caller: &'c Caller,
         values: Values,
     ) -> Result<Tasks<'c>, Error> {
         let user_id = caller.user_id();
         let owner: Values = &[&user_id];
-        let rows = self.pool.query(what as usize, repeat, &[owner, values].concat())?;
+        let rows = self.pool.query(what, &[owner, values].concat())?;
         Ok(Tasks { user_id, rows })
     }
 }

@@ -4,10 +4,10 @@
 //! The watching connection applies the schema; only then the pool is filled. It is also why
 //! `/health` needs no connection of the pool.
 
-use super::connect::{Manager, manager};
+use super::connect::{Manager, is_same_database, manager};
 use super::schema;
 use super::sqlstate::{Fate, cause};
-use super::statements::{STATEMENTS, Values};
+use super::statements::{STATEMENTS, Statement, Values};
 use crate::config;
 use crate::error::Error;
 use crate::metrics::POOL_WAIT;
@@ -30,14 +30,9 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 const ANSWER_AGE_MAX: Duration = Duration::from_millis(1500);
 const TRIES_MAX: usize = 3;
 
-/// May a statement be sent again when its connection broke and its fate is unknown?
-#[derive(Clone, Copy, PartialEq)]
-pub enum Repeat {
-    Safe,
-    Never,
-}
-
 pub struct Pool {
+    /// As it was at the start.
+    url: String,
     link: Link,
     /// Empty until the schema is there.
     connections: Arc<OnceLock<r2d2::Pool<Link>>>,
@@ -48,10 +43,11 @@ pub struct Pool {
 
 impl Pool {
     /// Starts the watching thread, and does not wait for it.
-    pub fn open(database: &config::Database, auto_migrate: bool) -> Result<Self, String> {
+    pub(super) fn open(database: &config::Database, auto_migrate: bool) -> Result<Self, String> {
         let manager = Arc::new(Mutex::new(Arc::new(manager(&database.url, database.prepared)?)));
         let link = Link { manager, prepared: database.prepared };
         let pool = Self {
+            url: database.url.clone(),
             link: link.clone(),
             connections: Arc::default(),
             last_answer: Arc::default(),
@@ -72,6 +68,7 @@ impl Pool {
         thread.map_err(|error| format!("no thread for the database: {error}")).map(|_| pool)
     }
 
+    /// Whether the database answered within the last 1.5 s. Never waits.
     pub fn is_reachable(&self) -> bool {
         lock(&self.last_answer).is_some_and(|last| last.elapsed() <= ANSWER_AGE_MAX)
     }
@@ -86,13 +83,18 @@ impl Pool {
         [idle, all.saturating_sub(idle), pool.max_size()].map(f64::from)
     }
 
+    /// Connections made from now on use `url`. Errors: it names another database; requests would be
+    /// served by both.
     pub fn reconnect_with(&self, url: &str) -> Result<(), String> {
+        if !is_same_database(&self.url, url)? {
+            return Err("DATABASE_URL: names another database; that takes a restart".to_owned());
+        }
         *lock(&self.link.manager) = Arc::new(manager(url, self.link.prepared)?);
         Ok(())
     }
 
-    /// Runs the statement with that index on a connection of its own.
-    pub fn query(&self, index: usize, repeat: Repeat, values: Values) -> Result<Vec<Row>, Error> {
+    /// Runs the statement on a connection of its own.
+    pub(super) fn query(&self, statement: &'static Statement, values: Values) -> Result<Vec<Row>, Error> {
         let pool = self.connections.get().ok_or_else(|| Error::Unavailable("no database yet".to_owned()))?;
         let mut tries = 0;
         loop {
@@ -104,26 +106,26 @@ impl Pool {
                 session.is_spent = true;
                 continue;
             }
-            let error = match session.query(index, values) {
+            let error = match session.query(statement, values) {
                 Ok(rows) => {
                     *lock(&self.last_answer) = Some(Instant::now());
                     return Ok(rows);
                 }
                 Err(error) => error,
             };
-            let fate = Fate::of(&error);
+            let fate = Fate::of(&error, session.born.elapsed());
             if matches!(fate, Fate::Lost | Fate::Stale) {
                 session.is_spent = true;
                 *lock(&self.distrusted) = Some(Instant::now());
             }
             let again = match fate {
                 Fate::Aborted | Fate::Stale => true,
-                Fate::Lost => repeat == Repeat::Safe,
+                Fate::Lost => statement.may_repeat,
                 Fate::Passing | Fate::Refused => false,
             };
             tries += 1;
             if !again || tries == TRIES_MAX {
-                return Err(fate.error(&error));
+                return Err(fate.error(&error, statement.may_repeat));
             }
         }
     }
@@ -180,7 +182,7 @@ impl Link {
         let mut client = self.manager().connect()?;
         let mut prepared = Vec::new();
         for statement in STATEMENTS.iter().filter(|_| self.prepared) {
-            prepared.push(client.prepare_typed(statement.sql, statement.types)?);
+            prepared.push((*statement, client.prepare_typed(statement.sql, statement.types)?));
         }
         let now = Instant::now();
         Ok(Session { client, prepared, born: now, last_used: now, is_spent: false })
@@ -211,22 +213,18 @@ impl ManageConnection for Link {
 /// One connection and what was prepared on it (nothing with `DATABASE_PREPARED=false`).
 struct Session {
     client: Client,
-    prepared: Vec<postgres::Statement>,
+    prepared: Vec<(&'static Statement, postgres::Statement)>,
     born: Instant,
     last_used: Instant,
     is_spent: bool,
 }
 
 impl Session {
-    fn query(&mut self, index: usize, values: Values) -> Result<Vec<Row>, postgres::Error> {
+    fn query(&mut self, statement: &'static Statement, values: Values) -> Result<Vec<Row>, postgres::Error> {
         self.last_used = Instant::now();
-        match (self.prepared.get(index), STATEMENTS.get(index)) {
-            (Some(prepared), _) => self.client.query(prepared, values),
-            (None, Some(statement)) => {
-                let types = statement.types.iter().cloned();
-                self.client.query_typed(statement.sql, &values.iter().copied().zip(types).collect::<Vec<_>>())
-            }
-            (None, None) => Ok(Vec::new()),
+        match self.prepared.iter().find(|(prepared, _)| std::ptr::eq(*prepared, statement)) {
+            Some((_, prepared)) => self.client.query(prepared, values),
+            None => self.client.query_typed(statement.sql, &statement.typed(values)),
         }
     }
 }

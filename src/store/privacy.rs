@@ -4,7 +4,7 @@
 
 use super::connect::connect_once;
 use super::sqlstate::cause;
-use super::statements::{COUNT, Do, PURGE, STATEMENTS};
+use super::statements::{COUNT, LIST_UP, PURGE};
 use super::task;
 use crate::auth::Caller;
 use crate::task::Task;
@@ -15,12 +15,11 @@ use postgres::types::{ToSql, Type};
 /// Errors of this and the next: why the database cannot be reached or refused.
 pub fn export(url: &str, caller: &Caller, take: &mut dyn FnMut(&Task) -> bool) -> Result<(), String> {
     let (mut client, _) = connect_once(url)?;
-    let list = STATEMENTS.get(Do::ListUp as usize).ok_or("BUG: no statement")?;
     let user_id = caller.user_id();
     // On all pages, whatever the state, without an end.
     let values: super::Values = &[&user_id, &i64::MIN, &None::<bool>, &None::<i64>, &0_i64];
-    let values = values.iter().copied().zip(list.types.iter().cloned());
-    let mut rows = client.query_typed_raw(list.sql, values).map_err(|error| cause(&error))?;
+    let mut rows =
+        client.query_typed_raw(LIST_UP.sql, LIST_UP.typed(values)).map_err(|error| cause(&error))?;
     while let Some(row) = rows.next().map_err(|error| cause(&error))? {
         if !take(&task(user_id, &row).map_err(|error| cause(&error))?) {
             break;

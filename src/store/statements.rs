@@ -6,94 +6,100 @@ use postgres::types::{ToSql, Type};
 pub struct Statement {
     pub sql: &'static str,
     pub types: &'static [Type],
+    /// Harmless when done twice, so it is sent again where a connection broke and nobody knows
+    /// whether it was done.
+    pub may_repeat: bool,
+}
+
+impl Statement {
+    /// Each value with its type.
+    pub fn typed<'v>(&self, values: Values<'v>) -> Vec<(&'v (dyn ToSql + Sync), Type)> {
+        values.iter().copied().zip(self.types.iter().cloned()).collect()
+    }
 }
 
 /// What goes in the place of its parameters.
 pub type Values<'v> = &'v [&'v (dyn ToSql + Sync)];
-
-/// Where a statement stands in [`STATEMENTS`].
-#[derive(Clone, Copy)]
-pub enum Do {
-    ListUp,
-    ListDown,
-    Get,
-    Insert,
-    InsertOnce,
-    FindKey,
-    Update,
-    Delete,
-}
 
 /// Of `tinytasks purge`.
 pub const COUNT: &str = "select count(*) from tasks where user_id = $1";
 pub const PURGE: &str = "delete from tasks where user_id = $1";
 
 /// What serves requests. All go by the primary key `(user_id, id)`, lists by a range of it; only
-/// InsertOnce and FindKey by the unique index on `(user_id, idempotency_key)`. A change is atomic by
+/// INSERT_ONCE and FIND_KEY by the unique index on `(user_id, idempotency_key)`. A change is atomic by
 /// the row's lock: PostgreSQL looks at the precondition again when it had to wait for another change.
 /// `updated_at` moves forward whatever the clock does.
-pub static STATEMENTS: [Statement; 8] = [
-    Statement {
-        sql: "select id, title, description, complete, created_at, updated_at
-            from tasks where user_id = $1 and id > $2 and ($3 is null or complete = $3)
-            order by id limit $4 offset $5",
-        types: &[Type::TEXT, Type::INT8, Type::BOOL, Type::INT8, Type::INT8],
-    },
-    Statement {
-        sql: "select id, title, description, complete, created_at, updated_at
-            from tasks where user_id = $1 and id < $2 and ($3 is null or complete = $3)
-            order by id desc limit $4 offset $5",
-        types: &[Type::TEXT, Type::INT8, Type::BOOL, Type::INT8, Type::INT8],
-    },
-    Statement {
-        sql: "select id, title, description, complete, created_at, updated_at
-            from tasks where user_id = $1 and id = $2",
-        types: &[Type::TEXT, Type::INT8],
-    },
-    // Both times are the column's default, now(): one instant.
-    Statement {
-        sql: "insert into tasks (user_id, title, description, complete) values ($1, $2, $3, $4)
-            returning id, title, description, complete, created_at, updated_at",
-        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL],
-    },
-    // Of several with one key, the unique index lets one in; the others wait for its commit, and
-    // give no row.
-    Statement {
-        sql: "insert into tasks (user_id, title, description, complete, idempotency_key, idempotency_hash)
-            values ($1, $2, $3, $4, $5,
-                sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')))
-            on conflict (user_id, idempotency_key) where idempotency_key is not null do nothing
-            returning id, title, description, complete, created_at, updated_at, true as is_same",
-        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
-    },
-    Statement {
-        sql: "select id, title, description, complete, created_at, updated_at, idempotency_hash
-                = sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) as is_same
-            from tasks where user_id = $1 and idempotency_key = $5",
-        types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
-    },
-    // A null keeps title and complete. For description null is a value, so $7 says whether $6 counts.
-    Statement {
-        sql: "update tasks set title = coalesce($5, title), complete = coalesce($8, complete),
-                description = case when $7 then $6 else description end, updated_at =
-                greatest(clock_timestamp(), greatest(created_at, updated_at) + interval '1 microsecond')
-            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
-            returning id, title, description, complete, created_at, updated_at",
-        types: &[
-            Type::TEXT,
-            Type::INT8,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::TEXT,
-            Type::TEXT,
-            Type::BOOL,
-            Type::BOOL,
-        ],
-    },
-    Statement {
-        sql: "delete from tasks
-            where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
-            returning id",
-        types: &[Type::TEXT, Type::INT8, Type::TIMESTAMPTZ_ARRAY, Type::TIMESTAMPTZ_ARRAY],
-    },
-];
+pub static STATEMENTS: [&Statement; 8] =
+    [&LIST_UP, &LIST_DOWN, &GET, &INSERT, &INSERT_ONCE, &FIND_KEY, &UPDATE, &DELETE];
+
+pub static LIST_UP: Statement = Statement {
+    sql: "select id, title, description, complete, created_at, updated_at
+        from tasks where user_id = $1 and id > $2 and ($3 is null or complete = $3)
+        order by id limit $4 offset $5",
+    types: &[Type::TEXT, Type::INT8, Type::BOOL, Type::INT8, Type::INT8],
+    may_repeat: true,
+};
+pub static LIST_DOWN: Statement = Statement {
+    sql: "select id, title, description, complete, created_at, updated_at
+        from tasks where user_id = $1 and id < $2 and ($3 is null or complete = $3)
+        order by id desc limit $4 offset $5",
+    types: &[Type::TEXT, Type::INT8, Type::BOOL, Type::INT8, Type::INT8],
+    may_repeat: true,
+};
+pub static GET: Statement = Statement {
+    sql: "select id, title, description, complete, created_at, updated_at
+        from tasks where user_id = $1 and id = $2",
+    types: &[Type::TEXT, Type::INT8],
+    may_repeat: true,
+};
+// Both times are the column's default, now(): one instant.
+pub static INSERT: Statement = Statement {
+    sql: "insert into tasks (user_id, title, description, complete) values ($1, $2, $3, $4)
+        returning id, title, description, complete, created_at, updated_at",
+    types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL],
+    may_repeat: false,
+};
+// Of several with one key, the unique index lets one in; the others wait for its commit, and
+// give no row.
+pub static INSERT_ONCE: Statement = Statement {
+    sql: "insert into tasks (user_id, title, description, complete, idempotency_key, idempotency_hash)
+        values ($1, $2, $3, $4, $5,
+            sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')))
+        on conflict (user_id, idempotency_key) where idempotency_key is not null do nothing
+        returning id, title, description, complete, created_at, updated_at, true as is_same",
+    types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
+    may_repeat: true,
+};
+pub static FIND_KEY: Statement = Statement {
+    sql: "select id, title, description, complete, created_at, updated_at, idempotency_hash
+            = sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) as is_same
+        from tasks where user_id = $1 and idempotency_key = $5",
+    types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
+    may_repeat: true,
+};
+// A null keeps title and complete. For description null is a value, so $7 says whether $6 counts.
+pub static UPDATE: Statement = Statement {
+    sql: "update tasks set title = coalesce($5, title), complete = coalesce($8, complete),
+            description = case when $7 then $6 else description end, updated_at =
+            greatest(clock_timestamp(), greatest(created_at, updated_at) + interval '1 microsecond')
+        where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
+        returning id, title, description, complete, created_at, updated_at",
+    types: &[
+        Type::TEXT,
+        Type::INT8,
+        Type::TIMESTAMPTZ_ARRAY,
+        Type::TIMESTAMPTZ_ARRAY,
+        Type::TEXT,
+        Type::TEXT,
+        Type::BOOL,
+        Type::BOOL,
+    ],
+    may_repeat: false,
+};
+pub static DELETE: Statement = Statement {
+    sql: "delete from tasks
+        where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
+        returning id",
+    types: &[Type::TEXT, Type::INT8, Type::TIMESTAMPTZ_ARRAY, Type::TIMESTAMPTZ_ARRAY],
+    may_repeat: false,
+};

@@ -12,6 +12,7 @@ use crate::{
 use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
+    fs,
     net::{SocketAddr, TcpStream},
     process::Command,
     sync::{
@@ -851,6 +852,35 @@ impl<F: Fn()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         self.0();
     }
+}
+
+/// The service has closed its side, and is not asked to hold what is left. The kernel would, for minutes.
+#[test]
+fn an_answer_that_nobody_takes_leaves_the_kernel() {
+    const COUNT: usize = 20;
+    let app = App::spawn();
+    let mut readers: Vec<_> =
+        (0..COUNT).map(|_| slow_reader(&app, "/openapi.json", "Connection: close\r\n", 1)).collect();
+    readers.iter_mut().for_each(Raw::finish);
+    wait_for_no_client(&app);
+    assert_eq!(orphans(&app), COUNT, "the kernel holds them");
+    let start = Instant::now();
+    while orphans(&app) > 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "{} are left", orphans(&app));
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Connections to the service that have no process there any more, and unsent bytes.
+fn orphans(app: &App) -> usize {
+    let port = app.address.parse::<SocketAddr>().unwrap().port();
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let is_orphan = |line: &&str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (local, queues, inode) = (words[1], words[4], words[9]);
+        local.ends_with(&format!(":{port:04X}")) && !queues.starts_with("00000000:") && inode == "0"
+    };
+    table.lines().skip(1).filter(is_orphan).count()
 }
 
 /// Each has asked for 4 MiB, and reads hardly any of it. In `/docs`, above, there is nothing to be held.

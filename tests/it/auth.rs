@@ -296,6 +296,12 @@ fn the_user_is_the_claim_user_id_or_where_it_is_absent_sub() {
         ("user_id a number", r#""user_id":1,"sub":"alice""#, 401),
         ("user_id a list", r#""user_id":["alice"],"sub":"alice""#, 401),
         ("user_id an object", r#""user_id":{},"sub":"alice""#, 401),
+        // What serde_json takes for a text where it reads into a `Value`.
+        (
+            "user_id a raw value",
+            r#""user_id":{"$serde_json::private::RawValue":"\"alice\""},"sub":"alice""#,
+            401,
+        ),
         ("user_id true", r#""user_id":true,"sub":"alice""#, 401),
         ("user_id empty", r#""user_id":"","sub":"alice""#, 401),
         ("user_id with U+0000", r#""user_id":"alice\u0000","sub":"alice""#, 401),

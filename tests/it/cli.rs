@@ -123,6 +123,10 @@ fn a_bad_variable_is_exit_code_2_and_one_line_that_names_it() {
         ("DATABASE_URL", "postgres://user:pa55word@127.0.0.1:99999/db"),
         ("DATABASE_URL", "postgres://user:pa55word@127.0.0.1/db?sslmode=pa55word"),
         ("DATABASE_URL", "postgres://user:pa55word@127.0.0.1/db?connect_timeout=pa55word"),
+        // Passwords that begin with an x, and are not escaped.
+        ("DATABASE_URL", "postgres://user:x?pa55word@127.0.0.1/db"),
+        ("DATABASE_URL", "postgres://user:x?pa55word=pa55word@127.0.0.1/db"),
+        ("DATABASE_URL", "postgres://user:x@pa55word:pa55word@127.0.0.1/db"),
         ("JWT_SECRET_KEY", ""),
         ("JWT_SECRET_KEY", short),
         ("JWT_SECRET_KEY", &same),
@@ -158,6 +162,10 @@ fn a_bad_variable_is_exit_code_2_and_one_line_that_names_it() {
         ("DOCS", "off"),
         ("AUTO_MIGRATE", "1"),
         ("LOG_FORMAT", "xml"),
+        ("RUST_LOG", "inof"),
+        ("RUST_LOG", "info,tinytasks=all"),
+        ("RUST_LOG", "=bogus="),
+        ("RUST_LOG", "info,"),
         ("ADMIN_ADDR", "9100"),
         ("ADMIN_ADDR", "localhost:9100"),
         ("RATE_LIMIT", "0"),
@@ -256,6 +264,7 @@ fn a_secret_may_stand_in_a_file_and_then_not_in_the_variable() {
     for (name, content, is_good) in [
         ("none", SECRET.to_owned(), true),
         ("one", format!("{SECRET}\n"), true),
+        ("one of another system", format!("{SECRET}\r\n"), true),
         ("two", format!("{SECRET}\n\n"), false),
         ("space", format!(" {SECRET}"), false),
     ] {
@@ -423,6 +432,38 @@ fn check_finds_a_missing_table_a_wrong_one_and_old_rows_that_break_a_rule() {
     assert!(outcome.stderr.contains("title"), "{outcome:?}");
     database.execute("update tasks set title = 'mended'");
     assert_eq!(check().code, Some(0), "{outcome:?}");
+}
+
+#[test]
+fn check_finds_a_right_and_an_index_that_are_missing() {
+    let database = Database::create();
+    run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
+    let role = format!("{}_reader", database.name);
+    database
+        .execute(&format!("create role {role} login password 'pa55word'; grant select on tasks to {role}"));
+    let url = database.url_as(&role, "pa55word");
+    let check = |url| run_binary(&["check"], &[("DATABASE_URL", url), ("JWT_SECRET_KEY", SECRET)]);
+    let denied = check(&url);
+    database.execute("drop index tasks_idempotency_key");
+    let missing = check(&database.url);
+    database.execute(&format!("drop owned by {role}; drop role {role}"));
+    for (outcome, word) in [(denied, "permission denied"), (missing, "ON CONFLICT")] {
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(outcome.stderr.starts_with("schema: ") && outcome.stderr.contains(word), "{outcome:?}");
+    }
+}
+
+#[test]
+fn check_reads_the_certificate_as_serve_does() {
+    let files = [("TLS_CERT_FILE", "/nothing/cert"), ("TLS_KEY_FILE", "/nothing/key")];
+    for command in ["serve", "check"] {
+        let outcome = run_binary(&[command], &[good(), files.to_vec()].concat());
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(
+            outcome.stderr.contains("TLS_CERT_FILE") && outcome.stderr.contains("/nothing"),
+            "{outcome:?}"
+        );
+    }
 }
 
 #[test]

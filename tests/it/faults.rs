@@ -18,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+const UNKNOWN: &str = "it is not known whether this was done, so look before you try again";
+
 #[track_caller]
 fn assert_unavailable(response: Response) {
     response.expect_problem(503, "SERVICE_UNAVAILABLE");
@@ -209,6 +211,31 @@ fn a_write_that_waits_for_a_lock_too_long_is_503_and_not_done() {
 }
 
 #[test]
+fn a_write_whose_fate_nobody_knows_is_503_and_says_so() {
+    let app = App::setup().env("DATABASE_POOL_SIZE", "1").spawn();
+    let blocked = Blocked::patch(&app);
+    app.database.terminate_sessions();
+    let response = blocked.answer().unwrap().expect_problem(503, "SERVICE_UNAVAILABLE");
+    assert_eq!(response.json()["detail"], UNKNOWN);
+}
+
+#[test]
+fn a_write_that_is_done_after_its_client_was_told_503_has_one_line() {
+    // Without settings on the connection, a statement has no limit of its own.
+    let app = App::setup().env("DATABASE_PREPARED", "false").spawn();
+    let blocked = Blocked::patch(&app);
+    let response = blocked.answer().unwrap().expect_problem(503, "SERVICE_UNAVAILABLE");
+    assert_eq!(response.json()["detail"], UNKNOWN);
+    eventually("the change", || app.database.value("select complete::text from tasks") == "true");
+    let log = app.log().join("\n");
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(" method=PATCH ")).collect();
+    assert!(
+        matches!(*lines, [line] if line.contains(" route=/api/{user_id}/tasks/{task_id} status=503 ")),
+        "{log}"
+    );
+}
+
+#[test]
 fn a_request_that_finds_every_connection_taken_is_503_in_time() {
     let app = App::setup().env("DATABASE_POOL_SIZE", "1").spawn();
     let blocked = Blocked::patch(&app);
@@ -237,6 +264,10 @@ fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
         }
     });
     eventually("the end of their threads", || status(&app, "Threads") < 40);
+    let log = app.log_so_far();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(" route=/api/{user_id}/tasks ")).collect();
+    assert_eq!(lines.len(), 100, "one line each: {log}");
+    assert!(lines.iter().all(|line| line.contains(" status=503 ")), "{log}");
     drop(holder);
     alice.request("GET", "/tasks?limit=1000").send().expect(200);
 }
@@ -252,14 +283,20 @@ fn a_read_only_database_is_503_for_writes_alone() {
     database.terminate_sessions();
     eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
     let task = json!({"title": "t", "complete": true});
-    for _ in 0..3 {
+    let sessions = "select coalesce(string_agg(pid::text, ' '), '') from pg_stat_activity \
+        where datname = current_database() and application_name = 'tinytasks'";
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
         assert_unavailable(alice.post(task.clone()));
+        seen.extend(database.value(sessions).split(' ').map(str::to_owned));
         assert_unavailable(alice.on_task("PUT", id).json(task.clone()).send());
         assert_unavailable(alice.on_task("PATCH", id).json(task.clone()).send());
         assert_unavailable(alice.on_task("DELETE", id).send());
         eventually("a read", || alice.on_task("GET", id).send().status == 200);
         assert_eq!(database.value("select complete from tasks"), "false");
     }
+    // Not one for each write: readers would have to wait for new ones.
+    assert!(seen.len() < 60, "{}", seen.len());
     // In two steps: this session is read-only as well.
     let mut client = database.client();
     client.batch_execute("set default_transaction_read_only = off").unwrap();

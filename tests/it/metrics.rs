@@ -347,6 +347,9 @@ fn the_admin_listener_stands_what_the_public_one_stands() {
     let get = || app.admin("/metrics");
     get().header("Transfer-Encoding", "x").send().expect_problem(400, "VALIDATION_ERROR");
     get().header("X", &"x".repeat(17_000)).send().expect_problem(431, "HEADERS_TOO_LARGE");
+    // No page in a browser reads it.
+    let answer = get().header("Origin", "http://localhost:3000").send().expect(200);
+    assert_eq!(answer.field("Access-Control-Allow-Origin"), None);
     // Far more than it has room for: the one idle longest goes.
     let idle: Vec<_> = (0..100).map(|_| Connection::open(&address).unwrap()).collect();
     get().send().expect(200);

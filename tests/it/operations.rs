@@ -1,7 +1,7 @@
 //! docs/operations.md, done as it is written there: its SQL and its commands are taken from the text.
 
 use crate::{
-    harness::{App, Directory, Outcome, eventually, run, run_binary},
+    harness::{App, Database, Directory, Outcome, eventually, run, run_binary},
     probe::tagged,
     servers::{Server, UNSAFE},
     token::{SECRET, segment, sign},
@@ -237,6 +237,20 @@ fn a_new_database_password_is_taken_over_and_no_request_fails() {
         site.server.client().query_one(count, &[]).unwrap().get::<_, i64>(0) > 1
     });
     assert!(Client::connect(&site.service_url(), NoTls).is_err());
+}
+
+#[test]
+fn another_database_is_none_that_a_running_service_goes_over_to() {
+    let other = Database::create();
+    let files = Directory::create();
+    let file = files.write("url", &other.url);
+    let setup = App::setup().database(other).env("DATABASE_URL", "").env("DATABASE_URL_FILE", &file);
+    let app = setup.spawn();
+    files.write("url", &format!("{}x", app.database.url));
+    app.signal("HUP");
+    let line = app.wait_for_log(|line| line.contains("secrets kept as they were"));
+    assert!(line.contains("DATABASE_URL: names another database"), "{line}");
+    app.user("alice").create("t");
 }
 
 #[test]

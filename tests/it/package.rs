@@ -45,6 +45,8 @@ fn the_example_configuration_is_taken() {
         let variables = lines.filter_map(|line| line.split_once('='));
         let variables =
             variables.filter(|(name, _)| name.chars().all(|char| char.is_ascii_uppercase() || char == '_'));
+        // Where systemd puts the certificate, which is not there.
+        let variables = variables.filter(|(name, _)| !name.starts_with("TLS_"));
         let variables: Vec<_> =
             variables.chain([secret, ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/x")]).collect();
         assert!(variables.len() > 2);

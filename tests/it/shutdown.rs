@@ -5,8 +5,9 @@ use crate::{
     http::Connection,
     probe::Blocked,
 };
+use serde_json::json;
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -35,6 +36,41 @@ fn a_signal_lets_the_running_request_finish_and_takes_no_other() {
         let stored = app.database.value("select complete from tasks");
         assert_eq!(stored, "true", "{signal}");
     }
+}
+
+#[test]
+fn who_was_not_told_that_an_answer_is_the_last_may_ask_again() {
+    let mut app = App::spawn();
+    app.database.execute(
+        "insert into tasks (user_id, title) select 'alice', repeat('x', 200) from generate_series(1, 50000)",
+    );
+    let alice = app.user("alice");
+    let mut stream = TcpStream::connect(&app.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(&alice.request("GET", "/tasks").bytes()).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let head = read_head(&mut reader);
+    assert!(head.contains("chunked") && !head.contains("Connection: close"), "{head}");
+    app.signal("TERM");
+    app.wait_for_log(|line| line.contains("stopping"));
+    stream.write_all(&alice.request("POST", "/tasks").json(json!({"title": "t"})).bytes()).unwrap();
+    let mut line = Vec::new();
+    while line != b"0\r\n" {
+        line.clear();
+        assert!(reader.read_until(b'\n', &mut line).unwrap() > 0, "the list ended early");
+    }
+    reader.read_exact(&mut [0; 2]).unwrap();
+    let head = read_head(&mut reader);
+    assert!(head.starts_with("HTTP/1.1 201 ") && head.contains("Connection: close"), "{head}");
+    assert_eq!(app.wait_for_exit(), Some(0));
+}
+
+fn read_head(reader: &mut impl BufRead) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0, "the end, after {head:?}");
+    }
+    head
 }
 
 #[test]
