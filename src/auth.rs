@@ -6,7 +6,7 @@ use crate::config::Jwt;
 use crate::error::Error;
 use crate::panic::lock;
 use crate::task::UserId;
-use crate::watched::{File, Watched};
+use crate::watched::{NameAndBytes, Watched};
 use jwt_simple::prelude::*;
 use jwt_simple::{Error as TokenError, JWTError};
 use serde::Deserializer;
@@ -76,7 +76,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>,
 
 impl Jwks {
     /// RFC 7517 section 5: keys of other kinds are passed over. The library refuses a private key.
-    fn parse(files: &[File]) -> Result<Self, String> {
+    fn parse(files: &[NameAndBytes]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Box<RawValue>>,

@@ -1,5 +1,5 @@
 //! The environment, a `.env` file and `*_FILE`s, parsed once into plain values. The only module
-//! that reads variables. Every bad variable gives one line that names it, what is wrong and what
+//! that reads our variables. Every bad variable gives one line that names it, what is wrong and what
 //! would be right; the value of a secret is never part of it.
 
 mod dot_env;

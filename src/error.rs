@@ -1,5 +1,5 @@
 //! Everything that can go wrong with a request, and the one table that turns it into an answer.
-//! Knows nothing of HTTP messages, tokens or SQL. What a client may read is fixed text or a
+//! Knows nothing of bytes, tokens or SQL. What a client may read is fixed text or a
 //! [`FieldError`]; causes are for the log alone.
 
 use serde::Serialize;

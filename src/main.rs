@@ -1,4 +1,4 @@
-//! tinytasks: the commands. A request travels in the order of the first list.
+//! tinytasks: the commands. After `serve`, the first list has the order in which a request travels.
 
 mod serve; //    start, signals, stop
 mod gate; //     bytes of a client → one whole request, and the answer back

@@ -15,15 +15,15 @@ pub struct Watched<T> {
     state: Mutex<State<T>>,
 }
 
-/// A file's name, and what it holds.
-pub type File = (String, Vec<u8>);
+/// Of a file.
+pub type NameAndBytes = (String, Vec<u8>);
 /// Errors: the reason, which tells nothing of what the files hold.
-type Parse<T> = fn(&[File]) -> Result<T, String>;
+type Parse<T> = fn(&[NameAndBytes]) -> Result<T, String>;
 
 struct State<T> {
     current: Arc<T>,
     /// What was in them, or why they could not be read. Not their times: two states may have the same.
-    seen: Result<Vec<File>, String>,
+    seen: Result<Vec<NameAndBytes>, String>,
     looked: Option<Instant>,
     looked_out_of_turn: Option<Instant>,
 }
@@ -66,7 +66,7 @@ impl<T> Watched<T> {
     }
 }
 
-fn read(files: &[String]) -> Result<Vec<File>, String> {
+fn read(files: &[String]) -> Result<Vec<NameAndBytes>, String> {
     let read = |file: &String| match std::fs::read(file) {
         Ok(content) => Ok((file.clone(), content)),
         Err(error) => Err(format!("{file:?} cannot be read: {error}")),

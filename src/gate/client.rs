@@ -41,11 +41,11 @@ impl Connection {
     pub fn new(socket: Socket, time: Duration) -> Self {
         let (deadline, idle_since, state) = Default::default();
         let connection = Self { socket, began: Instant::now(), deadline, idle_since, state };
-        connection.wait_at_most(time);
+        connection.set_deadline(time);
         connection
     }
 
-    pub fn wait_for_nothing(&self) -> io::Result<()> {
+    pub fn set_nonblocking(&self) -> io::Result<()> {
         self.socket.set_nonblocking(true)
     }
 
@@ -54,7 +54,7 @@ impl Connection {
     }
 
     /// Counts from now, for all that is read or written until the next call.
-    pub fn wait_at_most(&self, time: Duration) {
+    pub fn set_deadline(&self, time: Duration) {
         self.deadline.store(self.millis(time), SeqCst);
     }
 
@@ -178,7 +178,7 @@ impl Client {
 
     pub fn write(&mut self, answer: &[u8]) -> io::Result<()> {
         for slice in answer.chunks(WRITE_BYTES) {
-            self.connection.wait_at_most(WRITE_TIMEOUT);
+            self.connection.set_deadline(WRITE_TIMEOUT);
             self.stream.write_all(slice)?;
             self.stream.flush()?;
         }
@@ -191,14 +191,14 @@ impl Client {
     }
 
     pub fn be_idle(&self, time: Duration) {
-        self.connection.wait_at_most(time);
+        self.connection.set_deadline(time);
         self.connection.idle_since.store(self.connection.millis(Duration::ZERO), SeqCst);
         self.connection.move_on(BUSY, IDLE);
     }
 
     /// After the last answer: our side is closed, and theirs read for a while.
     pub fn close(mut self) {
-        self.connection.wait_at_most(DRAIN_TIMEOUT);
+        self.connection.set_deadline(DRAIN_TIMEOUT);
         self.stream.finish();
         self.connection.shutdown(Shutdown::Write);
         let _ = io::copy(&mut Plain(self.connection).take(DRAIN_BYTES_MAX), &mut io::sink());
@@ -255,7 +255,7 @@ pub mod tests {
     /// A connection with no deadline near.
     pub fn connection() -> Arc<Connection> {
         let (connection, _) = late(Duration::ZERO);
-        connection.wait_at_most(Duration::from_secs(3600));
+        connection.set_deadline(Duration::from_secs(3600));
         Arc::new(connection)
     }
 
@@ -280,7 +280,7 @@ pub mod tests {
         connection.enforce_deadline();
         assert_eq!((&connection.socket).write(b"too late").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(connection.socket.linger().unwrap(), Some(Duration::ZERO));
-        connection.wait_at_most(Duration::from_secs(5));
+        connection.set_deadline(Duration::from_secs(5));
         assert!(connection.late().is_none());
     }
 
@@ -299,7 +299,7 @@ pub mod tests {
     #[test]
     fn who_waits_for_nothing_does_not_wait() {
         let (connection, _other) = late(Duration::ZERO);
-        connection.wait_for_nothing().unwrap();
+        connection.set_nonblocking().unwrap();
         let (sender, read) = mpsc::channel();
         thread::spawn(move || sender.send((&connection.socket).read(&mut [0]).map_err(|error| error.kind())));
         assert_eq!(read.recv_timeout(Duration::from_secs(10)), Ok(Err(io::ErrorKind::WouldBlock)));

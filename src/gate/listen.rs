@@ -55,7 +55,7 @@ fn bind(address: &SockAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Linux takes an unspecified address for this machine.
+/// To an unspecified address as well: Linux takes it for this machine.
 fn connect(address: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
     socket.connect_timeout(address, CONNECT_TIMEOUT)?;
@@ -86,7 +86,7 @@ impl Address {
         self.address.as_socket().is_none_or(|address| address.ip().is_loopback())
     }
 
-    /// Wakes who accepts, for the last time.
+    /// Removes the path, and wakes who accepts, for the last time.
     pub fn leave(&self) {
         // First, as whoever comes next may make it anew once nobody listens.
         let _ = self.path.as_ref().map(fs::remove_file);

@@ -4,7 +4,7 @@
 //!
 //! Guarantees the first half of the invariant: behind the gate every request is whole, small and
 //! well-formed, and no byte of a client reaches tiny_http. No client makes it allocate beyond the
-//! limits in `read`, wait beyond a deadline, or hold a lock during I/O. There are as many threads as
+//! limits in `read`, wait beyond a deadline, or wait with a lock held. There are as many threads as
 //! clients, so one that reads its answer slowly keeps nobody else waiting.
 
 mod client;
@@ -164,7 +164,7 @@ impl<B: Behind> Gate<B> {
 
     /// 503 to a request that is not read, from the accepting thread: nothing here may wait.
     fn turn_away(&self, connection: &Arc<Connection>, peer: Option<IpAddr>) -> io::Result<()> {
-        connection.wait_for_nothing()?;
+        connection.set_nonblocking()?;
         let mut request = Request::of(peer);
         request.is_last = true;
         let mut client = Client::new(connection, None, &self.is_stopping)?;
@@ -183,12 +183,12 @@ impl<B: Behind> Gate<B> {
     fn serve(&self, session: Session) {
         let mut current = Some(session);
         while let Some(session) = current {
-            current = self.turn(session);
+            current = self.serve_once(session);
         }
     }
 
     /// Reads a request, and answers one. Gives the client to go on with.
-    fn turn(&self, mut session: Session) -> Option<Session> {
+    fn serve_once(&self, mut session: Session) -> Option<Session> {
         let id = session.id;
         match session.read(&self.options.trusted_proxies) {
             Ok(()) => {
@@ -243,7 +243,7 @@ impl<B: Behind> Gate<B> {
         drop(parked);
         for mut session in late.into_iter().filter_map(|id| self.unpark(id)) {
             session.end_with_this();
-            let _ = session.reader.client.connection.wait_for_nothing();
+            let _ = session.reader.client.connection.set_nonblocking();
             let reason = "there was no answer in time".to_owned();
             let is_read = ["GET", "HEAD", "OPTIONS"].contains(&session.request.method);
             self.refuse(session, if is_read { Error::Unavailable(reason) } else { Error::Unknown(reason) });
@@ -264,7 +264,7 @@ impl Session {
         let mut request = Request::of(self.peer);
         let outcome = self.reader.request(&mut request, trusted);
         self.request = Arc::new(request);
-        self.reader.client.connection.wait_at_most(ANSWER_TIMEOUT * 2);
+        self.reader.client.connection.set_deadline(ANSWER_TIMEOUT * 2);
         outcome
     }
 

@@ -81,7 +81,7 @@ impl Reader {
     /// what a trusted peer says.
     pub fn request(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         let begun = Instant::now();
-        self.client.connection.wait_at_most(HEAD_TIMEOUT);
+        self.client.connection.set_deadline(HEAD_TIMEOUT);
         let lines = self.head()?;
         let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -102,7 +102,7 @@ impl Reader {
         if expects && self.buffer.len() < self.at + length.unwrap_or(1) {
             self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| None)?;
         }
-        self.client.connection.wait_at_most(REQUEST_TIMEOUT.saturating_sub(begun.elapsed()));
+        self.client.connection.set_deadline(REQUEST_TIMEOUT.saturating_sub(begun.elapsed()));
         request.body = match length {
             Some(length) => self.exactly(length)?.to_owned(),
             None => self.chunks()?,

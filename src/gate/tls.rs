@@ -1,6 +1,6 @@
 //! TLS 1.2 and 1.3 by rustls. A renewed certificate is taken over by itself.
 
-use crate::watched::{File, Watched};
+use crate::watched::{NameAndBytes, Watched};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::{ServerConfig, ServerConnection};
 use std::io;
@@ -22,7 +22,7 @@ impl Acceptor {
 }
 
 /// From the certificate chain, and its key.
-fn config(files: &[File]) -> Result<ServerConfig, String> {
+fn config(files: &[NameAndBytes]) -> Result<ServerConfig, String> {
     let [(chain_file, chain), (key_file, key)] = files else {
         return Err("give a certificate and its key".to_owned());
     };

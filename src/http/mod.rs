@@ -1,5 +1,5 @@
 //! From a whole request to its answer, in a straight line: the checks in the contract's order.
-//! Relies on what made the [`Request`] for its size and form. Guarantees: every request gets one
+//! Relies on the gate for a request's size and form. Guarantees: every request gets one
 //! answer and one log line, whatever happens.
 
 mod admin;

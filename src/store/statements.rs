@@ -1,4 +1,4 @@
-//! Every statement on tasks.
+//! Every statement on a user's tasks.
 
 use postgres::types::{ToSql, Type};
 

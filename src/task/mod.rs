@@ -1,5 +1,5 @@
 //! The domain: what a task is. No I/O, no HTTP, no SQL.
-//! Guarantees: a value of these types keeps the contract's rules, and holds exactly what was sent.
+//! Guarantees: what was parsed keeps the contract's rules, and holds exactly what was sent.
 //! A *character* is a Unicode code point.
 
 mod body;
