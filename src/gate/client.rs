@@ -182,6 +182,8 @@ impl Client {
             self.stream.write_all(slice)?;
             self.stream.flush()?;
         }
+        // What follows may have to be made before.
+        self.connection.set_deadline(WRITE_TIMEOUT);
         Ok(())
     }
 

@@ -264,7 +264,7 @@ fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
         }
     });
     eventually("the end of their threads", || status(&app, "Threads") < 40);
-    let log = app.log_so_far();
+    let log = app.log().join("\n");
     let lines: Vec<_> = log.lines().filter(|line| line.contains(" route=/api/{user_id}/tasks ")).collect();
     assert_eq!(lines.len(), 100, "one line each: {log}");
     assert!(lines.iter().all(|line| line.contains(" status=503 ")), "{log}");
