@@ -15,7 +15,6 @@ pub struct Watched<T> {
     state: Mutex<State<T>>,
 }
 
-/// Of a file.
 pub type NameAndBytes = (String, Vec<u8>);
 /// Errors: the reason, which tells nothing of what the files hold.
 type Parse<T> = fn(&[NameAndBytes]) -> Result<T, String>;

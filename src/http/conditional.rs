@@ -77,8 +77,7 @@ pub fn idempotency_key(request: &Request) -> Result<Option<&str>, FieldError> {
     })
 }
 
-/// The page that is asked for. Errors: `Invalid` with all that is
-/// wrong with the parameters.
+/// The page that is asked for. Errors: `Invalid` with all that is wrong with the parameters.
 pub fn page(request: &Request) -> Result<Page, Error> {
     let mut page = Page { complete: None, is_descending: false, after: None, offset: 0, limit: None };
     let mut errors = Vec::new();
