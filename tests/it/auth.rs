@@ -582,12 +582,16 @@ fn why_a_token_was_refused_stands_in_the_log_and_not_in_the_answer() {
 #[test]
 fn the_log_quotes_no_token() {
     let app = App::spawn();
-    let texts = ["\"expired at noon\"", "{\"alg\": \"HS256\", \"typ\": {\"noon\": 1}}", "noon"];
-    for (id, text) in ["text", "object", "no-json"].into_iter().zip(texts) {
+    let wrong_type = "malformed: user_id, or another member, is of a wrong type";
+    for (id, text, reason) in [
+        ("text", "\"expired at noon\"", wrong_type),
+        ("object", "{\"alg\": \"HS256\", \"typ\": {\"noon\": 1}}", wrong_type),
+        ("no-json", "noon", "malformed JSON, at column"),
+    ] {
         let token = sign_text(SECRET, text, "{}");
         let request = app.get("/api/alice/tasks").bearer(&token).header("X-Request-Id", id);
         request.send().expect_problem(401, "AUTH_INVALID");
         let line = app.wait_for_log(|line| line.contains(&format!("request_id={id} ")));
-        assert!(line.contains("malformed") && !line.contains("noon"), "{line}");
+        assert!(line.contains(reason) && !line.contains("noon"), "{line}");
     }
 }
