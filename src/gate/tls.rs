@@ -23,9 +23,8 @@ impl Acceptor {
 
 /// From the certificate chain, and its key.
 fn config(files: &[NameAndBytes]) -> Result<ServerConfig, String> {
-    let [(chain_file, chain), (key_file, key)] = files else {
-        return Err("give a certificate and its key".to_owned());
-    };
+    let (chain_file, chain) = files.first().ok_or("there is no certificate")?;
+    let (key_file, key) = files.last().ok_or("there is no key")?;
     let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
     let certs = certs.map_err(|error| format!("{chain_file}: {error}"))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("{key_file}: {error}"))?;
