@@ -94,6 +94,7 @@ impl Jwks {
         if jwks.ed25519.is_empty() {
             return Err(format!("{file:?} has no public Ed25519 key"));
         }
+        log::info!(keys = jwks.ed25519.len(); "JWKS read");
         if skipped > 0 {
             log::warn!(skipped; "JWKS has keys that are not public Ed25519 keys");
         }

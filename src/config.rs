@@ -255,7 +255,7 @@ impl Source {
         }
         match fs::read_to_string(&path) {
             Ok(text) => {
-                Some(text.strip_suffix('\n').map_or(&*text, |line| line.trim_end_matches('\r')).into())
+                Some(text.strip_suffix("\r\n").or(text.strip_suffix('\n')).unwrap_or(&text).to_owned())
             }
             Err(error) => {
                 self.complain(&file, &format!("{path:?} cannot be read: {error}"));

@@ -49,7 +49,7 @@ pub enum Error {
     Database(String),
     /// A defect of this program.
     Bug(String),
-    /// A condition that passes by itself. Nothing was done.
+    /// A condition that passes by itself. Nothing was done, or it does no harm to do it again.
     Unavailable(String),
     /// The same, and nobody knows whether the request was done.
     Unknown(String),

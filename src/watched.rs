@@ -58,9 +58,8 @@ impl<T> Watched<T> {
         state.seen = now;
         let parsed = parsed.map(|parsed| state.current = Arc::new(parsed));
         drop(state);
-        match parsed {
-            Ok(()) => log::info!("{} read again", self.name),
-            Err(reason) => log::error!(reason = reason.as_str(); "{} kept as it was", self.name),
+        if let Err(reason) = parsed {
+            log::error!(reason = reason.as_str(); "{} kept as it was", self.name);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// For [`WRITE_BYTES`] of an answer: a client that reads more slowly is dropped.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 const WRITE_BYTES: usize = 64 * 1024;
 /// After the last answer a client may still be sending. Reading some of it keeps the kernel from
 /// sending a reset, which would take the answer away (RFC 9112 section 9.6).

@@ -2,6 +2,7 @@
 //! machine. Guarantees: a path is open to owner and group alone from its first moment, that of a
 //! dead process is taken over, and that of a living one is not.
 
+use super::client::WRITE_TIMEOUT;
 use socket2::{SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
@@ -13,7 +14,6 @@ use std::time::Duration;
 /// Connections that the kernel may hold until they are accepted.
 const BACKLOG: i32 = 4096;
 const PATH_MODE: u32 = 0o660;
-const UNTAKEN_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(50);
 const PROBE: &[u8] =
     b"HEAD / HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: watchdog\r\nConnection: close\r\n\r\n";
@@ -69,7 +69,7 @@ pub fn accept(listener: &Socket) -> io::Result<(Socket, Option<IpAddr>)> {
     if peer.is_some() {
         socket.set_tcp_nodelay(true)?;
         // An answer that nobody takes does not stay in the kernel once the connection is closed.
-        socket.set_tcp_user_timeout(Some(UNTAKEN_TIMEOUT))?;
+        socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT))?;
     }
     Ok((socket, peer))
 }

@@ -3,9 +3,10 @@
 
 use super::sqlstate::cause;
 use super::tls::Tls;
-use postgres::config::{ChannelBinding, SslMode, SslNegotiation};
+use postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
 use postgres::{Client, Config};
 use r2d2_postgres::PostgresConnectionManager;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -16,19 +17,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub type Manager = PostgresConnectionManager<MakeRustlsConnect>;
+/// Hosts, addresses, ports and name of a database, whoever asks for it.
+pub type Place = (Vec<Host>, Vec<IpAddr>, Vec<u16>, Option<String>);
 
 /// Says what is wrong with a `DATABASE_URL`, or that this service cannot do it.
 pub fn check_url(url: &str) -> Result<(), String> {
     parse_url(url).map(|_| ())
-}
-
-/// Whether both name the same database, whoever asks for it. Errors: those of [`check_url`].
-pub fn is_same_database(one: &str, other: &str) -> Result<bool, String> {
-    let ((one, _), (other, _)) = (parse_url(one)?, parse_url(other)?);
-    Ok(one.get_hosts() == other.get_hosts()
-        && one.get_hostaddrs() == other.get_hostaddrs()
-        && one.get_ports() == other.get_ports()
-        && one.get_dbname().or(one.get_user()) == other.get_dbname().or(other.get_user()))
 }
 
 fn parse_url(url: &str) -> Result<(Config, Tls), String> {
@@ -69,13 +63,16 @@ fn parse_url(url: &str) -> Result<(Config, Tls), String> {
 }
 
 /// A pooler that cannot keep prepared statements does not take session settings either.
-pub fn manager(url: &str, session_settings: bool) -> Result<Manager, String> {
+pub fn manager(url: &str, session_settings: bool) -> Result<(Manager, Place), String> {
     let (mut config, tls) = parse_url(url)?;
     if session_settings {
         let options = [STATEMENT_TIMEOUT, config.get_options().unwrap_or_default()].join(" ");
         config.options(options.trim_end());
     }
-    Ok(PostgresConnectionManager::new(config, tls.connector()?))
+    let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+    let name = config.get_dbname().or(config.get_user()).map(str::to_owned);
+    let place = (hosts.to_vec(), addresses.to_vec(), ports.to_vec(), name);
+    Ok((PostgresConnectionManager::new(config, tls.connector()?), place))
 }
 
 /// One connection for a command, without the limit on statements; and how it is encrypted.

@@ -4,7 +4,7 @@
 //! The watching connection applies the schema; only then the pool is filled. It is also why
 //! `/health` needs no connection of the pool.
 
-use super::connect::{Manager, is_same_database, manager};
+use super::connect::{Manager, Place, manager};
 use super::schema;
 use super::sqlstate::{Fate, cause};
 use super::statements::{STATEMENTS, Statement, Values};
@@ -31,8 +31,7 @@ const ANSWER_AGE_MAX: Duration = Duration::from_millis(1500);
 const TRIES_MAX: usize = 3;
 
 pub struct Pool {
-    /// As it was at the start.
-    url: String,
+    place: Place,
     link: Link,
     /// Empty until the schema is there.
     connections: Arc<OnceLock<r2d2::Pool<Link>>>,
@@ -44,10 +43,11 @@ pub struct Pool {
 impl Pool {
     /// Starts the watching thread, and does not wait for it.
     pub(super) fn open(database: &config::Database, auto_migrate: bool) -> Result<Self, String> {
-        let manager = Arc::new(Mutex::new(Arc::new(manager(&database.url, database.prepared)?)));
+        let (manager, place) = manager(&database.url, database.prepared)?;
+        let manager = Arc::new(Mutex::new(Arc::new(manager)));
         let link = Link { manager, prepared: database.prepared };
         let pool = Self {
-            url: database.url.clone(),
+            place,
             link: link.clone(),
             connections: Arc::default(),
             last_answer: Arc::default(),
@@ -86,10 +86,11 @@ impl Pool {
     /// Connections made from now on use `url`. Errors: it names another database; requests would be
     /// served by both.
     pub fn reconnect_with(&self, url: &str) -> Result<(), String> {
-        if !is_same_database(&self.url, url)? {
+        let (manager, place) = manager(url, self.link.prepared)?;
+        if place != self.place {
             return Err("DATABASE_URL: names another database; that takes a restart".to_owned());
         }
-        *lock(&self.link.manager) = Arc::new(manager(url, self.link.prepared)?);
+        *lock(&self.link.manager) = Arc::new(manager);
         Ok(())
     }
 
