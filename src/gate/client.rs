@@ -34,7 +34,9 @@ pub struct Connection {
 const IDLE: u8 = 0;
 /// From then to the end of the answer.
 const BUSY: u8 = 1;
-const ENDED: u8 = 2;
+/// A request that is here already is the last.
+const ENDING: u8 = 2;
+const ENDED: u8 = 3;
 
 impl Connection {
     /// Idle for so long at most.
@@ -96,6 +98,13 @@ impl Connection {
             self.shutdown(Shutdown::Both);
         }
         is_evicted
+    }
+
+    /// Ends the wait for a request if it is idle.
+    pub fn end_idleness(&self) {
+        if self.move_on(IDLE, ENDING) {
+            self.shutdown(Shutdown::Read);
+        }
     }
 
     fn move_on(&self, from: u8, to: u8) -> bool {
@@ -189,7 +198,7 @@ impl Client {
 
     /// False if the connection was evicted meanwhile.
     pub fn leave_idleness(&self) -> bool {
-        self.connection.move_on(IDLE, BUSY)
+        [IDLE, ENDING].into_iter().any(|state| self.connection.move_on(state, BUSY))
     }
 
     pub fn be_idle(&self, time: Duration) {

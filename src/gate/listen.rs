@@ -15,6 +15,8 @@ use std::time::Duration;
 const BACKLOG: i32 = 4096;
 const PATH_MODE: u32 = 0o660;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(50);
+/// So long an accepting thread may not notice that the service stops.
+const ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);
 const PROBE: &[u8] =
     b"HEAD / HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: watchdog\r\nConnection: close\r\n\r\n";
 
@@ -32,6 +34,7 @@ pub fn listen(address: &SockAddr, inherited: Option<Socket>) -> io::Result<(Sock
     let is_inherited = inherited.is_some();
     let path = address.as_pathname().filter(|_| !is_inherited).map(Path::to_owned);
     let socket = inherited.map_or_else(|| bind(address), Ok)?;
+    socket.set_read_timeout(Some(ACCEPT_TIMEOUT))?;
     let address = Address { address: socket.local_addr()?, path, is_inherited };
     Ok((socket, address))
 }
@@ -62,16 +65,24 @@ fn connect(address: &SockAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A client, and its address where it has one.
-pub fn accept(listener: &Socket) -> io::Result<(Socket, Option<IpAddr>)> {
-    let (socket, peer) = listener.accept()?;
+/// A client, and its address where it has one; None if nobody comes for a while.
+pub fn accept(listener: &Socket) -> io::Result<Option<(Socket, Option<IpAddr>)>> {
+    let (socket, peer) = match listener.accept() {
+        // A signal's handler on this thread ends a wait that has a timeout: signal(7).
+        Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {
+            return Ok(None);
+        }
+        accepted => accepted?,
+    };
+    // It has that of the listener.
+    socket.set_read_timeout(None)?;
     let peer = peer.as_socket().map(|peer| peer.ip().to_canonical());
     if peer.is_some() {
         socket.set_tcp_nodelay(true)?;
         // An answer that nobody takes does not stay in the kernel once the connection is closed.
         socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT))?;
     }
-    Ok((socket, peer))
+    Ok(Some((socket, peer)))
 }
 
 impl Address {
@@ -86,11 +97,9 @@ impl Address {
         self.address.as_socket().is_none_or(|address| address.ip().is_loopback())
     }
 
-    /// Removes the path, and wakes who accepts, for the last time.
+    /// Removes the path. Whoever comes next may make it anew once nobody listens, so this comes first.
     pub fn leave(&self) {
-        // First, as whoever comes next may make it anew once nobody listens.
         let _ = self.path.as_ref().map(fs::remove_file);
-        drop(connect(&self.address));
     }
 
     /// Whether there is an answer at all, if need be TLS's to what is not TLS: what a watchdog wants to know.

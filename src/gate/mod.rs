@@ -76,6 +76,8 @@ pub struct Gate<B> {
     /// answer.
     parked: Mutex<HashMap<u64, (Instant, Session)>>,
     is_stopping: Arc<AtomicBool>,
+    /// Or about to hand on whom it has accepted.
+    is_accepting: AtomicBool,
 }
 
 /// A client's connection, in the hands of one thread, or parked.
@@ -105,6 +107,7 @@ impl<B: Behind> Gate<B> {
             address,
             parked: Mutex::default(),
             is_stopping: Arc::default(),
+            is_accepting: true.into(),
         });
         let (accepting, watching) = (Arc::clone(&gate), Arc::clone(&gate));
         thread::Builder::new().name("accept".to_owned()).spawn(move || accepting.accept(&listener))?;
@@ -118,9 +121,10 @@ impl<B: Behind> Gate<B> {
     /// Takes no new connection, closes the idle ones, and waits at most so long for the others.
     pub fn stop(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
-        self.is_stopping.store(true, SeqCst);
         self.address.leave();
-        while Instant::now() < deadline && !self.options.registry.drain() {
+        self.is_stopping.store(true, SeqCst);
+        let is_over = || !self.is_accepting.load(SeqCst) && self.options.registry.drain();
+        while Instant::now() < deadline && !is_over() {
             thread::sleep(STOP_POLL);
         }
     }
@@ -128,11 +132,14 @@ impl<B: Behind> Gate<B> {
     fn accept(self: &Arc<Self>, listener: &Socket) {
         let mut complained: Option<Instant> = None;
         for id in 1.. {
-            let admit = || accept(listener).and_then(|(socket, peer)| self.admit(id, socket, peer));
+            let admit = || match accept(listener)? {
+                Some((socket, peer)) => self.admit(id, socket, peer).map(|()| true),
+                None => Ok(false),
+            };
             let accepted = guarded(admit, io::Error::other);
             if self.is_stopping.load(SeqCst) {
-                if self.address.is_inherited || accepted.is_err() {
-                    return;
+                if self.address.is_inherited || !matches!(accepted, Ok(true)) {
+                    break;
                 }
                 // Who queues already is answered; closing the listener would send resets.
                 let _ = listener.set_nonblocking(true);
@@ -146,6 +153,7 @@ impl<B: Behind> Gate<B> {
                 thread::sleep(ACCEPT_RETRY);
             }
         }
+        self.is_accepting.store(false, SeqCst);
     }
 
     fn admit(self: &Arc<Self>, id: u64, socket: Socket, peer: Option<IpAddr>) -> io::Result<()> {

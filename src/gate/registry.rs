@@ -68,7 +68,7 @@ impl Registry {
         let connections = lock(&self.connections);
         let is_due = |since: Instant| since.elapsed() >= LAST_CHANCE;
         let idle = connections.values().filter(|connection| connection.idle_since().is_some_and(is_due));
-        idle.for_each(|connection| _ = connection.evict());
+        idle.for_each(|connection| connection.end_idleness());
         connections.is_empty()
     }
 }
@@ -90,8 +90,9 @@ impl Drop for Place {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::client::tests::{client, connection, late};
-    use super::{Arc, Connection, Duration, HashMap, Registry, evict};
-    use std::io::Read;
+    use super::super::client::{Client, Connection};
+    use super::{Arc, Duration, HashMap, Registry, evict};
+    use std::io::{ErrorKind, Read, Write};
     use std::net::TcpStream;
 
     /// Idle for five seconds, and its other end.
@@ -125,10 +126,18 @@ mod tests {
     #[test]
     fn who_is_about_to_ask_has_a_last_chance() {
         let registry = Arc::new(Registry::new(2, 0).unwrap());
-        let (old, new) = (idle().0, connection());
+        let ((old, mut other), new) = (idle(), connection());
         let places = [registry.admit(1, &old), registry.admit(2, &new)];
+        old.set_deadline(Duration::from_secs(5));
+        other.write_all(b"G").unwrap();
         assert!(!registry.drain());
         assert!(old.idle_since().is_none() && new.idle_since().is_some());
+        // Who has asked already, and was not noticed yet, is heard.
+        let mut client = Client::new(&old, None, &Arc::default()).unwrap();
+        let mut buffer = [0; 2];
+        assert_eq!(client.read(&mut buffer).unwrap(), b"G");
+        assert!(client.leave_idleness());
+        assert_eq!(client.read(&mut buffer).unwrap_err().kind(), ErrorKind::UnexpectedEof);
         drop(places);
         assert!(registry.drain());
     }
@@ -140,6 +149,6 @@ mod tests {
         let _place = registry.admit(1, &late);
         registry.enforce_deadlines();
         other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        assert_ne!(other.read(&mut [0]).map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock));
+        assert_ne!(other.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
     }
 }
