@@ -21,6 +21,8 @@ impl Statement {
 /// What goes in the place of its parameters.
 pub type Values<'v> = &'v [&'v (dyn ToSql + Sync)];
 
+const TIMES: Type = Type::TIMESTAMPTZ_ARRAY;
+
 /// Of `tinytasks purge`.
 pub const COUNT: &str = "select count(*) from tasks where user_id = $1";
 pub const PURGE: &str = "delete from tasks where user_id = $1";
@@ -84,22 +86,13 @@ pub static UPDATE: Statement = Statement {
             greatest(clock_timestamp(), greatest(created_at, updated_at) + interval '1 microsecond')
         where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
         returning id, title, description, complete, created_at, updated_at",
-    types: &[
-        Type::TEXT,
-        Type::INT8,
-        Type::TIMESTAMPTZ_ARRAY,
-        Type::TIMESTAMPTZ_ARRAY,
-        Type::TEXT,
-        Type::TEXT,
-        Type::BOOL,
-        Type::BOOL,
-    ],
+    types: &[Type::TEXT, Type::INT8, TIMES, TIMES, Type::TEXT, Type::TEXT, Type::BOOL, Type::BOOL],
     may_repeat: false,
 };
 pub static DELETE: Statement = Statement {
     sql: "delete from tasks
         where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3)) and updated_at <> all($4)
         returning id",
-    types: &[Type::TEXT, Type::INT8, Type::TIMESTAMPTZ_ARRAY, Type::TIMESTAMPTZ_ARRAY],
+    types: &[Type::TEXT, Type::INT8, TIMES, TIMES],
     may_repeat: false,
 };

@@ -4,6 +4,7 @@ use crate::error::{Error, FieldError};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt;
 
 const TITLE_CHARS_MAX: usize = 200;
@@ -194,31 +195,14 @@ fn text(json: &str) -> Result<String, Rule> {
         return Err(STRING);
     }
     let Octets(octets) = serde_json::from_str(json).map_err(|_| STORABLE)?;
-    let text = String::from_utf8(octets).ok();
+    let text = String::from_utf8(octets.into_owned()).ok();
     text.filter(|text| !text.contains('\0')).ok_or(STORABLE)
 }
 
 /// A JSON string as bytes. Asked for bytes, serde_json lets a lone surrogate pass (as bytes that
 /// are not UTF-8); asked for text, it would refuse the whole body as bad JSON.
-struct Octets(Vec<u8>);
-
-impl<'de> Deserialize<'de> for Octets {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
-            type Value = Octets;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Octets, E> {
-                Ok(Octets(bytes.to_owned()))
-            }
-        }
-        deserializer.deserialize_bytes(Bytes)
-    }
-}
+#[derive(Deserialize)]
+struct Octets<'a>(#[serde(borrow)] Cow<'a, [u8]>);
 
 /// By hand, because a derived reader would refuse the whole body for one repeated member.
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -234,7 +218,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut members = Members::default();
                 while let Some(Octets(name)) = map.next_key()? {
-                    match name.as_slice() {
+                    match &*name {
                         b"title" => members.title.put(map.next_value()?),
                         b"description" => members.description.put(map.next_value()?),
                         b"complete" => members.complete.put(map.next_value()?),
