@@ -70,6 +70,8 @@ pub fn accept(listener: &Socket) -> io::Result<Option<(Socket, Option<IpAddr>)>>
     let (socket, peer) = match listener.accept() {
         // A signal's handler on this thread ends a wait that has a timeout: signal(7).
         Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {
+            // Who shares an inherited socket may have made it so.
+            listener.set_nonblocking(false)?;
             return Ok(None);
         }
         accepted => accepted?,

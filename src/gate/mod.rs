@@ -132,13 +132,10 @@ impl<B: Behind> Gate<B> {
     fn accept(self: &Arc<Self>, listener: &Socket) {
         let mut complained: Option<Instant> = None;
         for id in 1.. {
-            let admit = || match accept(listener)? {
-                Some((socket, peer)) => self.admit(id, socket, peer).map(|()| true),
-                None => Ok(false),
-            };
+            let admit = || accept(listener)?.map(|(socket, peer)| self.admit(id, socket, peer)).transpose();
             let accepted = guarded(admit, io::Error::other);
             if self.is_stopping.load(SeqCst) {
-                if self.address.is_inherited || !matches!(accepted, Ok(true)) {
+                if self.address.is_inherited || !matches!(accepted, Ok(Some(()))) {
                     break;
                 }
                 // Who queues already is answered; closing the listener would send resets.

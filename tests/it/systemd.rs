@@ -12,7 +12,10 @@ use socket2::{SockAddr, Socket, Type};
 use std::{
     fs,
     net::SocketAddr,
-    os::unix::{fs::FileTypeExt, net::UnixDatagram},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::FileTypeExt, net::UnixDatagram},
+    },
     path::Path,
     process::Command,
     sync::{
@@ -24,6 +27,8 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// As in the flags of proc(5), fdinfo.
+const O_NONBLOCK: u32 = 0o4000;
 /// Of each kind of client, while the service is restarted.
 const ROUNDS: usize = 3;
 
@@ -205,6 +210,22 @@ fn an_inherited_socket_is_used_whatever_host_and_port_say() {
         // It is not the service's own.
         assert!(path.is_none_or(|path| fs::metadata(path).unwrap().file_type().is_socket()));
     }
+}
+
+/// It would be asked for clients without end.
+#[test]
+fn an_inherited_socket_that_somebody_makes_non_blocking_is_made_blocking_again() {
+    let listener = listener(None);
+    let app = App::setup().inherits(&listener).spawn();
+    listener.set_nonblocking(true).unwrap();
+    let is_blocking = || {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", listener.as_raw_fd())).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+        u32::from_str_radix(flags, 8).unwrap() & O_NONBLOCK == 0
+    };
+    crate::harness::eventually("a socket that blocks", is_blocking);
+    app.get("/health").send().expect(200);
+    assert!(!app.log_so_far().contains("cannot accept"), "{}", app.log_so_far());
 }
 
 #[test]
