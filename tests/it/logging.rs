@@ -3,7 +3,7 @@
 
 use crate::{
     harness::App,
-    http::{has_shape, is_timestamp},
+    http::{Connection, has_shape, is_timestamp},
     token::{SECRET, now, segment, sign, token},
 };
 use serde_json::{Value, json};
@@ -98,6 +98,20 @@ fn a_request_is_one_line_with_all_that_the_contract_names() {
     for request_id in ["get", "list", "item", "delete", "gone", "options", "method", "bad", "no"] {
         let lines = log.iter().filter(|line| value(line, "request_id").as_deref() == Some(request_id));
         assert_eq!(lines.count(), 1, "{request_id}");
+    }
+}
+
+#[test]
+fn what_the_gate_refuses_is_of_the_route_that_it_was_meant_for_as_far_as_that_is_known() {
+    let app = App::spawn();
+    for (head, status, route) in [
+        ("POST /api/alice/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 70000", "413", "/api/{user_id}/tasks"),
+        ("GET /health HTTP/1.1\r\nHost : x", "400", ""),
+    ] {
+        let mut connection = Connection::open(&app.address).unwrap();
+        connection.write(format!("{head}\r\n\r\n").as_bytes());
+        let line = app.wait_for_log(|line| value(line, "status").as_deref() == Some(status));
+        assert_eq!(value(&line, "route").as_deref(), Some(route), "{line}");
     }
 }
 
