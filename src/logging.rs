@@ -20,7 +20,7 @@ pub fn start(json: bool, filter: &str) {
 }
 
 fn text_line(record: &Record) -> String {
-    let mut line = format!("{} {} ", Instant::now(), record.level());
+    let mut line = String::with_capacity(256) + &format!("{} {} ", Instant::now(), record.level());
     push_plain_or_json(&mut line, &record.args().to_string(), " ");
     each_pair(record, &mut |key, value| {
         line.extend([" ", key, "="]);

@@ -40,7 +40,7 @@ const HSTS: &str = "max-age=31536000";
 
 impl<'a> Response<'a> {
     pub fn empty(status: u16) -> Self {
-        Self { status, fields: Vec::new(), body: Cow::Borrowed(&[]), rest: None }
+        Self { status, fields: Vec::with_capacity(16), body: Cow::Borrowed(&[]), rest: None }
     }
 
     pub fn json(status: u16, value: &impl Serialize) -> Result<Self, Error> {
@@ -106,7 +106,8 @@ impl<'a> Response<'a> {
     /// Writes the message of RFC 9112 section 2.1; for HEAD without the body, the fields staying.
     /// Errors: why it is not complete.
     pub fn write(self, app: &App, user_id: &str, request: &Request, client: &mut Client) -> Result<(), Stop> {
-        let mut head = String::new();
+        // As much as most take, as are the fields above.
+        let mut head = String::with_capacity(1024);
         head.extend(["HTTP/1.1 ", &self.status.to_string(), " ", phrase(self.status), "\r\n"]);
         for (name, value) in &self.fields {
             head.extend([name, ": ", value, "\r\n"]);
