@@ -668,11 +668,11 @@ fn the_connection_that_is_idle_longest_makes_room() {
         .map(|_| {
             let mut raw = Raw::open(&app);
             serve(&mut raw);
+            wait_for_waiting_clients(&app);
             raw
         })
         .collect();
     // The first ones are used again: now the third is idle longest, then the fourth.
-    wait_for_waiting_clients(&app);
     for index in [0, 1] {
         serve(&mut kept[index]);
     }
