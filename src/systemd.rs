@@ -15,9 +15,7 @@ pub fn inherited() -> io::Result<Option<Socket>> {
         return Err(io::Error::other("LISTEN_FDS: give one socket"));
     }
     let tcp = sockets.take_tcp_listener(0).map(|socket| socket.map(Socket::from));
-    let socket = tcp.or_else(|_| sockets.take_unix_listener(0).map(|socket| socket.map(Socket::from)))?;
-    // Whoever made it may have used it otherwise.
-    socket.map(|socket| socket.set_nonblocking(false).map(|()| socket)).transpose()
+    tcp.or_else(|_| sockets.take_unix_listener(0).map(|socket| socket.map(Socket::from)))
 }
 
 pub fn ready() {

@@ -70,7 +70,7 @@ pub fn accept(listener: &Socket) -> io::Result<Option<(Socket, Option<IpAddr>)>>
     let (socket, peer) = match listener.accept() {
         // A signal's handler on this thread ends a wait that has a timeout: signal(7).
         Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {
-            // Who shares an inherited socket may have made it so.
+            // Whoever made or shares an inherited socket may have it non-blocking: no end of asking.
             listener.set_nonblocking(false)?;
             return Ok(None);
         }
