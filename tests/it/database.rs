@@ -352,7 +352,8 @@ fn a_standby_serves_reads_and_after_its_promotion_all() {
 
 #[test]
 fn a_statement_that_is_cancelled_is_503_and_not_done() {
-    let app = App::spawn();
+    // Another connection that is being made would wait for the lock as well.
+    let app = App::setup().env("DATABASE_POOL_SIZE", "1").spawn();
     let alice = app.user("alice");
     let before = alice.create("a task");
     let id = before["id"].as_i64().unwrap();

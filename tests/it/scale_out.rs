@@ -256,7 +256,8 @@ fn a_request_that_was_sent_is_never_sent_again() {
         let port = address.split_once(':').unwrap().1;
         setup.env("PORT", port).env("TRUSTED_PROXIES", "127.0.0.1").spawn()
     };
-    let mut first = on(&addresses[0], App::setup());
+    // Another connection that is being made would wait for the lock below as well.
+    let mut first = on(&addresses[0], App::setup().env("DATABASE_POOL_SIZE", "1"));
     // The third is never there.
     let balancer = Balancer::start(&addresses);
     let (alice, tasks) = (token("alice"), "/api/alice/tasks");
