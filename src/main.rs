@@ -7,6 +7,7 @@ mod auth; //     Authorization field → Caller
 mod task; //     the domain types and their parsing
 mod store; //    Caller and task types → SQL → PostgreSQL
 
+mod limits; //   every duration, size and count, and why
 mod error; //    everything that can go wrong, and what a client is told of it
 mod config; //   environment → Config
 mod failure; //  why a command ended, and its exit code
