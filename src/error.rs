@@ -31,8 +31,8 @@ pub enum Error {
     Forbidden(String),
     NoSuchRoute,
     NoSuchTask,
-    /// With the methods that are allowed.
-    MethodNotAllowed(&'static str),
+    /// With the methods that are allowed, as the `Allow` field has them.
+    MethodNotAllowed(String),
     RequestTimeout,
     PreconditionFailed,
     /// A change without `If-Match`, where that is asked for.
@@ -90,7 +90,7 @@ impl Error {
         match self {
             Self::TokenMissing => Some(("WWW-Authenticate", "Bearer".into())),
             Self::TokenInvalid(_) => Some(("WWW-Authenticate", "Bearer error=\"invalid_token\"".into())),
-            Self::MethodNotAllowed(methods) => Some(("Allow", (*methods).into())),
+            Self::MethodNotAllowed(methods) => Some(("Allow", methods.clone().into())),
             Self::MediaType(accepted) => Some(("Accept", (*accepted).into())),
             Self::ContentCoding => Some(("Accept-Encoding", "identity".into())),
             Self::RateLimited(seconds) => Some(("Retry-After", seconds.to_string().into())),

@@ -2,9 +2,99 @@
 //! reason. The sums that must hold between them are asserted at compile time, at the end of each
 //! group. No other file defines such a number.
 
+use std::time::Duration;
+
 // Clients: bytes, connections and deadlines of the gate.
 
+/// The longest request line, with its CRLF. Eight kilobytes is what RFC 9112 section 3 recommends to support.
+pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
+/// The longest header section: a token of a few kilobytes fits, and a thousand of them fit into memory.
+pub const FIELDS_BYTES_MAX: usize = 16 * 1024;
+/// The most header fields in one request. Browsers behind proxies send about thirty.
+pub const FIELDS_MAX: usize = 64;
+/// The largest request body. The largest valid task is about 8 KiB of JSON with every character escaped.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The longest line with a chunk's size and its extensions (RFC 9112 section 7.1).
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// The longest trailer section. Trailers are read and dropped.
+pub const TRAILERS_BYTES_MAX: usize = 4 * 1024;
+/// How much is read from a client at a time. Most requests arrive whole in one read of this size.
+pub const READ_BYTES: usize = 4 * 1024;
+
+/// From the first byte of a request to the end of its header section.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the first byte of a request to the last byte of its body.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may be idle between two requests before the gate closes it.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// With TLS, how long a new connection may take to its first request: the handshake is part of it.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to read [`WRITE_BYTES`] of an answer. A slower client is cut off.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much of an answer is written at a time; each piece has [`WRITE_TIMEOUT`].
+pub const WRITE_BYTES: usize = 64 * 1024;
+/// What the kernel may hold of an answer that a client does not read. Linux takes twice this.
+pub const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// After its deadline a connection can be written to for this long, for a last answer such as 408.
+pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
+/// After the last answer the gate reads and drops what the client still sends, for at most this
+/// long and this many bytes. Without that the kernel sends a reset, which can take the answer away
+/// before the client has read it (RFC 9112 section 9.6).
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+pub const LINGER_BYTES_MAX: u64 = 256 * 1024;
+
+/// A request whose answer is not there after this time is answered with 503.
+pub const LATE_ANSWER: Duration = Duration::from_millis(8500);
+/// How often the deadline thread looks at all connections: deadlines are kept to this precision.
+pub const DEADLINE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The descriptor limit must allow at least this many connections.
+pub const CONNECTIONS_MIN: usize = 32;
+/// How many connections of `ADMIN_ADDR` there are at most.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+/// How many connections the kernel queues until they are accepted.
+pub const BACKLOG: i32 = 4096;
+/// A pooled thread with no client for this long ends, if there are more threads than clients.
+pub const THREAD_IDLE: Duration = Duration::from_secs(10);
+/// The stack of a pooled thread, enough for a TLS handshake. Untouched pages take no memory.
+pub const STACK_BYTES: usize = 256 * 1024;
+/// The pause after a connection could not be accepted, when descriptors or threads have run out.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// How long the accepting thread waits for a connection before it looks if the service stops.
+pub const ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long a connection to our own address may take: it stays on this machine.
+pub const CONNECT_SELF_TIMEOUT: Duration = Duration::from_millis(50);
+
+const _: () = assert!(HEAD_TIMEOUT.as_millis() <= REQUEST_TIMEOUT.as_millis());
+const _: () = assert!(LATE_ANSWER.as_millis() + DEADLINE_INTERVAL.as_millis() < 10_000);
+const _: () = assert!(REQUEST_LINE_BYTES_MAX + FIELDS_BYTES_MAX <= BODY_BYTES_MAX);
+
 // Answers: what is made and written for clients.
+
+/// How many rows of a list are in memory at once; a longer list without `limit` is sent in parts.
+pub const LIST_PART_ROWS: i64 = 128;
+/// How many large answers, or parts of them, are made at once. Others wait for their turn.
+pub const TURNS: usize = 4;
+/// How long an answer waits for its turn; then it is 503.
+pub const TURN_WAIT: Duration = Duration::from_secs(5);
+/// Answers of at most this size are not counted below.
+pub const SMALL_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The memory of all larger answers together, while they are written to their clients.
+pub const LARGE_ANSWERS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A large answer that is still unread after this time may be cut off to make room for another. A
+/// client with 32 Mbit/s reads 4 MiB in this time.
+pub const LARGE_ANSWER_SAFE: Duration = Duration::from_secs(1);
+/// Head and body are copied into one buffer up to this size, because a second system call costs more.
+pub const COPY_BYTES_MAX: usize = 64 * 1024;
+/// The longest `X-Request-Id` that is taken over from a client.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+
+/// A user may spend at once the requests that accrue in this time under `RATE_LIMIT`.
+pub const RATE_BURST: Duration = Duration::from_secs(10);
+/// How many users the rate limiter counts at a time: some 3 MiB. It does not limit users beyond that.
+pub const RATE_USERS_MAX: usize = 64 * 1024;
+
+const _: () = assert!(TURN_WAIT.as_millis() < LATE_ANSWER.as_millis());
 
 // Tokens and files that are followed.
 
@@ -13,3 +103,15 @@
 // The log.
 
 // The life of the process.
+
+/// How long requests in flight may take after SIGTERM or SIGINT.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// After SIGTERM an idle connection stays open this long: its next request may be on its way already.
+pub const DRAIN_IDLE: Duration = Duration::from_millis(500);
+/// How often the end of all connections is looked for while the service stops.
+pub const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a start with an inherited socket waits for the database. Clients wait in that socket
+/// meanwhile, which is better for them than a 503 at each restart.
+pub const START_DATABASE_WAIT: Duration = Duration::from_secs(3);
+/// How often the database is looked for in that time.
+pub const START_DATABASE_INTERVAL: Duration = Duration::from_millis(5);

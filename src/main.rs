@@ -19,7 +19,7 @@ mod panic; //    every Mutex, and where a panic ends
 
 use auth::{Caller, Keys};
 use failure::Failure;
-use gate::Acceptor;
+use gate::Certificate;
 use jiff::Timestamp;
 use serve::serve;
 use std::ffi::OsString;
@@ -93,7 +93,7 @@ fn migrate() -> Result<(), Failure> {
 fn check() -> Result<(), Failure> {
     let config = config::load(check_url)?;
     Keys::new(&config.jwt).map_err(Failure::of_configuration)?;
-    Acceptor::open(config.tls).map_err(Failure::of_configuration)?;
+    Certificate::open(config.tls).map_err(Failure::of_configuration)?;
     print("configuration: complete\n")?;
     let mut say = |line: &str| {
         let _ = print(&format!("{line}\n"));

@@ -80,6 +80,18 @@ pub fn text() -> String {
     out
 }
 
+static CLIENT_CONNECTIONS: Mutex<[usize; 3]> = Mutex::new([0; 3]);
+
+/// Takes over how many connections of clients are idle and busy, and how many there may be.
+pub fn set_client_connections(idle: usize, busy: usize, max: usize) {
+    *lock(&CLIENT_CONNECTIONS) = [idle, busy, max];
+}
+
+/// Idle, busy, and at most.
+pub fn client_connections() -> [f64; 3] {
+    lock(&CLIENT_CONNECTIONS).map(|count| count as f64)
+}
+
 /// Adds what is measured at the moment, with the labels of each value.
 pub fn gauge(out: &mut String, name: &str, help: &str, values: &[(&str, f64)]) {
     describe(out, name, "gauge", help);

@@ -1,16 +1,16 @@
-//! What the head of a request may say, and what it means. Knows no stream.
+//! The head of a request: what it may say, and what it means. Knows no stream. Guarantees: a head that
+//! two programs could read in two ways is refused (RFC 9112 section 11.2).
 
 use crate::error::{Error, FieldError};
+use crate::limits::BODY_BYTES_MAX;
 use std::net::{IpAddr, SocketAddr};
-
-pub const FIELDS_MAX: usize = 64;
-pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// RFC 9110 section 9: the methods that some route has.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-pub const OTHER: &str = "_OTHER";
+/// Stands for every other method, as in OpenTelemetry's conventions.
+pub const OTHER_METHOD: &str = "_OTHER";
 
-/// The fields that the service reads. All others end here.
+/// The fields that the service reads. All other fields are dropped here.
 pub const KNOWN: [&str; 10] = [
     "Authorization",
     "Content-Type",
@@ -24,26 +24,35 @@ pub const KNOWN: [&str; 10] = [
     "Access-Control-Request-Method",
 ];
 
+/// A request that RFC 9112 does not allow.
 pub fn malformed(msg: &'static str) -> Error {
     Error::Malformed(vec![FieldError { loc: vec!["header"], msg, kind: "framing" }])
 }
 
+/// The method as the service knows it.
 pub fn method(name: &str) -> &'static str {
-    METHODS.into_iter().find(|method| *method == name).unwrap_or(OTHER)
+    METHODS.into_iter().find(|method| *method == name).unwrap_or(OTHER_METHOD)
 }
 
-/// Has lines that end in CRLF, and otherwise no control character but HTAB: no bare CR or LF.
+/// True where all lines end in CRLF and have no other control character than HTAB: no bare CR or LF.
 pub fn is_clean(lines: &[u8]) -> bool {
     let mut before = b' ';
-    let fits = lines.iter().all(|byte| match (std::mem::replace(&mut before, *byte), *byte) {
-        (b'\r', next) => next == b'\n',
-        (_, b'\r' | b'\t') => true,
-        (_, byte) => !byte.is_ascii_control(),
-    });
-    fits && before != b'\r'
+    for byte in lines {
+        let fits = match (before, *byte) {
+            (b'\r', next) => next == b'\n',
+            (_, b'\r' | b'\t') => true,
+            (_, other) => !other.is_ascii_control(),
+        };
+        if !fits {
+            return false;
+        }
+        before = *byte;
+    }
+    before != b'\r'
 }
 
-/// A field with its CRLF, and not one that says where a message ends (RFC 9110 section 6.5.1).
+/// Whether a line with its CRLF is a field that may be a trailer: none that says where the message
+/// ends (RFC 9110 section 6.5.1).
 pub fn is_trailer(line: &[u8]) -> bool {
     let (whole, mut fields) = ([line, b"\r\n"].concat(), [httparse::EMPTY_HEADER]);
     let is_field = httparse::parse_headers(&whole, &mut fields).is_ok() && is_clean(line);
@@ -52,6 +61,7 @@ pub fn is_trailer(line: &[u8]) -> bool {
     is_field && !is_framing
 }
 
+/// Parses the request line and the fields. Errors: `Malformed`, `HeadTooLarge`.
 pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Result<(), Error> {
     if !is_clean(head) {
         return Err(malformed("there is a control character in the header section"));
@@ -64,29 +74,30 @@ pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Res
     }
 }
 
-/// RFC 9112 section 3.2: origin-form, `*` for OPTIONS, or absolute-form cut to its path.
+/// The target in origin-form (RFC 9112 section 3.2): as sent, or an absolute-form cut to its path, or
+/// `*` for OPTIONS. Errors: `Malformed`.
 pub fn origin_form(method: &str, target: &str) -> Result<String, Error> {
     let is_http = |scheme: &str| ["http", "https"].iter().any(|http| http.eq_ignore_ascii_case(scheme));
     let absolute = target.split_once("://").filter(|(scheme, _)| is_http(scheme));
     // RFC 3986 section 3.2: a query ends the authority as well, and then the path is empty.
-    let end = |rest: &str| rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let path =
-        match absolute.and_then(|(_, rest)| rest.split_at_checked(end(rest))) {
-            Some((host, path)) if !host.is_empty() && host.bytes().all(is_of_host) => {
-                if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
-            }
-            _ => target.to_owned(),
-        };
+    let end_of_host = |rest: &str| rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let path = match absolute.and_then(|(_, rest)| rest.split_at_checked(end_of_host(rest))) {
+        Some((host, path)) if !host.is_empty() && host.bytes().all(is_of_host) => {
+            if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+        }
+        _ => target.to_owned(),
+    };
     let is_visible = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     let fits = is_visible && (path.starts_with('/') || (path == "*" && method == "OPTIONS"));
     if fits { Ok(path) } else { Err(malformed("the request target is malformed")) }
 }
 
-/// Host and port, without a user (RFC 9110 section 4.2.4).
+/// Whether a byte may stand in host and port. A user before the host may not (RFC 9110 section 4.2.4).
 fn is_of_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&byte)
 }
 
+/// The fields of a header section, as sent.
 pub struct Fields<'h>(pub &'h [httparse::Header<'h>]);
 
 impl<'h> Fields<'h> {
@@ -94,13 +105,15 @@ impl<'h> Fields<'h> {
         self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 
+    /// Whether one of the comma-separated tokens of a field is this one, in any case.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         let mut tokens = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
         tokens.any(|given| given.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
 
+    /// The fields that the service reads.
     pub fn known(&self) -> Vec<(&'static str, String)> {
-        // DEL stands for what is not ASCII: no value that counts has it, and no client can send it.
+        // DEL replaces each byte that is not ASCII: no client can send DEL, and no valid value has it.
         let ascii = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '\x7f' };
         let known = |field: &httparse::Header| {
             let name = KNOWN.into_iter().find(|name| field.name.eq_ignore_ascii_case(name))?;
@@ -109,22 +122,24 @@ impl<'h> Fields<'h> {
         self.0.iter().filter_map(known).collect()
     }
 
-    pub fn check_host(&self, is_old: bool) -> Result<(), Error> {
+    /// RFC 9112 section 3.2: HTTP/1.1 has exactly one Host.
+    pub fn check_host(&self, is_http_1_0: bool) -> Result<(), Error> {
         let mut hosts = self.values("Host");
         match (hosts.next(), hosts.next()) {
             (Some(host), None) if host.iter().copied().all(is_of_host) => Ok(()),
-            (None, _) if is_old => Ok(()),
+            (None, _) if is_http_1_0 => Ok(()),
             _ => Err(malformed("there must be one Host")),
         }
     }
 
-    /// RFC 9112 section 6; None when the body is chunked.
-    pub fn body_length(&self, is_old: bool) -> Result<Option<usize>, Error> {
+    /// The body's length (RFC 9112 section 6.3); None when it is chunked. Errors: `BodyTooLarge`;
+    /// `Malformed` for every length that could be read in two ways.
+    pub fn body_length(&self, is_http_1_0: bool) -> Result<Option<usize>, Error> {
         let lengths: Vec<_> = self.values("Content-Length").collect();
         let codings: Vec<_> = self.values("Transfer-Encoding").collect();
         match (lengths.as_slice(), codings.as_slice()) {
             ([], []) => Ok(Some(0)),
-            ([], [coding]) if !is_old && coding.eq_ignore_ascii_case(b"chunked") => Ok(None),
+            ([], [coding]) if !is_http_1_0 && coding.eq_ignore_ascii_case(b"chunked") => Ok(None),
             ([length], []) if !length.is_empty() && length.iter().all(u8::is_ascii_digit) => {
                 let number = std::str::from_utf8(length).ok().and_then(|digits| digits.parse().ok());
                 let number = number.filter(|number| *number <= BODY_BYTES_MAX);
@@ -134,12 +149,13 @@ impl<'h> Fields<'h> {
         }
     }
 
-    /// The last entry is what the trusted peer itself saw (RFC 7239 section 4).
+    /// The client's address: the last entry that a trusted peer has added, which is the address that
+    /// the peer itself saw (RFC 7239 section 4); else the peer's own.
     pub fn client(&self, peer: Option<IpAddr>, trusted: &[Option<IpAddr>]) -> Option<IpAddr> {
         if !trusted.contains(&peer) {
             return peer;
         }
-        // What stands before it, and in the other field, may be the client's own.
+        // Earlier entries, and those of the other field, may be the client's own invention.
         let last = |name| {
             let entry = self.values(name).last()?.rsplit(|byte| *byte == b',').next();
             entry.map(|entry| std::str::from_utf8(entry).unwrap_or_default())
@@ -187,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_whom_a_trusted_proxy_names_last() {
+    fn the_clients_address_is_the_last_one_that_a_trusted_proxy_names() {
         let address = |text: &str| text.parse::<IpAddr>().ok();
         let (proxy, trusted) = (address("10.0.0.1"), [None, address("10.0.0.1")]);
         for (peer, name, value, wanted) in [
@@ -205,7 +221,7 @@ mod tests {
             assert_eq!(Fields(&fields).client(peer, &trusted), address(wanted), "{name}: {value}");
         }
         assert_eq!(Fields(&[]).client(None, &[]), None);
-        // What a client put before the proxy's entry, or into the other field, does not count.
+        // Entries that a client put before the proxy's, or into the other field, do not count.
         let forwarded = httparse::Header { name: "Forwarded", value: b"for=192.0.2.9" };
         for (value, wanted) in [(&b"\xe9, 192.0.2.1"[..], "192.0.2.1"), (b"192.0.2.1, \xe9", "10.0.0.1")] {
             let fields = [httparse::Header { name: "X-Forwarded-For", value }, forwarded];

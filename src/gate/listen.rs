@@ -1,8 +1,8 @@
-//! Where clients connect: an address of TCP, or the path of a Unix socket for a proxy on this
-//! machine. Guarantees: a path is open to owner and group alone from its first moment, that of a
-//! dead process is taken over, and that of a living one is not.
+//! Where clients connect: a TCP address, or the path of a Unix socket for a proxy on this machine.
+//! Guarantees: from its first moment only owner and group can connect to a path; the path of a
+//! process that has ended is taken over, and the path of one that runs is not.
 
-use super::client::WRITE_TIMEOUT;
+use crate::limits::{ACCEPT_TIMEOUT, BACKLOG, CONNECT_SELF_TIMEOUT, WRITE_TIMEOUT};
 use socket2::{SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
@@ -11,25 +11,22 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Connections that the kernel may hold until they are accepted.
-const BACKLOG: i32 = 4096;
+/// Owner and group may connect to a Unix socket.
 const PATH_MODE: u32 = 0o660;
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(50);
-/// So long an accepting thread may not notice that the service stops.
-const ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);
+/// What the watchdog asks.
 const PROBE: &[u8] =
     b"HEAD / HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: watchdog\r\nConnection: close\r\n\r\n";
 
 /// Where the gate listens.
 pub struct Address {
     address: SockAddr,
-    /// Of a Unix socket of our own.
+    /// The path of a Unix socket that this process has made.
     path: Option<PathBuf>,
-    /// Who queues at it is not lost when we go.
+    /// True for a socket that another process keeps open: connections in its queue survive our end.
     pub is_inherited: bool,
 }
 
-/// There, or on what was inherited.
+/// Listens at the address, or at the inherited socket.
 pub fn listen(address: &SockAddr, inherited: Option<Socket>) -> io::Result<(Socket, Address)> {
     let is_inherited = inherited.is_some();
     let path = address.as_pathname().filter(|_| !is_inherited).map(Path::to_owned);
@@ -48,7 +45,7 @@ fn bind(address: &SockAddr) -> io::Result<Socket> {
             fs::remove_file(path)?;
         }
         socket.bind(address)?;
-        // Nobody can connect before `listen`.
+        // Between `bind` and `listen` nobody can connect, so nobody connects with other rights.
         fs::set_permissions(path, Permissions::from_mode(PATH_MODE))?;
     } else {
         socket.set_reuse_address(true)?;
@@ -58,30 +55,31 @@ fn bind(address: &SockAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// To an unspecified address as well: Linux takes it for this machine.
+/// Connects to an address of this machine. Linux takes an unspecified address for the local one.
 fn connect(address: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
-    socket.connect_timeout(address, CONNECT_TIMEOUT)?;
+    socket.connect_timeout(address, CONNECT_SELF_TIMEOUT)?;
     Ok(socket)
 }
 
-/// A client, and its address where it has one; None if nobody comes for a while.
+/// A connection, and its peer's address through TCP. None if none comes for a while.
 pub fn accept(listener: &Socket) -> io::Result<Option<(Socket, Option<IpAddr>)>> {
     let (socket, peer) = match listener.accept() {
-        // A signal's handler on this thread ends a wait that has a timeout: signal(7).
+        // A signal handler that runs on this thread ends a wait that has a timeout: signal(7).
         Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {
-            // Whoever made or shares an inherited socket may have it non-blocking: no end of asking.
+            // The process that made or shares an inherited socket may have set it to non-blocking, which
+            // would make this a busy loop.
             listener.set_nonblocking(false)?;
             return Ok(None);
         }
         accepted => accepted?,
     };
-    // It has that of the listener.
+    // An accepted socket inherits the listener's timeout.
     socket.set_read_timeout(None)?;
     let peer = peer.as_socket().map(|peer| peer.ip().to_canonical());
     if peer.is_some() {
         socket.set_tcp_nodelay(true)?;
-        // An answer that nobody takes does not stay in the kernel once the connection is closed.
+        // The kernel drops an unread answer of a closed connection after this time.
         socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT))?;
     }
     Ok(Some((socket, peer)))
@@ -99,12 +97,13 @@ impl Address {
         self.address.as_socket().is_none_or(|address| address.ip().is_loopback())
     }
 
-    /// Removes the path. Whoever comes next may make it anew once nobody listens, so this comes first.
+    /// Removes the path. This comes first at the end: the next process may make it anew at once.
     pub fn leave(&self) {
         let _ = self.path.as_ref().map(fs::remove_file);
     }
 
-    /// Whether there is an answer at all, if need be TLS's to what is not TLS: what a watchdog wants to know.
+    /// Whether the service answers at all. An HTTPS listener answers this plain request with a TLS alert,
+    /// which is enough for a watchdog.
     pub fn is_alive(&self, patience: Duration) -> bool {
         let ask = || {
             let mut socket = connect(&self.address)?;

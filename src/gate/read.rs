@@ -1,71 +1,48 @@
-//! Bytes from a client → one whole, small, well-formed request. What is ambiguous is refused, never
-//! repaired (RFC 9112 section 11). No recursion, and no buffer beyond the limits.
+//! Bytes from a client → one whole, small, well-formed request. An ambiguous request is refused, never
+//! repaired (RFC 9112 section 11). There is no recursion, and no buffer grows beyond `limits`.
 
-use super::client::Client;
-use super::head::{
-    BODY_BYTES_MAX, FIELDS_MAX, Fields, OTHER, is_clean, is_trailer, malformed, method, origin_form, parse,
-};
+use super::connection::Connection;
+use super::head::{Fields, is_clean, is_trailer, malformed, method, origin_form, parse};
+use super::request::Request;
 use crate::error::Error;
-use std::io;
+use crate::limits::{
+    BODY_BYTES_MAX, CHUNK_LINE_BYTES_MAX, FIELDS_BYTES_MAX, FIELDS_MAX, HEAD_TIMEOUT, READ_BYTES,
+    REQUEST_LINE_BYTES_MAX, REQUEST_TIMEOUT, TRAILERS_BYTES_MAX,
+};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the first byte of the head to the last of the body.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
-const FIELDS_BYTES_MAX: usize = 16 * 1024;
-/// A chunk's size with its extensions.
-const CHUNK_LINE_BYTES_MAX: usize = 256;
-const TRAILERS_BYTES_MAX: usize = 4 * 1024;
-const READ_BYTES: usize = 4096;
-
-/// A request; one that is refused, as far as it was understood.
-#[derive(Clone)]
-pub struct Request {
-    /// One of those that some route has, or `_OTHER`: in the log, a method must not be a client's
-    /// choice of words.
-    pub method: &'static str,
-    /// In origin-form (RFC 9112 section 3.2.1), as sent.
-    pub target: String,
-    /// Those that the service reads, in one case.
-    pub fields: Vec<(&'static str, String)>,
-    pub body: Vec<u8>,
-    /// None is whoever came by the Unix socket.
-    pub client: Option<IpAddr>,
-    /// The connection ends with the answer.
-    pub is_last: bool,
-    /// HTTP/1.0, which has no chunked coding.
-    pub is_old: bool,
-    /// As it is private, nobody but the gate can make one.
-    _by_gate: (),
+/// Why there is no whole request.
+pub enum Stop {
+    /// The client is told this error.
+    Refused(Error),
+    /// The client has ended the connection, so nobody is left to be told.
+    Gone,
 }
 
-impl Request {
-    pub(super) fn of(client: Option<IpAddr>) -> Self {
-        let (target, fields, body, _by_gate) = Default::default();
-        Self { method: OTHER, target, fields, body, client, is_last: false, is_old: false, _by_gate }
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
     }
 }
 
-/// Why a request or its answer is not complete. None when the client is gone.
-pub type Stop = Option<Error>;
-
-/// A client, and what it has sent.
+/// A connection, and the bytes read from it.
 pub struct Reader {
-    pub client: Client,
+    connection: Arc<Connection>,
     buffer: Vec<u8>,
-    /// How far the buffer is understood.
+    /// How many bytes of the buffer are parsed.
     at: usize,
 }
 
 impl Reader {
-    pub fn new(client: Client) -> Self {
-        Self { client, buffer: Vec::new(), at: 0 }
+    pub fn new(connection: Arc<Connection>) -> Self {
+        Self { connection, buffer: Vec::new(), at: 0 }
     }
 
-    /// Returns when there is a first byte. Errors: the connection has ended, or is late.
+    /// Returns when the first byte of the next request is there.
     pub fn wait_for_request(&mut self) -> Result<(), Stop> {
         self.buffer.drain(..self.at);
         self.at = 0;
@@ -77,32 +54,33 @@ impl Reader {
         Ok(())
     }
 
-    /// The next request; it is filled in as far as it was understood. Its client's address stays, or is
-    /// what a trusted peer says.
-    pub fn request(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
+    /// Reads the next request into `request`, as far as it can be understood. Its client's address
+    /// stays, unless a trusted proxy names another.
+    pub fn read(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         let begun = Instant::now();
-        self.client.connection.set_deadline(HEAD_TIMEOUT);
+        self.connection.set_deadline(HEAD_TIMEOUT);
         let lines = self.head()?;
         let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
         let outcome = parse(self.buffer.get(lines).unwrap_or_default(), &mut parsed);
-        // What was understood of a refused one is for its answer: the request id, and the origin.
+        // A request that is refused below still needs these for its answer: its id, and the origin.
         let fields = Fields(parsed.headers);
-        let is_old = parsed.version == Some(0);
-        request.is_old = is_old;
+        let is_http_1_0 = parsed.version == Some(0);
+        request.is_http_1_0 = is_http_1_0;
         request.method = method(parsed.method.unwrap_or_default());
         request.fields = fields.known();
         request.client = fields.client(request.client, trusted);
-        request.is_last = is_old || fields.has_token("Connection", "close");
+        request.is_last = is_http_1_0 || fields.has_token("Connection", "close");
         outcome?;
-        fields.check_host(is_old)?;
+        fields.check_host(is_http_1_0)?;
         request.target = origin_form(request.method, parsed.path.unwrap_or_default())?;
-        let length = fields.body_length(is_old)?;
-        let expects = !is_old && fields.has_token("Expect", "100-continue");
-        if expects && self.buffer.len() < self.at + length.unwrap_or(1) {
-            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| None)?;
+        let length = fields.body_length(is_http_1_0)?;
+        let expects_continue = !is_http_1_0 && fields.has_token("Expect", "100-continue");
+        if expects_continue && self.buffer.len() < self.at + length.unwrap_or(1) {
+            let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+            self.connection.write(interim).map_err(|_| Stop::Gone)?;
         }
-        self.client.connection.set_deadline(REQUEST_TIMEOUT.saturating_sub(begun.elapsed()));
+        self.connection.set_deadline(REQUEST_TIMEOUT.saturating_sub(begun.elapsed()));
         request.body = match length {
             Some(length) => self.exactly(length)?.to_owned(),
             None => self.chunks()?,
@@ -110,12 +88,17 @@ impl Reader {
         Ok(())
     }
 
+    /// Waits for more bytes.
     fn fill(&mut self) -> Result<(), Stop> {
         let mut bytes = [0; READ_BYTES];
-        let is_late = |error: io::Error| error.kind() == io::ErrorKind::TimedOut;
-        let stop = |error| is_late(error).then_some(Error::RequestTimeout);
-        self.buffer.extend_from_slice(self.client.read(&mut bytes).map_err(stop)?);
-        Ok(())
+        match self.connection.read(&mut bytes) {
+            Ok(read) => {
+                self.buffer.extend_from_slice(read);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::TimedOut => Err(Error::RequestTimeout.into()),
+            Err(_) => Err(Stop::Gone),
+        }
     }
 
     /// The next `length` bytes.
@@ -138,7 +121,7 @@ impl Reader {
             match end {
                 Some(end) if end - self.at <= max => return self.exactly(end - self.at),
                 None if self.buffer.len() - self.at <= max => {}
-                _ => return Err(Some(too_long)),
+                _ => return Err(too_long.into()),
             }
             from = self.buffer.len().saturating_sub(1).max(self.at);
             self.fill()?;
@@ -148,7 +131,7 @@ impl Reader {
     /// The request line, the fields, and the empty line behind them.
     fn head(&mut self) -> Result<Range<usize>, Stop> {
         let mut begin = 0;
-        // RFC 9112 section 2.2: one empty line before a request is not a request.
+        // RFC 9112 section 2.2: one empty line before a request is ignored.
         if self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong)? == b"\r\n" {
             begin = self.at;
             if self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong)? == b"\r\n" {
@@ -160,14 +143,14 @@ impl Reader {
         Ok(begin..self.at)
     }
 
-    /// RFC 9112 section 7.1. Trailers are read and dropped.
+    /// A chunked body (RFC 9112 section 7.1). Trailers are read and dropped.
     fn chunks(&mut self) -> Result<Vec<u8>, Stop> {
         let mut body = Vec::new();
         loop {
             let line = self.line(CHUNK_LINE_BYTES_MAX, malformed("a chunk's size is too long"))?;
             let size = chunk_size(line).ok_or_else(|| malformed("a chunk's size is malformed"))?;
             if size > BODY_BYTES_MAX - body.len() {
-                return Err(Some(Error::BodyTooLarge));
+                return Err(Error::BodyTooLarge.into());
             }
             if size == 0 {
                 break;
@@ -190,7 +173,7 @@ impl Reader {
     }
 }
 
-/// Hexadecimal digits, and extensions that are not looked at.
+/// The size that a chunk's first line says, in hexadecimal digits. Extensions are ignored.
 fn chunk_size(line: &[u8]) -> Option<usize> {
     let line = line.strip_suffix(b"\r\n").filter(|line| is_clean(line))?;
     let digits = std::str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?;
@@ -205,10 +188,10 @@ mod reference;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 mod tests {
-    use super::super::client::tests::{client, connection};
-    use super::super::head::{KNOWN, OTHER, method};
+    use super::super::connection::tests::connection_with;
+    use super::super::head::{KNOWN, OTHER_METHOD, method};
     use super::reference::{Meaning, Random, Verdict, is_refusal, read, stream};
-    use super::{Reader, Request};
+    use super::{Reader, Request, Stop};
     use std::env;
     use std::fs::File;
     use std::io::{BufWriter, Write};
@@ -231,7 +214,6 @@ mod tests {
         let seed = number("TINYTASKS_FUZZ_SEED").unwrap_or(1);
         let mut results =
             env::var("TINYTASKS_FUZZ_RESULTS").ok().map(|path| BufWriter::new(File::create(path).unwrap()));
-        let connection = connection();
         let mut random = Random::new(seed);
         let start = Instant::now();
         let (mut whole, mut refused, mut incomplete, mut streams) = (0_u64, 0_u64, 0_u64, 0_u64);
@@ -240,21 +222,21 @@ mod tests {
             let bytes = stream(&mut random);
             let piece = [1, 2, 7, 100, 5000][random.below(5)];
             let piece = if bytes.len() > 2000 { piece + 50 } else { piece };
-            let (client, seen) = client(&connection, &bytes, piece);
-            let mut reader = Reader::new(client);
+            let (connection, seen) = connection_with(&bytes, piece);
+            let mut reader = Reader::new(connection);
             let mut at = 0;
             while reader.wait_for_request().is_ok() {
                 let rest = bytes.get(at..).unwrap();
                 let context =
                     || format!("seed {seed}, stream {streams}: {:?}", String::from_utf8_lossy(rest));
-                let mut request = Request::of(PEER);
-                let outcome = reader.request(&mut request, &[]);
+                let mut request = Request::unread(PEER);
+                let outcome = reader.read(&mut request, &[]);
                 let taken = seen.read.load(SeqCst) - (reader.buffer.len() - reader.at) - at;
                 let verdict = read(rest);
                 let (kind, message) = match &outcome {
                     Ok(()) => (200, written(&request)),
-                    Err(Some(error)) => (error.entry().0, Vec::new()),
-                    Err(None) => (0, Vec::new()),
+                    Err(Stop::Refused(error)) => (error.entry().0, Vec::new()),
+                    Err(Stop::Gone) => (0, Vec::new()),
                 };
                 match &verdict {
                     Verdict::Whole(meaning, length) => {
@@ -301,19 +283,19 @@ mod tests {
             (format!("{chunked}0\r\nA: "), 431, chunked.len() + 3 + 4 * 1024),
         ] {
             let bytes = [begin.as_bytes(), "a".repeat(100_000).as_bytes()].concat();
-            let (client, seen) = client(&connection(), &bytes, bytes.len());
-            let mut reader = Reader::new(client);
+            let (connection, seen) = connection_with(&bytes, bytes.len());
+            let mut reader = Reader::new(connection);
             reader.wait_for_request().unwrap();
-            let outcome = reader.request(&mut Request::of(PEER), &[]);
-            assert!(matches!(outcome, Err(Some(error)) if error.entry().0 == status), "{begin}");
+            let outcome = reader.read(&mut Request::unread(PEER), &[]);
+            assert!(matches!(outcome, Err(Stop::Refused(error)) if error.entry().0 == status), "{begin}");
             let read = seen.read.load(SeqCst);
             assert!((bytes_max..=bytes_max + 4096).contains(&read), "{begin}: {read}");
         }
     }
 
-    /// RFC 9110 section 10.1.1: to who asks for it, unless what follows is there already.
+    /// RFC 9110 section 10.1.1: a client that asks for it, and has not sent the body yet, gets it.
     #[test]
-    fn an_interim_answer_is_for_who_waits_for_it() {
+    fn only_a_client_that_waits_for_100_gets_it() {
         let (length, coding, expect) =
             ("Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\n");
         let chunk = "3\r\nabc\r\n0\r\n\r\n";
@@ -328,11 +310,11 @@ mod tests {
         ] {
             let head = format!("POST / HTTP/{version}\r\nHost: x\r\n{}\r\n", fields.concat());
             let piece = if is_whole { head.len() + body.len() } else { head.len() };
-            let (client, seen) = client(&connection(), (head.clone() + body).as_bytes(), piece);
-            let mut reader = Reader::new(client);
+            let (connection, seen) = connection_with((head.clone() + body).as_bytes(), piece);
+            let mut reader = Reader::new(connection);
             reader.wait_for_request().unwrap();
-            let mut request = Request::of(PEER);
-            let outcome = reader.request(&mut request, &[]);
+            let mut request = Request::unread(PEER);
+            let outcome = reader.read(&mut request, &[]);
             assert!(outcome.is_ok() && request.body.len() == body.len().min(3), "{head}");
             let written = seen.written.lock().unwrap();
             let interim: &[u8] = if is_sent { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };
@@ -354,7 +336,7 @@ mod tests {
     }
 
     fn written(request: &Request) -> Vec<u8> {
-        let method = if request.method == OTHER { "OTHER" } else { request.method };
+        let method = if request.method == OTHER_METHOD { "OTHER" } else { request.method };
         let mut text = format!("{method} {} HTTP/1.1\r\n", request.target);
         request.fields.iter().for_each(|(name, value)| text.extend([name, ": ", value, "\r\n"]));
         text.push_str(&format!("Content-Length: {}\r\n\r\n", request.body.len()));

@@ -1,33 +1,42 @@
-//! Which connections there are, and room for honest clients: at the limit the one that is idle
-//! longest is closed, and late ones are ended.
+//! Which connections there are, how many threads serve them, and room for new ones: at the limit
+//! the connection that has been idle longest is closed. Guarantees: there are never fewer pooled
+//! threads than admitted connections, so each connection has a thread and none waits for another.
 
-use super::client::Connection;
+use super::connection::Connection;
+use crate::limits::{CONNECTIONS_MIN, DRAIN_IDLE};
 use crate::panic::lock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-/// The descriptor limit has to bear so many.
-const CONNECTIONS_MIN: usize = 32;
-/// For a request that is on its way when the service stops.
-const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 pub struct Registry {
-    max: usize,
-    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    connections_max: usize,
+    state: Mutex<State>,
 }
 
-/// Of a connection; given back with the value.
-pub struct Place {
+#[derive(Default)]
+struct State {
+    connections: HashMap<u64, Arc<Connection>>,
+    threads: usize,
+}
+
+/// The place of one connection in the registry, given back when it is dropped.
+pub struct Permit {
     registry: Arc<Registry>,
     id: u64,
 }
 
+/// How many connections there are, and may be.
+pub struct Counts {
+    pub idle: usize,
+    pub busy: usize,
+    pub max: usize,
+}
+
 impl Registry {
-    /// For as many as are wanted, or as the descriptor limit bears when the service itself needs
-    /// `own`. Errors: it bears hardly any.
+    /// For `wanted` connections, or as many as the descriptor limit allows beside `own` descriptors
+    /// of the service itself. Errors: the limit allows fewer than [`CONNECTIONS_MIN`].
     pub fn new(wanted: usize, own: usize) -> Result<Self, String> {
-        // "Max open files <soft> <hard> files", proc(5).
+        // The line is "Max open files <soft> <hard> files", proc(5).
         let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
         let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
         let soft = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(usize::MAX);
@@ -36,118 +45,164 @@ impl Registry {
             let needed = own + CONNECTIONS_MIN;
             return Err(format!("the limit of open files (ulimit -n) is {soft}; make it {needed} or more"));
         }
-        Ok(Self { max: wanted.min(room), connections: Mutex::default() })
+        Ok(Self { connections_max: wanted.min(room), state: Mutex::default() })
     }
 
-    /// None when all are taken and none is idle.
-    pub fn admit(self: &Arc<Self>, id: u64, connection: &Arc<Connection>) -> Option<Place> {
-        let mut connections = lock(&self.connections);
-        while connections.len() >= self.max {
-            let idle = connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
-            let (_, id) = idle.min()?;
-            evict(&mut connections, id);
+    /// Admits a connection. None when all places are taken and no connection is idle.
+    pub fn admit(self: &Arc<Self>, id: u64, connection: &Arc<Connection>) -> Option<Permit> {
+        let mut state = lock(&self.state);
+        while state.connections.len() >= self.connections_max {
+            let idle = state.connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
+            let (_, longest_idle) = idle.min()?;
+            state.evict(longest_idle);
         }
-        connections.insert(id, Arc::clone(connection));
-        Some(Place { registry: Arc::clone(self), id })
+        state.connections.insert(id, Arc::clone(connection));
+        Some(Permit { registry: Arc::clone(self), id })
     }
 
-    /// Idle, busy, and at most.
-    pub fn counts(&self) -> [f64; 3] {
-        let connections = lock(&self.connections);
-        let idle = connections.values().filter(|connection| connection.idle_since().is_some()).count();
-        [idle, connections.len() - idle, self.max].map(|count| count as f64)
+    /// Counts one more thread if there are fewer than connections, and says whether to start it.
+    pub fn add_thread(&self) -> bool {
+        let mut state = lock(&self.state);
+        let is_missing = state.threads < state.connections.len();
+        state.threads += usize::from(is_missing);
+        is_missing
     }
 
-    pub fn enforce_deadlines(&self) {
-        lock(&self.connections).values().for_each(|connection| connection.enforce_deadline());
+    /// Counts one thread less if there are more than connections, and says whether it may end.
+    pub fn remove_spare_thread(&self) -> bool {
+        let mut state = lock(&self.state);
+        let is_spare = state.threads > state.connections.len();
+        state.threads -= usize::from(is_spare);
+        is_spare
     }
 
-    /// Closes those that have been idle for a while: others may be about to ask, and are told with
-    /// their answer that it is the last. True when none is left.
+    /// Counts one thread less: it could not be started.
+    pub fn forget_thread(&self) {
+        lock(&self.state).threads -= 1;
+    }
+
+    pub fn counts(&self) -> Counts {
+        let state = lock(&self.state);
+        let idle = state.connections.values().filter(|connection| connection.idle_since().is_some()).count();
+        Counts { idle, busy: state.connections.len() - idle, max: self.connections_max }
+    }
+
+    /// All connections as they are now, so that nothing is done to them with the lock held.
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        lock(&self.state).connections.values().cloned().collect()
+    }
+
+    /// Ends what has been idle for [`DRAIN_IDLE`]. A connection that has not been idle for so long may
+    /// have a request on its way, whose answer says that it is the last. True when none is left.
     pub fn drain(&self) -> bool {
-        let connections = lock(&self.connections);
-        let is_due = |since: Instant| since.elapsed() >= LAST_CHANCE;
-        let idle = connections.values().filter(|connection| connection.idle_since().is_some_and(is_due));
-        idle.for_each(|connection| connection.end_idleness());
+        let connections = self.connections();
+        for connection in &connections {
+            if connection.idle_since().is_some_and(|since| since.elapsed() >= DRAIN_IDLE) {
+                connection.end_idleness();
+            }
+        }
         connections.is_empty()
     }
 }
 
-/// Not if it has turned busy since it was chosen.
-fn evict(connections: &mut HashMap<u64, Arc<Connection>>, id: u64) {
-    if connections.get(&id).is_some_and(|connection| connection.evict()) {
-        connections.remove(&id);
+impl State {
+    /// Closes a connection that was idle when it was chosen, unless it has become busy since.
+    fn evict(&mut self, id: u64) {
+        if self.connections.get(&id).is_some_and(|connection| connection.evict()) {
+            self.connections.remove(&id);
+        }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        lock(&self.registry.connections).remove(&self.id);
+        let removed = lock(&self.registry.state).connections.remove(&self.id);
+        // The socket is closed here, without the lock.
+        drop(removed);
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::client::tests::{client, connection, late};
-    use super::super::client::{Client, Connection};
-    use super::{Arc, Duration, HashMap, Registry, evict};
+    use super::super::connection::Connection;
+    use super::super::connection::tests::{connection, opened_before};
+    use super::{Arc, HashMap, Registry, State};
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpStream;
+    use std::time::Duration;
 
-    /// Idle for five seconds, and its other end.
+    /// A connection that has been idle for five seconds, and the client's end.
     fn idle() -> (Arc<Connection>, TcpStream) {
-        let (connection, other) = late(Duration::from_secs(5));
+        let (connection, other) = opened_before(Duration::from_secs(5));
         (Arc::new(connection), other)
     }
 
+    fn counts(registry: &Registry) -> [usize; 3] {
+        let counts = registry.counts();
+        [counts.idle, counts.busy, counts.max]
+    }
+
     #[test]
-    fn the_longest_idle_makes_room() {
+    fn the_connection_that_is_idle_longest_makes_room() {
         let registry = Arc::new(Registry::new(2, 0).unwrap());
-        let (old, new) = (idle().0, connection());
-        let places = [registry.admit(1, &new), registry.admit(2, &old), registry.admit(3, &connection())];
-        assert!(places.iter().all(Option::is_some));
+        let (old, new) = (idle().0, connection().0);
+        let permits = [registry.admit(1, &new), registry.admit(2, &old), registry.admit(3, &connection().0)];
+        assert!(permits.iter().all(Option::is_some));
         assert!(old.idle_since().is_none() && new.idle_since().is_some());
-        assert_eq!(registry.counts(), [2.0, 0.0, 2.0]);
-        drop(places);
-        assert_eq!(registry.counts(), [0.0, 0.0, 2.0]);
+        assert_eq!(counts(&registry), [2, 0, 2]);
+        drop(permits);
+        assert_eq!(counts(&registry), [0, 0, 2]);
     }
 
     #[test]
-    fn who_turns_busy_after_being_chosen_stays() {
-        let [busy, idle] = [connection(), connection()];
-        let (client, _) = client(&busy, b"", 1);
-        assert!(client.leave_idleness());
-        let mut connections = HashMap::from([(1, busy), (2, idle)]);
-        [1, 2].into_iter().for_each(|id| evict(&mut connections, id));
-        assert_eq!(connections.into_keys().collect::<Vec<_>>(), [1]);
+    fn a_connection_that_becomes_busy_after_it_was_chosen_stays() {
+        let [(busy, _), (idle, _)] = [connection(), connection()];
+        assert!(busy.become_busy());
+        let mut state = State { connections: HashMap::from([(1, busy), (2, idle)]), threads: 0 };
+        state.evict(1);
+        state.evict(2);
+        assert_eq!(state.connections.into_keys().collect::<Vec<_>>(), [1]);
     }
 
     #[test]
-    fn who_is_about_to_ask_has_a_last_chance() {
+    fn a_request_that_has_arrived_is_read_after_the_drain_has_begun() {
         let registry = Arc::new(Registry::new(2, 0).unwrap());
-        let ((old, mut other), new) = (idle(), connection());
-        let places = [registry.admit(1, &old), registry.admit(2, &new)];
+        let ((old, mut other), (new, _)) = (idle(), connection());
+        let permits = [registry.admit(1, &old), registry.admit(2, &new)];
         old.set_deadline(Duration::from_secs(5));
         other.write_all(b"G").unwrap();
         assert!(!registry.drain());
         assert!(old.idle_since().is_none() && new.idle_since().is_some());
-        // Who has asked already, and was not noticed yet, is heard.
-        let mut client = Client::new(&old, None, &Arc::default()).unwrap();
         let mut buffer = [0; 2];
-        assert_eq!(client.read(&mut buffer).unwrap(), b"G");
-        assert!(client.leave_idleness());
-        assert_eq!(client.read(&mut buffer).unwrap_err().kind(), ErrorKind::UnexpectedEof);
-        drop(places);
+        assert_eq!(old.read(&mut buffer).unwrap(), b"G");
+        assert!(old.become_busy());
+        assert_eq!(old.read(&mut buffer).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+        drop(permits);
         assert!(registry.drain());
     }
 
     #[test]
-    fn who_is_late_is_ended() {
+    fn there_is_a_thread_for_each_connection_and_only_a_spare_one_ends() {
+        let registry = Arc::new(Registry::new(8, 0).unwrap());
+        assert!(!registry.add_thread() && !registry.remove_spare_thread());
+        let permits = [registry.admit(1, &connection().0), registry.admit(2, &connection().0)];
+        assert!(registry.add_thread() && registry.add_thread() && !registry.add_thread());
+        assert!(!registry.remove_spare_thread());
+        drop(permits);
+        let again = registry.admit(3, &connection().0);
+        assert!(!registry.add_thread(), "a thread is there already");
+        assert!(registry.remove_spare_thread() && !registry.remove_spare_thread());
+        drop(again);
+        assert!(registry.remove_spare_thread() && !registry.remove_spare_thread());
+    }
+
+    #[test]
+    fn all_connections_of_a_registry_have_their_deadline_enforced() {
         let registry = Arc::new(Registry::new(2, 0).unwrap());
         let (late, mut other) = idle();
-        let _place = registry.admit(1, &late);
-        registry.enforce_deadlines();
+        let _permit = registry.admit(1, &late);
+        registry.connections().iter().for_each(|connection| connection.enforce_deadline());
         other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         assert_ne!(other.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
     }

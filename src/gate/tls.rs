@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3 by rustls. A renewed certificate is taken over by itself.
+//! HTTPS: TLS 1.2 and 1.3 by rustls. New connections use a renewed certificate within a second.
 
 use crate::watched::{NameAndBytes, Watched};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -6,22 +6,24 @@ use rustls::{ServerConfig, ServerConnection};
 use std::io;
 use std::sync::Arc;
 
-pub struct Acceptor(Watched<ServerConfig>);
+/// The certificate that clients are shown, and its key.
+pub struct Certificate(Watched<ServerConfig>);
 
-impl Acceptor {
-    /// With the files of a certificate chain and of its key, where there are any. Errors: what is
-    /// wrong with them.
+impl Certificate {
+    /// From the files of a certificate chain and of its key, where they are configured. Errors: what
+    /// is wrong with the files.
     pub fn open(files: Option<(String, String)>) -> Result<Option<Self>, String> {
         let open = |(chain, key)| Watched::open("certificate", vec![chain, key], config).map(Self);
         files.map(open).transpose().map_err(|reason| format!("TLS_CERT_FILE, TLS_KEY_FILE: {reason}"))
     }
 
+    /// The server's side of a new TLS connection. The handshake comes with the first read.
     pub fn connection(&self) -> io::Result<ServerConnection> {
         ServerConnection::new(self.0.current(false)).map_err(io::Error::other)
     }
 }
 
-/// From the certificate chain, and its key.
+/// Errors: which file is wrong, and how.
 fn config(files: &[NameAndBytes]) -> Result<ServerConfig, String> {
     let (chain_file, chain) = files.first().ok_or("there is no certificate")?;
     let (key_file, key) = files.last().ok_or("there is no key")?;

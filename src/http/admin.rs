@@ -1,8 +1,9 @@
-//! What `ADMIN_ADDR` shows: metrics and probes. It is for the operator's machines, so there is no
-//! token; nothing here names a user or a task. Requests come through a gate of their own.
+//! What `ADMIN_ADDR` shows: metrics and probes. They are for the operator's machines, so they need no
+//! token, and nothing here names a user or a task. These requests come through a gate of their own.
 
+use super::record::Trace;
 use super::response::Response;
-use super::{App, Trace};
+use super::App;
 use crate::error::Error;
 use crate::gate::Request;
 use crate::metrics::{self, gauge};
@@ -10,14 +11,15 @@ use serde_json::json;
 use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// Errors: `NoSuchRoute`, `MethodNotAllowed`.
 pub fn answer<'a>(app: &App, request: &Request, trace: &mut Trace) -> Result<Response<'a>, Error> {
-    let path = request.target.split('?').next().unwrap_or_default();
+    let path = request.path();
     trace.route = ["/metrics", "/health/live", "/health/ready"]
         .into_iter()
         .find(|route| *route == path)
         .ok_or(Error::NoSuchRoute)?;
     if !["GET", "HEAD"].contains(&request.method) {
-        return Err(Error::MethodNotAllowed("GET, HEAD"));
+        return Err(Error::MethodNotAllowed("GET, HEAD".to_owned()));
     }
     match trace.route {
         "/metrics" => {
@@ -38,9 +40,10 @@ fn text(app: &App) -> String {
     let mut out = metrics::text();
     let mut add = |name: &str, help: &str, values: &[(&str, f64)]| gauge(&mut out, name, help, values);
     let states = |idle, busy| [("state=\"idle\"", idle), ("state=\"busy\"", busy)];
-    let [idle, busy, max] = app.connections.counts();
+    let [idle, busy, max] = metrics::client_connections();
     add("tinytasks_gate_connections", "Connections of clients.", &states(idle, busy));
-    add("tinytasks_gate_connections_max", "At so many, the idle make room.", &[("", max)]);
+    let max_help = "At this many connections an idle one is closed for a new one.";
+    add("tinytasks_gate_connections_max", max_help, &[("", max)]);
     let [idle, busy, max] = app.store.pool.counts();
     add("tinytasks_db_pool_connections", "Connections to PostgreSQL.", &states(idle, busy));
     add("tinytasks_db_pool_connections_max", "DATABASE_POOL_SIZE.", &[("", max)]);

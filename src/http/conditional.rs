@@ -1,13 +1,12 @@
-//! Conditional requests (RFC 9110 section 13) and the parameters of a list: header fields and query
-//! → what the store is asked.
+//! Conditional requests (RFC 9110 section 13): header fields → what the store is asked.
 
-use super::request::percent_decode;
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
-use crate::task::{Instant, Page, Precondition, Task, TaskId};
+use crate::task::{Instant, Precondition, Task};
 use std::ops::Range;
 
-/// Strong: `updated_at` changes with every change of the task, and with nothing else.
+/// The entity tag of a task. It is strong, because `updated_at` changes with every change of the task
+/// and with nothing else.
 pub fn etag(task: &Task) -> String {
     format!("\"{:x}\"", task.updated_at.unix_micros().cast_unsigned())
 }
@@ -18,8 +17,8 @@ pub fn precondition(request: &Request) -> Precondition {
     Precondition { any_of: any_of.flatten(), none_of: none_of.unwrap_or_else(|| Some(Vec::new())) }
 }
 
-/// Errors: `PreconditionRequired`.
-pub fn required(request: &Request, is_required: bool) -> Result<(), Error> {
+/// Errors: `PreconditionRequired` for a change without `If-Match` where `REQUIRE_IF_MATCH` asks for it.
+pub fn check_required(request: &Request, is_required: bool) -> Result<(), Error> {
     let is_missing = is_required && request.values("If-Match").next().is_none();
     if is_missing { Err(Error::PreconditionRequired) } else { Ok(()) }
 }
@@ -35,7 +34,7 @@ fn tags(request: &Request, name: &str, weak_too: bool) -> Option<Option<Vec<Inst
     let (mut versions, mut rest) = (Vec::new(), list.as_str());
     while !rest.is_empty() {
         let (is_weak, tag) = rest.strip_prefix("W/").map_or((false, rest), |tag| (true, tag));
-        // A comma between quotes is part of a tag. What is no tag goes as far as the next comma.
+        // A comma between quotes is part of a tag. Text that is no tag is skipped up to the next comma.
         let Some((opaque, after)) = tag.strip_prefix('"').and_then(|tag| tag.split_once('"')) else {
             rest = rest.split_once(',').map_or("", |(_, after)| after).trim_start();
             continue;
@@ -46,16 +45,17 @@ fn tags(request: &Request, name: &str, weak_too: bool) -> Option<Option<Vec<Inst
     Some(Some(versions))
 }
 
-/// None for what [`etag`] would not write.
+/// The version that a tag names; None for a tag that [`etag`] would not write.
 fn version(opaque: &str) -> Option<Instant> {
-    // About what a timestamptz can hold.
+    // Somewhat less than the range of a timestamptz.
     const MICROS: Range<i64> = -210_000_000_000_000_000..9_200_000_000_000_000_000;
     let micros = u64::from_str_radix(opaque, 16).ok()?.cast_signed();
     let is_ours = MICROS.contains(&micros) && opaque == format!("{:x}", micros.cast_unsigned());
     is_ours.then_some(Instant::from_unix_micros(micros))
 }
 
-/// GET: the answer is 304 when the client has this version. Errors: `PreconditionFailed`.
+/// For GET: whether the client has this version already, so that the answer is 304. Errors:
+/// `PreconditionFailed`.
 pub fn is_unchanged(request: &Request, task: &Task) -> Result<bool, Error> {
     let Precondition { any_of, none_of } = precondition(request);
     if any_of.is_some_and(|versions| !versions.contains(&task.updated_at)) {
@@ -64,7 +64,7 @@ pub fn is_unchanged(request: &Request, task: &Task) -> Result<bool, Error> {
     Ok(none_of.is_none_or(|versions| versions.contains(&task.updated_at)))
 }
 
-/// `Idempotency-Key`: 1–255 visible ASCII characters.
+/// The `Idempotency-Key` of a request, where it has one. Errors: it is not 1–255 visible ASCII characters.
 pub fn idempotency_key(request: &Request) -> Result<Option<&str>, FieldError> {
     let Some(key) = request.single("Idempotency-Key") else {
         return Ok(None);
@@ -75,63 +75,4 @@ pub fn idempotency_key(request: &Request) -> Result<Option<&str>, FieldError> {
         msg: "must be 1 to 255 visible ASCII characters",
         kind: "idempotency_key",
     })
-}
-
-/// The page that is asked for. Errors: `Invalid` with all that is wrong with the parameters.
-pub fn page(request: &Request) -> Result<Page, Error> {
-    let mut page = Page { complete: None, is_descending: false, after: None, offset: 0, limit: None };
-    let mut errors = Vec::new();
-    let query = request.target.split_once('?').map_or("", |(_, query)| query);
-    let wrong = |name, msg| FieldError { loc: vec!["query", name], msg, kind: "query" };
-    let mut seen = Vec::new();
-    for pair in query.split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = percent_decode(name).unwrap_or_default();
-        let Some((name, msg)) = PARAMETERS.into_iter().find(|(known, _)| *known == name) else {
-            continue;
-        };
-        let is_repeated = seen.contains(&name);
-        seen.push(name);
-        let fits =
-            !is_repeated && percent_decode(value).is_some_and(|value| page.set(name, &value).is_some());
-        if !fits {
-            errors.push(wrong(name, msg));
-        }
-    }
-    if seen.contains(&"offset") && seen.contains(&"after") {
-        errors.push(wrong("after", "must not be with offset"));
-    }
-    if errors.is_empty() { Ok(page) } else { Err(Error::Invalid(errors)) }
-}
-
-const PARAMETERS: [(&str, &str); 5] = [
-    ("complete", "must be true or false, once"),
-    ("order", "must be asc or desc, once"),
-    ("limit", "must be a whole number from 1 to 1000, once"),
-    ("offset", "must be a whole number from 0, once"),
-    ("after", "must be the id of a task, once"),
-];
-
-impl Page {
-    fn set(&mut self, name: &str, value: &str) -> Option<()> {
-        let number = || TaskId::parse(value).ok().map(|id| id.get());
-        match (name, value) {
-            ("complete", _) => self.complete = Some(value.parse().ok()?),
-            ("order", "asc" | "desc") => self.is_descending = value == "desc",
-            ("limit", _) => self.limit = Some(number().filter(|limit| *limit <= 1000)?),
-            ("offset", "0") => {}
-            ("offset", _) => self.offset = number()?,
-            ("after", _) => self.after = Some(number()?),
-            _ => return None,
-        }
-        Some(())
-    }
-
-    /// The query that names the page behind `last`.
-    pub fn next(&self, last: i64) -> String {
-        let complete = self.complete.map(|complete| format!("complete={complete}&")).unwrap_or_default();
-        let order = if self.is_descending { "order=desc&" } else { "" };
-        let limit = self.limit.map(|limit| format!("limit={limit}&")).unwrap_or_default();
-        format!("{complete}{order}{limit}after={last}")
-    }
 }

@@ -1,89 +1,75 @@
-//! What handlers ask of a request: its fields and its path.
+//! What the checks and handlers ask of a request: its id, its fields, and the segments of its path.
 
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
+use crate::limits::REQUEST_ID_BYTES_MAX;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// The fields of which a second one is refused: which one is meant would be a guess. A second
-/// `Authorization` is the business of `auth` (401).
+/// Fields that a request may have once: with two of them, each reader could believe another one. Two
+/// `Authorization` fields are refused by `auth` (401).
 const SINGLE_VALUED: [&str; 5] =
     ["Content-Type", "Origin", "X-Request-Id", "Access-Control-Request-Method", "Idempotency-Key"];
-const REQUEST_ID_BYTES_MAX: usize = 64;
 
-impl Request {
-    /// The values of all fields of that name.
-    pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.fields.iter().filter(move |field| field.0 == name).map(|(_, value)| value.trim())
-    }
-
-    /// The value of the only field of that name; None where there is none, or more than one.
-    pub fn single(&self, name: &str) -> Option<&str> {
-        let mut same = self.values(name);
-        same.next().filter(|_| same.next().is_none())
-    }
-
-    /// The request's own id when it is fit for a log line and a header field.
-    pub fn id(&self) -> Option<&str> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        let fits = |id: &&str| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(is_plain);
-        self.single("X-Request-Id").filter(fits)
-    }
-
-    /// The trace that it belongs to, by W3C Trace Context (section 3.2). One that is malformed or there
-    /// twice begins no trace, and is no error.
-    pub fn trace_id(&self) -> Option<&str> {
-        let mut parts = self.single("traceparent")?.split('-');
-        let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let mut hex = |digits| parts.next().filter(|part| part.len() == digits && is_hex(part));
-        let (version, trace_id, parent_id, _flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
-        // Later versions may add to it.
-        let is_whole = version != "ff" && (version != "00" || parts.next().is_none());
-        let are_ids = [trace_id, parent_id].iter().all(|id| id.bytes().any(|byte| byte != b'0'));
-        (is_whole && are_ids).then_some(trace_id)
-    }
-
-    /// Errors: `Malformed` when a field that can only be there once is there twice.
-    pub fn check_fields(&self) -> Result<(), Error> {
-        let repeated = SINGLE_VALUED.into_iter().filter(|name| self.values(name).nth(1).is_some());
-        let errors: Vec<_> = repeated
-            .map(|name| FieldError {
-                loc: vec!["header", name],
-                msg: "must be given once",
-                kind: "header_repeated",
-            })
-            .collect();
-        if errors.is_empty() { Ok(()) } else { Err(Error::Malformed(errors)) }
-    }
-
-    /// Errors: `ContentCoding`, `MediaType` unless the body is one of the `accepted` types, which
-    /// have commas between.
-    pub fn check_media_type(&self, accepted: &'static str) -> Result<(), Error> {
-        let mut codings = self.values("Content-Encoding").flat_map(|value| value.split(','));
-        if !codings.all(|coding| coding.trim().eq_ignore_ascii_case("identity")) {
-            return Err(Error::ContentCoding);
-        }
-        let given = self.single("Content-Type").unwrap_or_default();
-        let essence = given.split(';').next().unwrap_or_default().trim();
-        let fits = accepted.split(", ").any(|accepted| accepted.eq_ignore_ascii_case(essence));
-        if fits { Ok(()) } else { Err(Error::MediaType(accepted)) }
-    }
-
-    /// The segments of the path, each percent-decoded once, after the split (RFC 3986 section
-    /// 2.4): a `%2F` is no separator. Errors: `Malformed` for a bad escape or invalid UTF-8.
-    pub fn path(&self) -> Result<Vec<String>, Error> {
-        let path = self.target.split('?').next().unwrap_or_default();
-        let segments: Option<_> = path.split('/').skip(1).map(percent_decode).collect();
-        let wrong =
-            FieldError { loc: vec!["path"], msg: "must be percent-encoded UTF-8", kind: "bad_escape" };
-        segments.ok_or_else(|| Error::Malformed(vec![wrong]))
-    }
+/// The request's own id, where it has one that is fit for a log line and a header field.
+pub fn id(request: &Request) -> Option<&str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let fits = |id: &&str| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(is_plain);
+    request.single("X-Request-Id").filter(fits)
 }
 
-/// RFC 3986 section 2.1.
+/// The trace that the request belongs to (W3C Trace Context, section 3.2). A malformed or repeated
+/// `traceparent` is ignored, as that standard asks.
+pub fn trace_id(request: &Request) -> Option<&str> {
+    let mut parts = request.single("traceparent")?.split('-');
+    let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let mut hex = |digits| parts.next().filter(|part| part.len() == digits && is_hex(part));
+    let (version, trace_id, parent_id, _flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+    // Later versions may have more parts.
+    let is_whole = version != "ff" && (version != "00" || parts.next().is_none());
+    let are_ids = [trace_id, parent_id].iter().all(|id| id.bytes().any(|byte| byte != b'0'));
+    (is_whole && are_ids).then_some(trace_id)
+}
+
+/// Errors: `Malformed` when a field that may be there once is there twice.
+pub fn check_fields(request: &Request) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    for name in SINGLE_VALUED {
+        if request.values(name).nth(1).is_some() {
+            let loc = vec!["header", name];
+            errors.push(FieldError { loc, msg: "must be given once", kind: "header_repeated" });
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Error::Malformed(errors)) }
+}
+
+/// Checks that the body is of one of the `accepted` media types, which have commas between them, and not
+/// encoded. Errors: `ContentCoding`, `MediaType`.
+pub fn check_media_type(request: &Request, accepted: &'static str) -> Result<(), Error> {
+    let mut codings = request.values("Content-Encoding").flat_map(|value| value.split(','));
+    if !codings.all(|coding| coding.trim().eq_ignore_ascii_case("identity")) {
+        return Err(Error::ContentCoding);
+    }
+    let given = request.single("Content-Type").unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    let fits = accepted.split(", ").any(|accepted| accepted.eq_ignore_ascii_case(essence));
+    if fits { Ok(()) } else { Err(Error::MediaType(accepted)) }
+}
+
+/// The segments of the path, each percent-decoded once, after the split (RFC 3986 section 2.4): `%2F`
+/// is no separator. Errors: `Malformed` for a bad escape or invalid UTF-8.
+pub fn segments(request: &Request) -> Result<Vec<String>, Error> {
+    // The target `*` names the server as a whole, as `/` does.
+    let path = if request.path() == "*" { "/" } else { request.path() };
+    let segments: Option<_> = path.split('/').skip(1).map(percent_decode).collect();
+    let wrong = FieldError { loc: vec!["path"], msg: "must be percent-encoded UTF-8", kind: "bad_escape" };
+    segments.ok_or_else(|| Error::Malformed(vec![wrong]))
+}
+
+/// Decodes percent-encoding (RFC 3986 section 2.1). None for a bad escape or invalid UTF-8.
 pub fn percent_decode(text: &str) -> Option<String> {
     let is_hex = |pair: &[u8]| pair.iter().all(u8::is_ascii_hexdigit);
-    // The library leaves a bad escape as it is.
+    // The library lets a bad escape pass unchanged.
     let fits = text.split('%').skip(1).all(|rest| rest.as_bytes().get(..2).is_some_and(is_hex));
     percent_decode_str(text).decode_utf8().ok().filter(|_| fits).map(Cow::into_owned)
 }

@@ -1,24 +1,27 @@
-//! A response on its way out: body, problem document, CORS, and the fields on every response.
+//! A response as a value: status, fields and body, the problem document of an error, and the bytes
+//! that RFC 9112 wants for them. Knows no socket.
 
-use super::App;
+use super::list::ListParts;
 use crate::error::{Error, FieldError};
-use crate::gate::{Client, Request, Stop};
+use crate::gate::Request;
+use crate::limits::COPY_BYTES_MAX;
 use crate::task::Instant;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
 use std::borrow::Cow;
-use std::sync::Arc;
 
 pub struct Response<'a> {
     pub status: u16,
-    /// Names are unique.
+    /// Each name once.
     fields: Vec<(&'static str, Cow<'static, str>)>,
-    body: Cow<'static, [u8]>,
-    /// What follows the body, in parts; None after the last.
-    rest: Option<Rest<'a>>,
+    pub body: Body<'a>,
 }
 
-pub type Rest<'a> = Box<dyn FnMut() -> Result<Option<Vec<u8>>, Error> + 'a>;
+pub enum Body<'a> {
+    Whole(Cow<'static, [u8]>),
+    /// A list that is made and sent in parts.
+    Parts(ListParts<'a>),
+}
 
 /// RFC 9457, with the contract's members.
 #[derive(Serialize)]
@@ -34,13 +37,16 @@ struct Problem<'a> {
     errors: &'a [FieldError],
 }
 
-const COPY_BYTES_MAX: usize = 64 * 1024;
 /// RFC 6797: a year.
 const HSTS: &str = "max-age=31536000";
+/// Most heads fit into this many bytes.
+const HEAD_BYTES: usize = 1024;
+/// Most responses have at most this many fields.
+const FIELDS: usize = 16;
 
 impl<'a> Response<'a> {
     pub fn empty(status: u16) -> Self {
-        Self { status, fields: Vec::with_capacity(16), body: Cow::Borrowed(&[]), rest: None }
+        Self { status, fields: Vec::with_capacity(FIELDS), body: Body::Whole(Cow::Borrowed(&[])) }
     }
 
     pub fn json(status: u16, value: &impl Serialize) -> Result<Self, Error> {
@@ -54,7 +60,12 @@ impl<'a> Response<'a> {
             .with("Content-Type", media_type)
             .with("Cache-Control", "no-store")
             .with("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
-        Self { body: body.into(), ..response }
+        Self { body: Body::Whole(body.into()), ..response }
+    }
+
+    /// A list that is sent in parts.
+    pub fn list_in_parts(parts: ListParts<'a>) -> Self {
+        Self { body: Body::Parts(parts), ..Self::data(200, "application/json", Cow::default()) }
     }
 
     /// The problem document of an error.
@@ -72,22 +83,25 @@ impl<'a> Response<'a> {
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let response = Self::data(status, "application/problem+json", body);
-        error.field().into_iter().fold(response, |response, (name, value)| response.with(name, value))
+        match error.field() {
+            Some((name, value)) => response.with(name, value),
+            None => response,
+        }
     }
 
-    /// Sets a field; an earlier one of that name is replaced.
+    /// Sets a field; an earlier field of that name is replaced.
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.fields.retain(|field| field.0 != name);
         self.fields.push((name, value.into()));
         self
     }
 
-    /// A body that goes on after what it has now.
-    pub fn followed_by(self, rest: Rest<'a>) -> Self {
-        Self { rest: Some(rest), ..self }
+    /// The value of a field of this response.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|field| field.0 == name).map(|(_, value)| value.as_ref())
     }
 
-    /// Adds what every response has.
+    /// Adds the fields that every response has.
     pub fn complete(self, request_id: &str, is_https: bool) -> Self {
         let now = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now());
         let response = self
@@ -98,108 +112,64 @@ impl<'a> Response<'a> {
         if is_https { response.with("Strict-Transport-Security", HSTS) } else { response }
     }
 
-    /// The memory that the body takes: none when it is part of the program.
+    /// The memory that the body takes now: none where it is part of the program.
     pub fn bytes_held(&self) -> usize {
-        if let Cow::Owned(body) = &self.body { body.len() } else { 0 }
+        match &self.body {
+            Body::Whole(Cow::Owned(body)) => body.len(),
+            Body::Whole(Cow::Borrowed(_)) | Body::Parts(_) => 0,
+        }
     }
 
-    /// Writes the message of RFC 9112 section 2.1; for HEAD without the body, the fields staying.
-    /// Errors: why it is not complete.
-    pub fn write(self, app: &App, user_id: &str, request: &Request, client: &mut Client) -> Result<(), Stop> {
-        // As much as most take, as are the fields above.
-        let mut head = String::with_capacity(1024);
+    /// The status line and the fields (RFC 9112 section 2.1), with the empty line behind them. With
+    /// `is_last` the client is told that the connection ends.
+    pub fn head(&self, request: &Request, is_last: bool) -> Vec<u8> {
+        let mut head = String::with_capacity(HEAD_BYTES);
         head.extend(["HTTP/1.1 ", &self.status.to_string(), " ", phrase(self.status), "\r\n"]);
         for (name, value) in &self.fields {
             head.extend([name, ": ", value, "\r\n"]);
         }
-        let is_chunked = self.rest.is_some() && !request.is_old;
-        match &self.rest {
-            _ if is_chunked => head.push_str("Transfer-Encoding: chunked\r\n"),
-            // Without a length, the end of the connection is the end of the body.
-            Some(_) => {}
-            // RFC 9110 section 8.6: neither has a Content-Length.
-            None if [204, 304].contains(&self.status) => {}
-            None => head.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n"]),
+        match &self.body {
+            // RFC 9110 section 8.6: these have no Content-Length.
+            Body::Whole(_) if [204, 304].contains(&self.status) => {}
+            Body::Whole(body) => head.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]),
+            // The end of the connection is the end of the body.
+            Body::Parts(_) if request.is_http_1_0 => {}
+            Body::Parts(_) => head.push_str("Transfer-Encoding: chunked\r\n"),
         }
-        head.push_str(if client.decide_last(request.is_last) { "Connection: close\r\n\r\n" } else { "\r\n" });
-        let reader = Arc::clone(&client.connection);
-        // One system call where a copy is cheaper than another call.
-        let mut send = |parts: &[&[u8]]| {
-            let whole = match parts.iter().map(|part| part.len()).sum::<usize>() {
-                0..=COPY_BYTES_MAX => client.write(&parts.concat()),
-                _ => parts.iter().try_for_each(|part| client.write(part)),
-            };
-            whole.map_err(|_| None)
-        };
-        // RFC 9112 section 7.1.
-        let size = |part: &[u8]| if is_chunked { format!("{:x}\r\n", part.len()) } else { String::new() };
-        let (line_end, last_chunk) = if is_chunked { ("\r\n", "0\r\n\r\n") } else { ("", "") };
-        match self.rest {
-            _ if request.method == "HEAD" => send(&[head.as_bytes()]),
-            None => send(&[head.as_bytes(), &self.body]),
-            Some(mut rest) => {
-                head.push_str(&size(&self.body));
-                send(&[head.as_bytes(), &self.body, line_end.as_bytes()])?;
-                while let Some(part) = rest()? {
-                    let room = app.rooms.take(part.len(), user_id)?;
-                    room.is_read_by(&reader);
-                    send(&[size(&part).as_bytes(), &part, line_end.as_bytes()])?;
-                }
-                send(&[last_chunk.as_bytes()])
-            }
+        head.push_str(if is_last { "Connection: close\r\n\r\n" } else { "\r\n" });
+        head.into_bytes()
+    }
+
+    /// The bytes of a small response that is the last of its connection, such as an error.
+    pub fn whole(&self, request: &Request) -> Vec<u8> {
+        let head = self.head(request, true);
+        match &self.body {
+            Body::Whole(body) if request.method != "HEAD" => [head.as_slice(), body].concat(),
+            _ => head,
         }
     }
 }
 
-/// The origins that may read answers, by the Fetch standard's CORS protocol.
-pub enum Cors {
-    /// Any, without credentials.
-    Any,
-    Listed(Vec<String>),
+/// One chunk (RFC 9112 section 7.1); for HTTP/1.0 the data alone.
+pub fn chunk(data: &[u8], request: &Request) -> Vec<u8> {
+    if request.is_http_1_0 {
+        return data.to_owned();
+    }
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
-impl Cors {
-    pub fn new(origins: Vec<String>) -> Self {
-        if origins.iter().any(|origin| origin == "*") { Self::Any } else { Self::Listed(origins) }
-    }
+/// What ends a body in chunks; nothing for HTTP/1.0.
+pub fn last_chunk(request: &Request) -> &'static [u8] {
+    if request.is_http_1_0 { b"" } else { b"0\r\n\r\n" }
+}
 
-    /// For the request that the response answers.
-    pub fn apply<'a>(&self, response: Response<'a>, request: &Request) -> Response<'a> {
-        const EXPOSED: &str = "ETag, Link, Location, Content-Location, Retry-After, WWW-Authenticate, \
-            X-Request-Id, Idempotent-Replayed";
-        const REQUEST_FIELDS: &str = "Authorization, Content-Type, Idempotency-Key, If-Match, \
-            If-None-Match, X-Request-Id, traceparent, tracestate, baggage";
-        let is_options = request.method == "OPTIONS";
-        let response = match (self, is_options) {
-            (Self::Any, false) => response,
-            (Self::Listed(_), false) => response.with("Vary", "Origin"),
-            (Self::Any, true) => {
-                response.with("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
-            }
-            (Self::Listed(_), true) => {
-                response.with("Vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
-            }
-        };
-        let response = match (self, request.single("Origin")) {
-            (Self::Any, Some(_)) => response.with("Access-Control-Allow-Origin", "*"),
-            (Self::Listed(origins), Some(origin)) if origins.iter().any(|listed| listed == origin) => {
-                response
-                    .with("Access-Control-Allow-Origin", origin.to_owned())
-                    .with("Access-Control-Allow-Credentials", "true")
-            }
-            _ => return response,
-        };
-        let response = response.with("Access-Control-Expose-Headers", EXPOSED);
-        let methods = response.fields.iter().find(|field| field.0 == "Allow").map(|field| field.1.clone());
-        let is_preflight = is_options && request.single("Access-Control-Request-Method").is_some();
-        match methods {
-            Some(methods) if is_preflight => response
-                .with("Access-Control-Allow-Methods", methods)
-                .with("Access-Control-Allow-Headers", REQUEST_FIELDS)
-                .with("Access-Control-Max-Age", "7200"),
-            _ => response,
-        }
+/// Head and body for as few system calls as possible: a small body is copied behind the head.
+pub fn joined(mut head: Vec<u8>, body: &[u8]) -> (Vec<u8>, &[u8]) {
+    if head.len() + body.len() > COPY_BYTES_MAX {
+        return (head, body);
     }
+    head.extend_from_slice(body);
+    (head, &[])
 }
 
 /// RFC 9110 section 15; 428, 429 and 431 are from RFC 6585.

@@ -1,0 +1,391 @@
+//! A client's connection as all threads see it: the deadline at which it ends, whether it is idle,
+//! and who may write to it. One thread serves it; the deadline thread and the accepting thread may
+//! end it at any time. None of them waits for another: ending needs no lock, and a late answer is
+//! only given when the lock on the stream is free.
+
+use super::request::Request;
+use crate::limits::{LAST_WORD_TIMEOUT, LATE_ANSWER, LINGER_BYTES_MAX, LINGER_TIMEOUT, WRITE_BYTES, WRITE_TIMEOUT};
+use crate::panic::lock;
+use rustls::{ServerConnection, StreamOwned};
+use socket2::Socket;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+
+/// No byte of the next request was read yet.
+const IDLE: u8 = 0;
+/// From the first byte of a request to the end of its answer.
+const BUSY: u8 = 1;
+/// The service stops. A request that has already arrived is still answered, as the last one.
+const ENDING: u8 = 2;
+/// Closed by another thread to make room.
+const EVICTED: u8 = 3;
+
+pub struct Connection {
+    socket: Arc<Socket>,
+    opened: Instant,
+    /// Milliseconds after `opened`, as is `idle_since`.
+    deadline: AtomicU64,
+    idle_since: AtomicU64,
+    state: AtomicU8,
+    /// Locked for each read and each write, and free while an answer is made.
+    exchange: Mutex<Exchange>,
+}
+
+struct Exchange {
+    stream: Box<dyn Stream>,
+    /// The request whose answer is being made, and since when. Whoever takes it out gives the answer.
+    pending: Option<(Instant, Arc<Request>)>,
+}
+
+impl Connection {
+    /// A connection that has `time` for its first request. With TLS, the handshake comes with the
+    /// first read.
+    pub fn new(socket: Socket, tls: Option<ServerConnection>, time: Duration) -> Self {
+        let socket = Arc::new(socket);
+        let plain = Plain(Arc::clone(&socket));
+        let stream: Box<dyn Stream> = match tls {
+            Some(tls) => Box::new(StreamOwned::new(tls, plain)),
+            None => Box::new(plain),
+        };
+        let connection = Self {
+            socket,
+            opened: Instant::now(),
+            deadline: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            state: AtomicU8::new(IDLE),
+            exchange: Mutex::new(Exchange { stream, pending: None }),
+        };
+        connection.set_deadline(time);
+        connection
+    }
+
+    /// Gives all reading and writing from now to the next call this much time.
+    pub fn set_deadline(&self, time: Duration) {
+        self.deadline.store(self.millis_after(time), SeqCst);
+    }
+
+    /// Reads what has arrived, and waits for it. Errors: `TimedOut` after the deadline,
+    /// `UnexpectedEof` when the client or another thread has ended the connection.
+    pub fn read<'b>(&self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+        let read = lock(&self.exchange).stream.read(buffer).unwrap_or(0);
+        match buffer.get(..read) {
+            Some(bytes) if !bytes.is_empty() => Ok(bytes),
+            _ if self.overdue().is_some() => Err(io::ErrorKind::TimedOut.into()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Writes all of it; each 64 KiB have their own deadline.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut exchange = lock(&self.exchange);
+        for piece in bytes.chunks(WRITE_BYTES) {
+            self.set_deadline(WRITE_TIMEOUT);
+            exchange.stream.write_all(piece)?;
+            exchange.stream.flush()?;
+        }
+        // The next part of the answer may have to be made first.
+        self.set_deadline(WRITE_TIMEOUT);
+        Ok(())
+    }
+
+    /// Says that the answer to `request` is being made from now on.
+    pub fn begin_answer(&self, request: &Arc<Request>) {
+        self.set_deadline(LATE_ANSWER * 2);
+        lock(&self.exchange).pending = Some((Instant::now(), Arc::clone(request)));
+    }
+
+    /// Whether the answer that was made may be written. False when it was late, and the client was
+    /// told so meanwhile.
+    pub fn claim_answer(&self) -> bool {
+        lock(&self.exchange).pending.take().is_some()
+    }
+
+    /// The right to answer a request whose answer is late, taken from the thread that makes it.
+    pub fn claim_late_answer(&self) -> Option<LateAnswer<'_>> {
+        let mut exchange = match self.exchange.try_lock() {
+            Ok(exchange) => exchange,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // The serving thread reads or writes: no answer is being made.
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let is_late = exchange.pending.as_ref().is_some_and(|(since, _)| since.elapsed() >= LATE_ANSWER);
+        if !is_late {
+            return None;
+        }
+        let (since, request) = exchange.pending.take()?;
+        Some(LateAnswer { since, request, connection: self, exchange })
+    }
+
+    /// After the last answer: closes our side, then reads and drops what the client still sends.
+    pub fn linger(&self) {
+        self.set_deadline(LINGER_TIMEOUT);
+        lock(&self.exchange).stream.finish();
+        self.shutdown(Shutdown::Write);
+        let mut rest = Plain(Arc::clone(&self.socket)).take(LINGER_BYTES_MAX);
+        // An error means that the client is gone.
+        let _ = io::copy(&mut rest, &mut io::sink());
+    }
+
+    /// Ends the reading of a connection that is over its deadline, and a second later the writing.
+    pub fn enforce_deadline(&self) {
+        match self.overdue() {
+            Some(overdue) if overdue > LAST_WORD_TIMEOUT => self.cut(),
+            Some(_) => self.shutdown(Shutdown::Read),
+            None => {}
+        }
+    }
+
+    /// Ends the connection at once. The kernel drops what it still holds for the client.
+    pub fn cut(&self) {
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
+        self.shutdown(Shutdown::Both);
+    }
+
+    /// No read and no write waits from now on.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
+    }
+
+    /// None while it is busy.
+    pub fn idle_since(&self) -> Option<Instant> {
+        let is_idle = self.state.load(SeqCst) == IDLE;
+        is_idle.then(|| self.opened + Duration::from_millis(self.idle_since.load(SeqCst)))
+    }
+
+    /// Marks it as idle, for at most this long.
+    pub fn become_idle(&self, time: Duration) {
+        self.set_deadline(time);
+        self.idle_since.store(self.millis_after(Duration::ZERO), SeqCst);
+        self.change_state(BUSY, IDLE);
+    }
+
+    /// Marks it as busy. False if it was evicted while it was idle.
+    pub fn become_busy(&self) -> bool {
+        self.change_state(IDLE, BUSY) || self.change_state(ENDING, BUSY)
+    }
+
+    /// Closes it if it is idle, and says whether it did.
+    pub fn evict(&self) -> bool {
+        let was_idle = self.change_state(IDLE, EVICTED);
+        if was_idle {
+            self.shutdown(Shutdown::Both);
+        }
+        was_idle
+    }
+
+    /// Ends the wait for a request if it is idle. A request that has arrived can still be read.
+    pub fn end_idleness(&self) {
+        if self.change_state(IDLE, ENDING) {
+            self.shutdown(Shutdown::Read);
+        }
+    }
+
+    fn change_state(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
+    }
+
+    fn millis_after(&self, time: Duration) -> u64 {
+        u64::try_from((self.opened.elapsed() + time).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The time since the deadline; None before it.
+    fn overdue(&self) -> Option<Duration> {
+        let now = self.millis_after(Duration::ZERO);
+        now.checked_sub(self.deadline.load(SeqCst)).map(Duration::from_millis)
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        // An error means that the client has closed it already.
+        let _ = self.socket.shutdown(how);
+    }
+}
+
+/// The right to answer one request in place of the thread that is late with it.
+pub struct LateAnswer<'c> {
+    pub since: Instant,
+    pub request: Arc<Request>,
+    connection: &'c Connection,
+    exchange: MutexGuard<'c, Exchange>,
+}
+
+impl LateAnswer<'_> {
+    /// Writes the answer without waiting, and closes our side of the connection.
+    pub fn write(mut self, answer: &[u8]) {
+        // A client that does not take it at once would not have taken another answer either.
+        let _ = self.connection.set_nonblocking();
+        let _ = self.exchange.stream.write_all(answer).and_then(|()| self.exchange.stream.flush());
+        self.exchange.stream.finish();
+        self.connection.shutdown(Shutdown::Write);
+    }
+}
+
+trait Stream: Read + Write + Send {
+    /// Tells the other side that nothing follows.
+    fn finish(&mut self) {}
+}
+
+impl Stream for Plain {}
+
+impl Stream for StreamOwned<ServerConnection, Plain> {
+    fn finish(&mut self) {
+        self.conn.send_close_notify();
+        let _ = self.flush();
+    }
+}
+
+struct Plain(Arc<Socket>);
+
+impl Read for Plain {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
+}
+
+impl Write for Plain {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub mod tests {
+    use super::{Connection, LATE_ANSWER, Stream};
+    use crate::gate::request::Request;
+    use std::io::{self, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::sync::{Arc, Mutex, mpsc};
+    use std::thread;
+    use std::time::Duration;
+
+    /// What a client sends, from memory: one piece with each read, then the end.
+    struct Memory {
+        bytes: Vec<u8>,
+        piece: usize,
+        seen: Arc<Seen>,
+    }
+
+    #[derive(Default)]
+    pub struct Seen {
+        /// How much of what the client sends was read.
+        pub read: AtomicUsize,
+        /// What was written to the client.
+        pub written: Mutex<Vec<u8>>,
+    }
+
+    impl Stream for Memory {}
+
+    impl Read for Memory {
+        fn read(&mut self, mut buffer: &mut [u8]) -> io::Result<usize> {
+            let rest = self.bytes.get(self.seen.read.load(SeqCst)..).unwrap_or_default();
+            let count = buffer.write(rest.get(..self.piece).unwrap_or(rest))?;
+            self.seen.read.fetch_add(count, SeqCst);
+            Ok(count)
+        }
+    }
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.seen.written.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A connection with no deadline near, and the client's end.
+    pub fn connection() -> (Arc<Connection>, TcpStream) {
+        let (connection, other) = opened_before(Duration::ZERO);
+        connection.set_deadline(Duration::from_secs(3600));
+        (Arc::new(connection), other)
+    }
+
+    /// A connection whose deadline passed that long ago, and the client's end.
+    pub fn opened_before(time: Duration) -> (Connection, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = listener.accept().unwrap().0.into();
+        let mut connection = Connection::new(accepted, None, Duration::ZERO);
+        connection.opened -= time;
+        (connection, other)
+    }
+
+    /// A connection whose client has sent these bytes, and what is seen of it.
+    pub fn connection_with(bytes: &[u8], piece: usize) -> (Arc<Connection>, Arc<Seen>) {
+        let seen = Arc::new(Seen::default());
+        let (connection, _) = connection();
+        let memory = Memory { bytes: bytes.to_owned(), piece, seen: Arc::clone(&seen) };
+        connection.exchange.lock().unwrap().stream = Box::new(memory);
+        (connection, seen)
+    }
+
+    #[test]
+    fn a_late_connection_can_be_written_to_for_a_second_and_is_then_cut() {
+        let (connection, mut other) = opened_before(Duration::ZERO);
+        assert!(connection.overdue().is_some());
+        connection.enforce_deadline();
+        assert_eq!((&*connection.socket).read(&mut [0]).unwrap(), 0);
+        (&*connection.socket).write_all(b"late").unwrap();
+        other.read_exact(&mut [0; 4]).unwrap();
+        let (connection, _other) = opened_before(Duration::from_secs(5));
+        connection.enforce_deadline();
+        let error = (&*connection.socket).write(b"too late").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(connection.socket.linger().unwrap(), Some(Duration::ZERO));
+        connection.set_deadline(Duration::from_secs(5));
+        assert!(connection.overdue().is_none());
+    }
+
+    #[test]
+    fn only_an_idle_connection_is_evicted() {
+        let (connection, _other) = opened_before(Duration::from_secs(5));
+        assert!(connection.idle_since().is_some() && connection.become_busy());
+        assert!(connection.idle_since().is_none() && !connection.evict());
+        connection.become_idle(Duration::from_secs(5));
+        assert!(connection.idle_since().unwrap().elapsed() < Duration::from_secs(1));
+        assert!(connection.evict() && connection.idle_since().is_none());
+        assert!(!connection.evict() && !connection.become_busy());
+    }
+
+    #[test]
+    fn a_nonblocking_read_does_not_wait() {
+        let (connection, _other) = connection();
+        connection.set_nonblocking().unwrap();
+        let (sender, read) = mpsc::channel();
+        thread::spawn(move || {
+            sender.send((&*connection.socket).read(&mut [0]).map_err(|error| error.kind()))
+        });
+        assert_eq!(read.recv_timeout(Duration::from_secs(10)), Ok(Err(io::ErrorKind::WouldBlock)));
+    }
+
+    /// Each pending request is answered by exactly one of two: its own thread, or the deadline thread
+    /// once it is late.
+    #[test]
+    fn a_request_is_answered_once_however_late_it_is() {
+        let (connection, mut other) = connection();
+        let request = Arc::new(Request::unread(None));
+        assert!(connection.claim_late_answer().is_none() && !connection.claim_answer());
+        connection.begin_answer(&request);
+        assert!(connection.claim_late_answer().is_none(), "it is not late yet");
+        assert!(connection.claim_answer() && !connection.claim_answer());
+        connection.begin_answer(&request);
+        let mut exchange = connection.exchange.lock().unwrap();
+        exchange.pending.as_mut().unwrap().0 -= LATE_ANSWER;
+        assert!(connection.claim_late_answer().is_none(), "the stream is in use");
+        drop(exchange);
+        connection.claim_late_answer().unwrap().write(b"503");
+        assert!(!connection.claim_answer() && connection.claim_late_answer().is_none());
+        let mut answer = Vec::new();
+        other.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"503");
+    }
+}

@@ -1,0 +1,126 @@
+//! tiny_http's loop, which hands each admitted client to a pooled thread: an announcement goes in, and
+//! comes out for a thread that is free. The only module that knows tiny_http. Guarantees: no byte of
+//! a client reaches tiny_http, and nobody else can connect to it, because its socket has lost its
+//! name before it is used.
+
+use super::client::Client;
+use crate::panic::lock;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Mutex;
+use std::time::Duration;
+use std::{env, fs, process};
+
+pub struct Handout {
+    server: tiny_http::Server,
+    /// tiny_http's one client. The accepting thread alone writes to it.
+    announcements: Mutex<UnixStream>,
+    /// Clients that were announced and that no thread has taken yet.
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    next_number: u64,
+    clients: HashMap<u64, Client>,
+}
+
+impl Handout {
+    pub fn open() -> io::Result<Self> {
+        let name = format!("tinytasks-{}-{:016x}", process::id(), RandomState::new().hash_one(0));
+        let directory = env::temp_dir().join(name);
+        fs::DirBuilder::new().mode(0o700).create(&directory)?;
+        let path = directory.join("loop");
+        let both = UnixListener::bind(&path).and_then(|listener| Ok((listener, UnixStream::connect(&path)?)));
+        // Both ends are connected, so the name is of no more use.
+        let _ = fs::remove_dir_all(&directory);
+        let (listener, announcements) = both?;
+        let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        Ok(Self { server, announcements: Mutex::new(announcements), waiting: Mutex::default() })
+    }
+
+    /// Gives the client to the next pooled thread that is free.
+    pub fn give(&self, client: Client) {
+        let mut waiting = lock(&self.waiting);
+        waiting.next_number += 1;
+        let number = waiting.next_number;
+        waiting.clients.insert(number, client);
+        drop(waiting);
+        let announcement = format!("GET /{number} HTTP/1.1\r\n\r\n");
+        if let Err(error) = lock(&self.announcements).write_all(announcement.as_bytes()) {
+            // tiny_http's own thread is gone. A supervisor restarts a process that ends, but does not
+            // notice one that serves nobody.
+            log::error!(reason = error.to_string().as_str(); "tiny_http's loop has ended");
+            process::exit(1);
+        }
+    }
+
+    /// Waits for the next client; None when none came for that long.
+    pub fn take(&self, patience: Duration) -> Option<Client> {
+        match self.server.recv_timeout(patience) {
+            Ok(None) => None,
+            Ok(Some(request)) => {
+                let number = request.url().trim_start_matches('/').parse().unwrap_or_default();
+                // The client is answered through its own connection. Dropping the writer lets
+                // tiny_http read the next announcement.
+                drop(request.into_writer());
+                lock(&self.waiting).clients.remove(&number)
+            }
+            // tiny_http accepts no more connections, and needs none but the one that it has.
+            Err(error) => {
+                log::error!(reason = error.to_string().as_str(); "tiny_http stopped accepting");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::client::Client;
+    use super::super::connection::tests::connection;
+    use super::super::registry::Registry;
+    use super::{Handout, env, lock};
+    use std::net::Shutdown;
+    use std::process::Command;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn client(number: u64) -> Client {
+        let (connection, _) = connection();
+        let registry = Arc::new(Registry::new(1, 0).unwrap());
+        let permit = registry.admit(number, &connection).unwrap();
+        Client::new(connection, None, permit)
+    }
+
+    #[test]
+    fn each_client_is_taken_once() {
+        let handout = Handout::open().unwrap();
+        for number in 0..100 {
+            handout.give(client(number));
+        }
+        for _ in 0..100 {
+            assert!(handout.take(Duration::from_secs(10)).is_some());
+        }
+        assert!(handout.take(Duration::ZERO).is_none());
+        assert!(lock(&handout.waiting).clients.is_empty());
+    }
+
+    #[test]
+    fn a_process_whose_loop_has_ended_ends() {
+        const IS_CHILD: &str = "TINYTASKS_TEST_LOOP_HAS_ENDED";
+        if env::var_os(IS_CHILD).is_some() {
+            let handout = Handout::open().unwrap();
+            lock(&handout.announcements).shutdown(Shutdown::Both).unwrap();
+            return handout.give(client(1));
+        }
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["--exact", "gate::handout::tests::a_process_whose_loop_has_ended_ends"]);
+        // A test that fails ends with 101.
+        assert_eq!(child.env(IS_CHILD, "1").status().unwrap().code(), Some(1));
+    }
+}

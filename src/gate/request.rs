@@ -1,0 +1,61 @@
+//! The one thing that the gate hands on: a request that is whole, small and well-formed.
+
+use super::head::OTHER_METHOD;
+use std::net::IpAddr;
+
+/// A request. One that the gate refuses holds what was understood of it, which its answer needs.
+pub struct Request {
+    /// A method that some route has, or `_OTHER`: the log does not repeat a client's own words.
+    pub method: &'static str,
+    /// In origin-form (RFC 9112 section 3.2.1), as sent.
+    pub target: String,
+    /// Name and value of the fields that the service reads, each name in one spelling.
+    pub fields: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+    /// The client's address, which a trusted proxy may have named. None through a Unix socket.
+    pub client: Option<IpAddr>,
+    /// True where the client wants the connection to end with the answer.
+    pub is_last: bool,
+    /// True for HTTP/1.0, which has no chunked coding.
+    pub is_http_1_0: bool,
+    /// Private, so that only the gate can make a request.
+    _by_gate: (),
+}
+
+impl Request {
+    /// A request of which nothing is known but where it comes from.
+    pub(super) fn unread(client: Option<IpAddr>) -> Self {
+        Self {
+            method: OTHER_METHOD,
+            target: String::new(),
+            fields: Vec::new(),
+            body: Vec::new(),
+            client,
+            is_last: false,
+            is_http_1_0: false,
+            _by_gate: (),
+        }
+    }
+
+    /// The values of all fields of that name.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.fields.iter().filter(move |field| field.0 == name).map(|(_, value)| value.trim())
+    }
+
+    /// The value of the only field of that name. None where there is none, or more than one.
+    pub fn single(&self, name: &str) -> Option<&str> {
+        let mut values = self.values(name);
+        let first = values.next();
+        if values.next().is_some() { None } else { first }
+    }
+
+    /// The target without its query.
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(&self.target, |(path, _)| path)
+    }
+
+    /// The query without its question mark, empty where there is none.
+    pub fn query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+}

@@ -1,0 +1,60 @@
+//! The checks in the contract's order: path and route (404), method (405), token (401), user (403),
+//! rate (429), fields (400), and then the handler. Trusted core: a handler of tasks only runs with the
+//! [`Caller`] that [`auth::authorize`] has made for the path's user.
+
+use super::record::Trace;
+use super::request::{check_fields, segments};
+use super::response::Response;
+use super::routes::{self, Handler};
+use super::App;
+use crate::auth::{self, Caller};
+use crate::error::Error;
+use crate::gate::Request;
+use crate::panic::lock;
+use std::sync::Arc;
+
+/// Errors: all that a client can be told; see the table in `error`.
+pub fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Response<'a>, Error> {
+    let segments = segments(request)?;
+    let path = routes::find(&segments, app.options.has_docs).ok_or(Error::NoSuchRoute)?;
+    trace.route = path.template;
+    if request.method == "OPTIONS" {
+        check_fields(request)?;
+        return Ok(path.options());
+    }
+    match path.handler(request.method)? {
+        Handler::Open(handler) => {
+            check_fields(request)?;
+            handler(app)
+        }
+        Handler::Docs(handler) => {
+            check_fields(request)?;
+            handler(path.asset)
+        }
+        Handler::Tasks(handler) => {
+            let caller = authorize(app, request, path.user_id, trace)?;
+            check_fields(request)?;
+            handler(app, caller, request)
+        }
+        Handler::Task(handler) => {
+            let caller = authorize(app, request, path.user_id, trace)?;
+            check_fields(request)?;
+            handler(app, caller, request, path.task_id)
+        }
+    }
+}
+
+/// The verified user, who is also the path's. Errors: `TokenMissing`, `TokenInvalid`, `Forbidden`,
+/// `RateLimited`.
+fn authorize(app: &App, request: &Request, path_user: &str, trace: &mut Trace) -> Result<Caller, Error> {
+    let authorization: Vec<&str> = request.values("Authorization").collect();
+    let keys = Arc::clone(&lock(&app.keys));
+    let caller = auth::authorize(&keys, &authorization, path_user)?;
+    caller.user_id().clone_into(&mut trace.user_id);
+    if let Some(limiter) = &app.options.rate_limiter {
+        let (allowance, outcome) = limiter.count(caller.user_id());
+        trace.allowance = Some(allowance);
+        outcome?;
+    }
+    Ok(caller)
+}

@@ -1,0 +1,24 @@
+//! The handlers of `/` and `/health`.
+
+use super::App;
+use super::response::Response;
+use crate::error::Error;
+use serde_json::json;
+
+/// `GET /`.
+pub fn root(_: &App) -> Result<Response<'_>, Error> {
+    let message = "tinytasks, a to-do task service";
+    let links = json!({"message": message, "docs": "/docs", "openapi": "/openapi.json", "health": "/health"});
+    Response::json(200, &links)
+}
+
+/// `GET /health`. Asks nobody: the store knows when the database last answered.
+pub fn health(app: &App) -> Result<Response<'_>, Error> {
+    let (code, status, database) = match app.store.pool.is_reachable() {
+        true => (200, "healthy", "connected"),
+        false => (503, "unhealthy", "disconnected"),
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let health = json!({"status": status, "service": "tinytasks", "version": version, "database": database});
+    Response::json(code, &health)
+}

@@ -1,0 +1,178 @@
+//! At most so many requests a second for each user: a token bucket, stored as the moment at which it
+//! will be full again (the generic cell rate algorithm, ITU-T I.371). A full bucket needs no entry, so
+//! the memory is bounded. When there is no room for one more user, that user is not limited: no user is
+//! refused for what others do.
+
+use crate::error::Error;
+use crate::limits::{RATE_BURST, RATE_USERS_MAX};
+use crate::panic::lock;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+const SECOND: u64 = 1_000_000_000;
+
+pub struct RateLimiter {
+    /// Nanoseconds, as all times in this file: between two requests, and for an empty bucket to fill.
+    interval: u64,
+    burst: u64,
+    began: Instant,
+    /// Keyed, so that nobody can choose a user id that shares another user's bucket.
+    hasher: RandomState,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Default)]
+struct Buckets {
+    /// When each user's bucket is full again, by the hash of the user id.
+    full_at: HashMap<u64, u64>,
+    /// When full buckets were last looked for: once a second at most, because that takes a
+    /// millisecond.
+    swept_at: Option<u64>,
+}
+
+/// What a user may still ask for, as fields of draft-ietf-httpapi-ratelimit-headers-10.
+pub type Allowance = [(&'static str, String); 2];
+
+/// What became of one request: the bucket is full again at that moment.
+enum Counted {
+    Allowed { full_at: u64 },
+    Refused { full_at: u64 },
+}
+
+impl RateLimiter {
+    pub fn new(per_second: f64) -> Self {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let interval = nanos(Duration::from_secs_f64(1.0 / per_second)).max(1);
+        Self {
+            interval,
+            burst: rounded_quotient(nanos(RATE_BURST), interval) * interval,
+            began: Instant::now(),
+            hasher: RandomState::new(),
+            buckets: Mutex::default(),
+        }
+    }
+
+    /// Counts a request of this user. Errors: `RateLimited`; the request was not counted.
+    pub fn count(&self, user_id: &str) -> (Allowance, Result<(), Error>) {
+        let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let (full_at, is_allowed) = match self.count_at(self.hasher.hash_one(user_id), now) {
+            Counted::Allowed { full_at } => (full_at, true),
+            Counted::Refused { full_at } => (full_at, false),
+        };
+        let missing = full_at.saturating_sub(now);
+        let wait_seconds = (missing + self.interval).saturating_sub(self.burst).div_ceil(SECOND);
+        let outcome = if is_allowed { Ok(()) } else { Err(Error::RateLimited(wait_seconds)) };
+        let (quota, window) = (self.burst / self.interval, rounded_quotient(self.burst, SECOND));
+        let remaining = self.burst.saturating_sub(missing) / self.interval;
+        let policy = format!("\"user\";q={quota};w={window}");
+        let state = format!("\"user\";r={remaining};t={}", missing.div_ceil(SECOND));
+        ([("RateLimit-Policy", policy), ("RateLimit", state)], outcome)
+    }
+
+    fn count_at(&self, key: u64, now: u64) -> Counted {
+        let mut buckets = lock(&self.buckets);
+        if !buckets.has_room_for(key, now) {
+            return Counted::Allowed { full_at: now };
+        }
+        let full_at = buckets.full_at.entry(key).or_insert(now);
+        let next = now.max(*full_at) + self.interval;
+        if next - now > self.burst {
+            return Counted::Refused { full_at: *full_at };
+        }
+        *full_at = next;
+        Counted::Allowed { full_at: next }
+    }
+}
+
+impl Buckets {
+    fn has_room_for(&mut self, key: u64, now: u64) -> bool {
+        if self.full_at.len() < RATE_USERS_MAX || self.full_at.contains_key(&key) {
+            return true;
+        }
+        if self.swept_at.is_none_or(|swept_at| now >= swept_at + SECOND) {
+            self.swept_at = Some(now);
+            self.full_at.retain(|_, full_at| *full_at > now);
+        }
+        self.full_at.len() < RATE_USERS_MAX
+    }
+}
+
+/// The quotient as the nearest whole number, and at least one.
+fn rounded_quotient(time: u64, part: u64) -> u64 {
+    ((time + part / 2) / part).max(1)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{Counted, RATE_USERS_MAX, RateLimiter, SECOND};
+
+    fn is_allowed(limiter: &RateLimiter, key: u64, now: u64) -> bool {
+        matches!(limiter.count_at(key, now), Counted::Allowed { .. })
+    }
+
+    #[test]
+    fn a_bucket_empties_and_fills() {
+        let limiter = RateLimiter::new(2.0);
+        for _ in 0..20 {
+            assert!(is_allowed(&limiter, 1, 0));
+        }
+        for now in [0, SECOND / 2 - 1] {
+            assert!(!is_allowed(&limiter, 1, now));
+        }
+        assert!(is_allowed(&limiter, 2, 0));
+        assert!(is_allowed(&limiter, 1, SECOND / 2));
+        assert!(!is_allowed(&limiter, 1, SECOND / 2));
+        // However long a bucket fills, it holds no more than the burst.
+        let later = 1000 * SECOND;
+        assert_eq!((0..100).filter(|_| is_allowed(&limiter, 1, later)).count(), 20);
+    }
+
+    #[test]
+    fn a_quota_is_what_accrues_in_ten_seconds() {
+        for (rate, quota, window) in
+            [(0.01, 1, 100), (0.3, 3, 10), (1.0, 10, 10), (7.0, 70, 10), (1e6, 10_000_000, 10)]
+        {
+            let (allowance, outcome) = RateLimiter::new(rate).count("alice");
+            assert!(outcome.is_ok());
+            let [policy, state] = allowance.map(|(_, value)| value);
+            assert_eq!(policy, format!("\"user\";q={quota};w={window}"), "{rate}");
+            assert!(state.starts_with(&format!("\"user\";r={};t=", quota - 1)), "{rate}: {state}");
+        }
+    }
+
+    #[test]
+    fn many_threads_at_once_get_no_more_than_one() {
+        let limiter = RateLimiter::new(0.05);
+        let passed = || (0..10_000).filter(|_| limiter.count("alice").1.is_ok()).count();
+        let passed: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(passed)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(passed, 1);
+    }
+
+    #[test]
+    fn more_users_than_there_is_room_for_lock_nobody_out() {
+        let limiter = RateLimiter::new(0.01);
+        for user in 0..200_000 {
+            assert!(limiter.count(&user.to_string()).1.is_ok(), "{user}");
+        }
+        assert_eq!(limiter.buckets.lock().unwrap().full_at.len(), RATE_USERS_MAX);
+        // A user who has an entry is still limited.
+        assert!(limiter.count("0").1.is_err());
+    }
+
+    #[test]
+    fn full_buckets_make_room() {
+        let limiter = RateLimiter::new(0.01);
+        let users = RATE_USERS_MAX as u64;
+        for (now, keys) in [(0, 0..users), (100 * SECOND, users..2 * users)] {
+            for key in keys {
+                assert!(is_allowed(&limiter, key, now) && !is_allowed(&limiter, key, now), "{now} {key}");
+            }
+        }
+    }
+}

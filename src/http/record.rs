@@ -1,0 +1,65 @@
+//! What is known of a request beyond its answer, and the line and the metrics that come of it.
+
+use super::Face;
+use super::rate_limit::Allowance;
+use super::request::trace_id;
+use crate::error::Error;
+use crate::gate::Request;
+use crate::metrics;
+use log::{Level, kv::Value};
+use std::time::Instant;
+
+pub struct Trace {
+    pub face: Face,
+    pub started: Instant,
+    /// The route's template. Empty until it is known.
+    pub route: &'static str,
+    /// Empty until the user is verified.
+    pub user_id: String,
+    pub allowance: Option<Allowance>,
+}
+
+impl Trace {
+    pub fn new(face: Face, started: Instant) -> Self {
+        Self { face, started, route: "", user_id: String::new(), allowance: None }
+    }
+}
+
+/// Counts an answered request and logs it, in one line.
+pub fn record(request: &Request, request_id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
+    let time = trace.started.elapsed();
+    let is_public = trace.face == Face::Public;
+    if is_public {
+        metrics::answered((trace.route, request.method, status), time, error);
+    }
+    let level = match status {
+        500.. => Level::Error,
+        _ if is_public => Level::Info,
+        // Probes and Prometheus ask every few seconds.
+        _ => Level::Debug,
+    };
+    let milliseconds = time.as_micros() as f64 / 1000.0;
+    let client = request.client.as_ref().map_or(Value::from("unix"), Value::from_display);
+    let mut pairs: Vec<(&str, Value)> = vec![
+        ("request_id", request_id.into()),
+        ("client", client),
+        ("method", request.method.into()),
+        ("route", trace.route.into()),
+        ("status", status.into()),
+        ("duration_ms", milliseconds.into()),
+    ];
+    if !trace.user_id.is_empty() {
+        pairs.push(("user_id", trace.user_id.as_str().into()));
+    }
+    if let Some(trace_id) = trace_id(request) {
+        pairs.push(("trace_id", trace_id.into()));
+    }
+    let reason = error.map(Error::reason).unwrap_or_default();
+    if let Some(error) = error {
+        pairs.push(("error_code", error.entry().1.into()));
+        pairs.push(("reason", reason.as_str().into()));
+    }
+    let mut record = log::Record::builder();
+    let record = record.level(level).target("tinytasks::http").key_values(&pairs);
+    log::logger().log(&record.args(format_args!("request")).build());
+}

@@ -1,0 +1,101 @@
+//! The handlers of tasks. Each takes a [`Caller`], so it cannot run before the user is verified.
+
+use super::App;
+use super::conditional;
+use super::request::check_media_type;
+use super::response::Response;
+use crate::auth::Caller;
+use crate::error::{Error, FieldError};
+use crate::gate::Request;
+use crate::task::{Content, Patch, Task, TaskId};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+const JSON: &str = "application/json";
+/// A PATCH body is a merge patch (RFC 7396).
+pub const JSON_OR_MERGE_PATCH: &str = "application/json, application/merge-patch+json";
+
+/// `POST /api/{user_id}/tasks`.
+pub fn create<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
+    check_media_type(request, JSON)?;
+    let (key, content) = both(conditional::idempotency_key(request), Content::for_create(&request.body))?;
+    let (rows, is_replay) = app.store.insert(&caller, &content, key)?;
+    let task = rows.one()?;
+    let response = show_task(201, &task)?.with("Location", location(&task));
+    Ok(if is_replay { response.with("Idempotent-Replayed", "true") } else { response })
+}
+
+/// `GET /api/{user_id}/tasks/{task_id}`.
+pub fn show<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
+    let id = TaskId::parse(id).map_err(|wrong| Error::Invalid(vec![wrong]))?;
+    let rows = app.store.get(&caller, id)?;
+    let task = rows.one()?;
+    if conditional::is_unchanged(request, &task)? {
+        return Ok(tagged(Response::empty(304), &task));
+    }
+    show_task(200, &task)
+}
+
+/// `PUT /api/{user_id}/tasks/{task_id}`.
+pub fn replace<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
+    check_media_type(request, JSON)?;
+    let (id, content) = both(TaskId::parse(id), Content::for_replace(&request.body))?;
+    update(app, &caller, request, id, &content.into())
+}
+
+/// `PATCH /api/{user_id}/tasks/{task_id}`.
+pub fn patch<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
+    check_media_type(request, JSON_OR_MERGE_PATCH)?;
+    let (id, patch) = both(TaskId::parse(id), Patch::parse(&request.body))?;
+    update(app, &caller, request, id, &patch)
+}
+
+/// The precondition comes after the body, because it says nothing of a request that is bad without it
+/// (RFC 9110 section 13.2.1), and before the task, which need not exist.
+fn update<'a>(
+    app: &App,
+    caller: &Caller,
+    request: &Request,
+    id: TaskId,
+    patch: &Patch,
+) -> Result<Response<'a>, Error> {
+    conditional::check_required(request, app.options.requires_if_match)?;
+    let rows = app.store.update(caller, id, &conditional::precondition(request), patch)?;
+    let task = rows.one()?;
+    Ok(show_task(200, &task)?.with("Content-Location", location(&task)))
+}
+
+/// `DELETE /api/{user_id}/tasks/{task_id}`.
+pub fn delete<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
+    let id = TaskId::parse(id).map_err(|wrong| Error::Invalid(vec![wrong]))?;
+    conditional::check_required(request, app.options.requires_if_match)?;
+    app.store.delete(&caller, id, &conditional::precondition(request))?;
+    Ok(Response::empty(204))
+}
+
+/// What the head and the body say, or all that is wrong with both.
+fn both<H, B>(head: Result<H, FieldError>, body: Result<B, Error>) -> Result<(H, B), Error> {
+    match (head, body) {
+        (Ok(head), Ok(body)) => Ok((head, body)),
+        (Err(wrong), Ok(_)) => Err(Error::Invalid(vec![wrong])),
+        (Err(wrong), Err(Error::Invalid(more))) => Err(Error::Invalid([vec![wrong], more].concat())),
+        (_, Err(error)) => Err(error),
+    }
+}
+
+fn show_task<'a>(status: u16, task: &Task) -> Result<Response<'a>, Error> {
+    Ok(tagged(Response::json(status, task)?, task))
+}
+
+fn tagged<'a>(response: Response<'a>, task: &Task) -> Response<'a> {
+    response.with("Cache-Control", "private, no-cache").with("ETag", conditional::etag(task))
+}
+
+fn location(task: &Task) -> String {
+    format!("{}/{}", tasks_path(task.user_id), task.id)
+}
+
+/// The path of a user's tasks, the user percent-encoded (RFC 3986 section 2.3).
+pub fn tasks_path(user_id: &str) -> String {
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    format!("/api/{}/tasks", utf8_percent_encode(user_id, RESERVED))
+}

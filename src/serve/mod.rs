@@ -1,0 +1,133 @@
+//! `tinytasks serve`: what is started in which order, what a signal does, and the end.
+
+mod serving; //        one client in the hands of one thread
+mod write; //          an answer → bytes
+mod large_answers; //  the memory of answers that are being read
+
+use crate::auth::Keys;
+use crate::config::{self, Config};
+use crate::failure::Failure;
+use crate::gate::{Address, Certificate, Gate, Registry};
+use crate::http::{self, App, Cors, Face, RateLimiter};
+use crate::limits::{ADMIN_CONNECTIONS_MAX, DRAIN_TIMEOUT, START_DATABASE_INTERVAL, START_DATABASE_WAIT};
+use crate::store::{Store, check_url};
+use crate::{logging, systemd};
+use large_answers::LargeAnswers;
+use serving::Service;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use socket2::{SockAddr, Socket};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::Instant;
+
+/// Serves until SIGTERM or SIGINT.
+pub fn serve() -> Result<(), Failure> {
+    let config = config::load(check_url)?;
+    logging::start(config.log_is_json, &config.log_filter);
+    let inherited =
+        systemd::inherited().map_err(|error| format!("cannot use the inherited socket: {error}"))?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let service = start(config, inherited)?;
+    reload_until_stopped(signals, &service.app);
+    log::info!("stopping");
+    systemd::stopping();
+    service.app.is_stopping.store(true, Relaxed);
+    service.gate.stop(DRAIN_TIMEOUT);
+    Ok(())
+}
+
+/// Starts all that serves: the store, the admin listener, the public listener, the watchdog.
+fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Failure> {
+    let keys = Keys::new(&config.jwt).map_err(Failure::of_configuration)?;
+    let descriptors = own_descriptors(&config);
+    let certificate = Certificate::open(config.tls).map_err(Failure::of_configuration)?;
+    let is_https = certificate.is_some();
+    let options = http::Options {
+        cors: Cors::new(config.cors_origins),
+        has_docs: config.docs,
+        is_https,
+        requires_if_match: config.requires_if_match,
+        rate_limiter: config.rate_limit.map(RateLimiter::new),
+    };
+    let registry = Arc::new(Registry::new(config.connections_max, descriptors)?);
+    let store = Store::open(&config.database, config.auto_migrate)?;
+    let app = Arc::new(App::new(store, keys, options));
+    if let Some(address) = config.admin {
+        start_admin(address, &app)?;
+    }
+    if inherited.is_some() {
+        wait_for_database(&app.store);
+    }
+    let gate = Gate::open(&config.listen, inherited, registry, config.trusted_proxies, certificate)
+        .map_err(|error| cannot_listen(&config.listen, &error))?;
+    let service = start_service(gate, &app, Face::Public)?;
+    if !is_https && !service.gate.address.is_local() {
+        log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
+    }
+    let scheme = if is_https { "https" } else { "http" };
+    log::info!(address = format!("{scheme}://{}", service.gate.address).as_str(); "listening");
+    let watched = Arc::clone(&service);
+    let watchdog = systemd::start_watchdog(move |patience| watched.gate.address.is_alive(patience));
+    watchdog.map_err(|error| format!("cannot start a thread: {error}"))?;
+    systemd::ready();
+    Ok(service)
+}
+
+fn start_admin(address: SocketAddr, app: &Arc<App>) -> Result<(), Failure> {
+    let registry = Arc::new(Registry::new(ADMIN_CONNECTIONS_MAX, 0)?);
+    let address = address.into();
+    let gate = Gate::open(&address, None, registry, Vec::new(), None)
+        .map_err(|error| cannot_listen(&address, &error))?;
+    let service = start_service(gate, app, Face::Admin)?;
+    log::info!(address = format!("http://{}", service.gate.address).as_str(); "metrics and probes");
+    Ok(())
+}
+
+fn start_service(gate: Gate, app: &Arc<App>, face: Face) -> Result<Arc<Service>, Failure> {
+    let service = Service { gate, app: Arc::clone(app), face, large_answers: LargeAnswers::default() };
+    service.start().map_err(|error| format!("cannot start a thread: {error}").into())
+}
+
+fn cannot_listen(address: &SockAddr, error: &std::io::Error) -> Failure {
+    format!("cannot listen on {}: {error}", Address::name(address)).into()
+}
+
+/// How many descriptors the service needs beside those of its clients.
+fn own_descriptors(config: &Config) -> usize {
+    // A database connection has five for its event loop; tiny_http and files need some.
+    let own = (config.database.pool_size.get() as usize + 1) * 5 + 48;
+    own + config.admin.map_or(0, |_| ADMIN_CONNECTIONS_MAX + 16)
+}
+
+fn wait_for_database(store: &Store) {
+    let began = Instant::now();
+    while !store.pool.is_reachable() && began.elapsed() < START_DATABASE_WAIT {
+        thread::sleep(START_DATABASE_INTERVAL);
+    }
+}
+
+fn reload_until_stopped(mut signals: Signals, app: &App) {
+    for _ in signals.forever().take_while(|signal| *signal == SIGHUP) {
+        systemd::reloading();
+        reload(app);
+        systemd::ready();
+    }
+}
+
+/// Reads the files of secrets again. If one of them is bad, all secrets stay as they were.
+fn reload(app: &App) {
+    let reloaded = config::load(check_url).map_err(|complaints| complaints.join("; ")).and_then(|config| {
+        let keys = Keys::new(&config.jwt)?;
+        app.store.pool.reconnect_with(&config.database.url)?;
+        app.set_keys(keys);
+        Ok(())
+    });
+    match reloaded {
+        Ok(()) => log::info!("secrets read again"),
+        Err(reason) => log::error!(reason = reason.as_str(); "secrets kept as they were"),
+    }
+}

@@ -1,0 +1,177 @@
+//! The serving loop: the one place that knows both the gate and the handlers. One pooled thread serves
+//! one client to its end: read, answer, write. The accepting thread admits clients and hands them out;
+//! the deadline thread ends what takes too long.
+
+use super::large_answers::LargeAnswers;
+use super::write::{Incomplete, write};
+use crate::error::Error;
+use crate::gate::{Accepted, Client, Connection, Gate, Received, Request};
+use crate::http::{Answer, App, Face};
+use crate::limits::{ACCEPT_RETRY, DEADLINE_INTERVAL, STACK_BYTES};
+use crate::metrics;
+use crate::panic::{every, guarded};
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// One listener, and what answers there.
+pub struct Service {
+    pub gate: Gate,
+    pub app: Arc<App>,
+    pub face: Face,
+    pub large_answers: LargeAnswers,
+}
+
+impl Service {
+    /// Serves from now on.
+    pub fn start(self) -> io::Result<Arc<Self>> {
+        let service = Arc::new(self);
+        let (accepting, watching) = (Arc::clone(&service), Arc::clone(&service));
+        thread::Builder::new().name("accept".to_owned()).spawn(move || accepting.accept_clients())?;
+        every(DEADLINE_INTERVAL, "deadlines", move || watching.enforce_deadlines())?;
+        Ok(service)
+    }
+
+    /// The accepting thread.
+    fn accept_clients(self: &Arc<Self>) {
+        let mut complained: Option<Instant> = None;
+        loop {
+            let error = match guarded(|| self.accept_client(), io::Error::other) {
+                Ok(true) => continue,
+                Ok(false) => break,
+                Err(error) => error,
+            };
+            // Descriptors or threads have run out. They come back when other clients end.
+            if complained.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+                log::error!(reason = error.to_string().as_str(); "cannot accept a connection");
+                complained = Some(Instant::now());
+            }
+            thread::sleep(ACCEPT_RETRY);
+        }
+        self.gate.finish_accepting();
+    }
+
+    /// False at the end.
+    fn accept_client(self: &Arc<Self>) -> io::Result<bool> {
+        match self.gate.accept()? {
+            Accepted::Admitted(client) => {
+                self.add_thread_if_missing()?;
+                self.gate.hand_out(client);
+            }
+            Accepted::Full(connection, request) => self.turn_away(connection, &request),
+            Accepted::Nobody => {}
+            Accepted::Stopped => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn add_thread_if_missing(self: &Arc<Self>) -> io::Result<()> {
+        if !self.gate.registry.add_thread() {
+            return Ok(());
+        }
+        let service = Arc::clone(self);
+        let thread = thread::Builder::new().name("client".to_owned()).stack_size(STACK_BYTES);
+        let started = thread.spawn(move || service.serve_clients());
+        started.map(drop).inspect_err(|_| self.gate.registry.forget_thread())
+    }
+
+    /// Answers 503 over a connection that does not wait, because this is the accepting thread.
+    fn turn_away(&self, connection: Option<Connection>, request: &Request) {
+        let Some(connection) = connection else {
+            log::warn!("a connection is closed, because all are taken");
+            return;
+        };
+        let error = Error::Unavailable("all connections are taken".to_owned());
+        let answer = self.app.refuse(self.face, request, error, Instant::now());
+        answer.record(request);
+        // A client that does not take it at once would not have taken another answer either.
+        let _ = connection.write(&answer.response.whole(request));
+        connection.linger();
+    }
+
+    /// A pooled thread: serves one client after another.
+    fn serve_clients(&self) {
+        while let Some(mut client) = self.gate.next_client() {
+            // A panic ends one connection. Its message is in the log.
+            let _ = guarded(|| Ok(while self.serve_request(&mut client) {}), drop);
+        }
+    }
+
+    /// Serves a client's next request, and says whether the connection goes on.
+    fn serve_request(&self, client: &mut Client) -> bool {
+        let (request, answer) = match client.receive(&self.gate) {
+            Received::Whole(request) => {
+                client.connection.begin_answer(&request);
+                let answer = self.app.answer(self.face, &request);
+                if !client.connection.claim_answer() {
+                    // It was late, and the deadline thread has answered.
+                    return false;
+                }
+                (request, answer)
+            }
+            Received::Refused(request, error) => {
+                let answer = self.app.refuse(self.face, &request, error, Instant::now());
+                (request, answer)
+            }
+            Received::Gone => return false,
+        };
+        // What the client is told must hold: the service may begin to stop at any moment.
+        let is_last = request.is_last || self.gate.is_stopping();
+        if !self.send(answer, &request, is_last, &client.connection) {
+            return false;
+        }
+        if is_last {
+            client.connection.linger();
+            return false;
+        }
+        client.finish_answer();
+        true
+    }
+
+    /// Logs an answer and writes it. False where it did not arrive whole, and the connection must end.
+    fn send(&self, answer: Answer, request: &Request, is_last: bool, connection: &Arc<Connection>) -> bool {
+        let bytes = answer.response.bytes_held();
+        let (answer, share) = match self.large_answers.admit(bytes, answer.user_id(), connection) {
+            Ok(share) => (answer, share),
+            Err(error) => (self.app.replace(request, answer, error), self.large_answers.small()),
+        };
+        answer.record(request);
+        let request_id = answer.request_id().to_owned();
+        match write(answer.response, share, &self.large_answers, request, is_last, connection) {
+            Ok(()) => true,
+            Err(Incomplete::ClientGone) => false,
+            Err(Incomplete::Failed(error)) => {
+                let (id, reason) = (request_id.as_str(), error.reason());
+                log::error!(request_id = id, reason = reason.as_str(); "answer not completed");
+                false
+            }
+        }
+    }
+
+    /// The deadline thread. It waits for nobody.
+    fn enforce_deadlines(&self) {
+        for connection in self.gate.registry.connections() {
+            connection.enforce_deadline();
+            self.answer_if_late(&connection);
+        }
+        if self.face == Face::Public {
+            let counts = self.gate.registry.counts();
+            metrics::set_client_connections(counts.idle, counts.busy, counts.max);
+        }
+    }
+
+    /// 503 where the handler's thread still waits, for a database that neither answers nor refuses.
+    fn answer_if_late(&self, connection: &Connection) {
+        let Some(late) = connection.claim_late_answer() else {
+            return;
+        };
+        let reason = "there was no answer in time".to_owned();
+        let is_read = ["GET", "HEAD", "OPTIONS"].contains(&late.request.method);
+        let error = if is_read { Error::Unavailable(reason) } else { Error::Unknown(reason) };
+        let answer = self.app.refuse(self.face, &late.request, error, late.since);
+        answer.record(&late.request);
+        let bytes = answer.response.whole(&late.request);
+        late.write(&bytes);
+    }
+}

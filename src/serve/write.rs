@@ -1,0 +1,52 @@
+//! An answer as a value → bytes to its client.
+
+use super::large_answers::{LargeAnswers, Share};
+use crate::error::Error;
+use crate::gate::{Connection, Request};
+use crate::http::{Body, Response, chunk, joined, last_chunk};
+use std::sync::Arc;
+
+/// Why an answer did not arrive whole. The connection has to end, so that the client notices.
+pub enum Incomplete {
+    /// The client has closed the connection, or read too slowly.
+    ClientGone,
+    /// A later part of a list could not be made.
+    Failed(Error),
+}
+
+/// Writes a response; to HEAD without its body. `share` is the memory of a whole body, `answers` that of
+/// all large answers, of which each part of a list takes its own.
+pub fn write(
+    response: Response,
+    share: Share,
+    answers: &LargeAnswers,
+    request: &Request,
+    is_last: bool,
+    connection: &Arc<Connection>,
+) -> Result<(), Incomplete> {
+    let head = response.head(request, is_last);
+    if request.method == "HEAD" {
+        return send(connection, &head, &[]);
+    }
+    let mut parts = match response.body {
+        Body::Whole(body) => {
+            let sent = send(connection, &head, &body);
+            drop(share);
+            return sent;
+        }
+        Body::Parts(parts) => parts,
+    };
+    let mut head = head;
+    while let Some(part) = parts.next_part().map_err(Incomplete::Failed)? {
+        let _share =
+            answers.admit(part.len(), parts.user_id(), connection).map_err(Incomplete::Failed)?;
+        send(connection, &std::mem::take(&mut head), &chunk(&part, request))?;
+    }
+    send(connection, last_chunk(request), &[])
+}
+
+fn send(connection: &Connection, head: &[u8], body: &[u8]) -> Result<(), Incomplete> {
+    let (first, rest) = joined(head.to_owned(), body);
+    let written = connection.write(&first).and_then(|()| connection.write(rest));
+    written.map_err(|_| Incomplete::ClientGone)
+}
