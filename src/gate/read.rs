@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Why there is no whole request.
+#[derive(Debug)]
 pub enum Stop {
     /// The client is told this error.
     Refused(Error),

@@ -12,6 +12,7 @@
     reason = "in a test a broken assumption is a failure, and should stop it at once"
 )]
 
+mod handout;
 mod harness;
 mod http;
 mod ledger;

@@ -209,9 +209,22 @@ pub fn beside<T>(victim: impl Fn() + Sync, attack: impl FnOnce() -> T) -> T {
     })
 }
 
-/// The connection by which the service was found healthy has ended.
+/// The connection by which the service was found healthy has ended, and so have all others.
 pub fn wait_for_no_client(app: &App) {
-    eventually("the end of all connections", || !threads(app).iter().any(|(name, _)| name == "client"));
+    eventually("the end of all connections", || connections(app) == 0);
+}
+
+/// How many TCP connections of clients the service holds, from proc(5), /proc/net/tcp.
+pub fn connections(app: &App) -> usize {
+    let port: u16 = app.address.rsplit_once(':').unwrap().1.parse().unwrap();
+    let (local_port, listening, closed) = (format!(":{port:04X}"), "0A", "0");
+    let table = fs::read_to_string(format!("/proc/{}/net/tcp", app.pid())).unwrap();
+    let is_of_client = |line: &&str| {
+        let cells: Vec<_> = line.split_whitespace().collect();
+        // The kernel keeps closed connections for a while; they have no inode.
+        cells[1].ends_with(&local_port) && cells[3] != listening && cells[9] != closed
+    };
+    table.lines().skip(1).filter(is_of_client).count()
 }
 
 /// A connection is idle a moment after its answer.

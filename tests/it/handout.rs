@@ -1,0 +1,84 @@
+//! Clients and the pooled threads that serve them: each client has a thread at once, however many
+//! come at the same moment, and threads and descriptors do not pile up.
+
+use crate::{
+    harness::{App, eventually},
+    raw::{Raw, status, wait_for_no_client},
+};
+use std::{
+    fs,
+    net::TcpStream,
+    sync::{
+        Barrier,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+};
+
+const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+const HEALTH_AND_CLOSE: &str = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+const CONNECTIONS: usize = 20_000;
+
+fn descriptors(app: &App) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", app.pid())).unwrap().count()
+}
+
+/// Each of the clients opens its connection before any of them asks, and none closes it before all are
+/// answered: only a thread for each of them answers all.
+#[test]
+fn all_connections_that_are_allowed_are_served_at_once_by_a_fresh_service() {
+    const CLIENTS: usize = 1024;
+    let app = App::setup().env("MAX_CONNECTIONS", &CLIENTS.to_string()).descriptors(4096).spawn();
+    wait_for_no_client(&app);
+    let (opened, answered) = (Barrier::new(CLIENTS), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            let client = thread::Builder::new().stack_size(128 * 1024);
+            let serve = || {
+                let mut raw = Raw::open(&app);
+                opened.wait();
+                raw.send(HEALTH);
+                raw.answer().unwrap().expect(200);
+                answered.fetch_add(1, SeqCst);
+                eventually("an answer for all", || answered.load(SeqCst) == CLIENTS);
+            };
+            client.spawn_scoped(scope, serve).unwrap();
+        }
+    });
+    assert_eq!(answered.load(SeqCst), CLIENTS);
+}
+
+fn ask_and_close(app: &App) {
+    let mut raw = Raw::open(app);
+    raw.send(HEALTH_AND_CLOSE);
+    raw.answer().unwrap().expect(200);
+    assert!(raw.answer().is_none());
+}
+
+#[test]
+fn twenty_thousand_connections_leave_no_thread_and_no_descriptor_behind() {
+    let app = App::setup().env("RUST_LOG", "warn").spawn();
+    ask_and_close(&app);
+    let (threads, open) = (status(&app, "Threads"), descriptors(&app));
+    for _ in 0..CONNECTIONS / 2 {
+        ask_and_close(&app);
+    }
+    // One after the other, they need two threads: the last one may still close its connection. On a
+    // busy machine a few of them may.
+    assert!(status(&app, "Threads") <= threads + 8, "{} threads", status(&app, "Threads"));
+    let left = AtomicUsize::new(CONNECTIONS / 2);
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                while left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+                    ask_and_close(&app);
+                }
+            });
+        }
+    });
+    assert!(status(&app, "Threads") <= threads + 32, "{} threads", status(&app, "Threads"));
+    eventually("an end of all connections", || descriptors(&app) <= open);
+    // Threads that have nothing to do end by themselves.
+    eventually("an end of spare threads", || status(&app, "Threads") <= threads);
+    TcpStream::connect(&app.address).unwrap();
+}
