@@ -4,7 +4,9 @@
 //! only given when the lock on the stream is free.
 
 use super::request::Request;
-use crate::limits::{LAST_WORD_TIMEOUT, LATE_ANSWER, LINGER_BYTES_MAX, LINGER_TIMEOUT, WRITE_BYTES, WRITE_TIMEOUT};
+use crate::limits::{
+    LAST_WORD_TIMEOUT, LATE_ANSWER, LINGER_BYTES_MAX, LINGER_TIMEOUT, WRITE_BYTES, WRITE_TIMEOUT,
+};
 use crate::panic::lock;
 use rustls::{ServerConnection, StreamOwned};
 use socket2::Socket;

@@ -60,7 +60,13 @@ impl Handout {
 
     /// Waits for the next client; None when none came for that long.
     pub fn take(&self, patience: Duration) -> Option<Client> {
-        match self.server.recv_timeout(patience) {
+        // A wait that tiny_http ends for its time may have been told of an announcement just before, and
+        // no other thread is told of that one: so there is one more look.
+        let received = match self.server.recv_timeout(patience) {
+            Ok(None) => self.server.try_recv(),
+            received => received,
+        };
+        match received {
             Ok(None) => None,
             Ok(Some(request)) => {
                 let number = request.url().trim_start_matches('/').parse().unwrap_or_default();

@@ -81,12 +81,13 @@ pub fn origin_form(method: &str, target: &str) -> Result<String, Error> {
     let absolute = target.split_once("://").filter(|(scheme, _)| is_http(scheme));
     // RFC 3986 section 3.2: a query ends the authority as well, and then the path is empty.
     let end_of_host = |rest: &str| rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let path = match absolute.and_then(|(_, rest)| rest.split_at_checked(end_of_host(rest))) {
-        Some((host, path)) if !host.is_empty() && host.bytes().all(is_of_host) => {
-            if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
-        }
-        _ => target.to_owned(),
-    };
+    let path =
+        match absolute.and_then(|(_, rest)| rest.split_at_checked(end_of_host(rest))) {
+            Some((host, path)) if !host.is_empty() && host.bytes().all(is_of_host) => {
+                if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+            }
+            _ => target.to_owned(),
+        };
     let is_visible = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     let fits = is_visible && (path.starts_with('/') || (path == "*" && method == "OPTIONS"));
     if fits { Ok(path) } else { Err(malformed("the request target is malformed")) }

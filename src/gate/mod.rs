@@ -40,7 +40,6 @@ pub struct Gate {
     /// Peers whose word on the client's address counts. None stands for the Unix socket.
     trusted_proxies: Vec<Option<IpAddr>>,
     certificate: Option<Certificate>,
-    listener: Socket,
     handout: Handout,
     accepted: AtomicU64,
     is_stopping: AtomicBool,
@@ -61,43 +60,46 @@ pub enum Accepted {
 }
 
 impl Gate {
-    /// Listens at the address, or at an inherited socket.
+    /// Listens at the address, or at an inherited socket. The accepting thread gets the listener, and
+    /// closes it when it has accepted its last connection.
     pub fn open(
         address: &SockAddr,
         inherited: Option<Socket>,
         registry: Arc<Registry>,
         trusted_proxies: Vec<Option<IpAddr>>,
         certificate: Option<Certificate>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Socket)> {
         let (listener, address) = listen(address, inherited)?;
-        Ok(Self {
+        let gate = Self {
             address,
             registry,
             trusted_proxies,
             certificate,
-            listener,
             handout: Handout::open()?,
             accepted: AtomicU64::new(0),
             is_stopping: AtomicBool::new(false),
             is_accepting: AtomicBool::new(true),
-        })
+        };
+        Ok((gate, listener))
     }
 
     /// Waits a moment for a connection and admits it. For the accepting thread alone.
-    pub fn accept(&self) -> io::Result<Accepted> {
-        let accepted = accept(&self.listener);
-        if self.is_stopping() {
+    pub fn accept(&self, listener: &Socket) -> io::Result<Accepted> {
+        let is_stopping = self.is_stopping();
+        if is_stopping {
             // Other processes go on with an inherited socket, and with the connections in its queue.
-            if self.address.is_inherited || !matches!(accepted, Ok(Some(_))) {
+            if self.address.is_inherited {
                 return Ok(Accepted::Stopped);
             }
-            // Connections that are in the queue already are served: closing the listener would reset
-            // them. The end of the queue is seen at once by a listener that does not wait.
-            self.listener.set_nonblocking(true)?;
+            // Connections that are in the queue already are served, because closing the listener would
+            // reset them. A listener that does not wait shows the end of the queue at once.
+            listener.set_nonblocking(true)?;
         }
-        match accepted? {
-            Some((socket, peer)) => self.admit(socket, peer),
-            None => Ok(Accepted::Nobody),
+        match accept(listener) {
+            Ok(Some((socket, peer))) => self.admit(socket, peer),
+            _ if is_stopping => Ok(Accepted::Stopped),
+            Ok(None) => Ok(Accepted::Nobody),
+            Err(error) => Err(error),
         }
     }
 
@@ -140,8 +142,10 @@ impl Gate {
         self.is_stopping.load(SeqCst)
     }
 
-    /// Says that the accepting thread has handed over its last client.
-    pub fn finish_accepting(&self) {
+    /// For the accepting thread, when it has handed over its last client. From now on the kernel
+    /// refuses connections.
+    pub fn finish_accepting(&self, listener: Socket) {
+        drop(listener);
         self.is_accepting.store(false, SeqCst);
     }
 

@@ -1,9 +1,9 @@
 //! What `ADMIN_ADDR` shows: metrics and probes. They are for the operator's machines, so they need no
 //! token, and nothing here names a user or a task. These requests come through a gate of their own.
 
+use super::App;
 use super::record::Trace;
 use super::response::Response;
-use super::App;
 use crate::error::Error;
 use crate::gate::Request;
 use crate::metrics::{self, gauge};

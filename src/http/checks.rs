@@ -2,11 +2,11 @@
 //! rate (429), fields (400), and then the handler. Trusted core: a handler of tasks only runs with the
 //! [`Caller`] that [`auth::authorize`] has made for the path's user.
 
+use super::App;
 use super::record::Trace;
 use super::request::{check_fields, segments};
 use super::response::Response;
 use super::routes::{self, Handler};
-use super::App;
 use crate::auth::{self, Caller};
 use crate::error::Error;
 use crate::gate::Request;

@@ -150,8 +150,8 @@ mod tests {
     fn the_answer_that_is_read_longest_makes_room_if_that_is_more_than_a_moment() {
         let answers = LargeAnswers::default();
         let ((slow, mut cut), (quick, mut kept)) = (connection(), connection());
-        let held = [&slow, &quick, &quick]
-            .map(|connection| answers.admit(10 * MIB, "alice", connection).unwrap());
+        let held =
+            [&slow, &quick, &quick].map(|connection| answers.admit(10 * MIB, "alice", connection).unwrap());
         assert!(answers.admit(10 * MIB, "bob", &quick).is_err(), "none is slow yet");
         age(&answers, 1);
         let taken = answers.admit(10 * MIB, "bob", &quick).unwrap();
@@ -170,9 +170,8 @@ mod tests {
         let _held = [("bob", 9), ("eve", 7), ("eve", 8)]
             .map(|(user_id, size)| answers.admit(size * MIB, user_id, &connection).unwrap());
         age(&answers, 3);
-        let left = || -> Vec<_> {
-            lock(&answers.0).by_number.values().map(|holder| holder.bytes / MIB).collect()
-        };
+        let left =
+            || -> Vec<_> { lock(&answers.0).by_number.values().map(|holder| holder.bytes / MIB).collect() };
         let first = answers.admit(10 * MIB, "alice", &connection).unwrap();
         assert_eq!(left(), [9, 8, 10]);
         // Now bob holds more than eve.

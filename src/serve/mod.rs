@@ -62,9 +62,10 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
     if inherited.is_some() {
         wait_for_database(&app.store);
     }
-    let gate = Gate::open(&config.listen, inherited, registry, config.trusted_proxies, certificate)
-        .map_err(|error| cannot_listen(&config.listen, &error))?;
-    let service = start_service(gate, &app, Face::Public)?;
+    let (gate, listener) =
+        Gate::open(&config.listen, inherited, registry, config.trusted_proxies, certificate)
+            .map_err(|error| cannot_listen(&config.listen, &error))?;
+    let service = start_service(gate, listener, &app, Face::Public)?;
     if !is_https && !service.gate.address.is_local() {
         log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
     }
@@ -80,16 +81,16 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
 fn start_admin(address: SocketAddr, app: &Arc<App>) -> Result<(), Failure> {
     let registry = Arc::new(Registry::new(ADMIN_CONNECTIONS_MAX, 0)?);
     let address = address.into();
-    let gate = Gate::open(&address, None, registry, Vec::new(), None)
+    let (gate, listener) = Gate::open(&address, None, registry, Vec::new(), None)
         .map_err(|error| cannot_listen(&address, &error))?;
-    let service = start_service(gate, app, Face::Admin)?;
+    let service = start_service(gate, listener, app, Face::Admin)?;
     log::info!(address = format!("http://{}", service.gate.address).as_str(); "metrics and probes");
     Ok(())
 }
 
-fn start_service(gate: Gate, app: &Arc<App>, face: Face) -> Result<Arc<Service>, Failure> {
+fn start_service(gate: Gate, listener: Socket, app: &Arc<App>, face: Face) -> Result<Arc<Service>, Failure> {
     let service = Service { gate, app: Arc::clone(app), face, large_answers: LargeAnswers::default() };
-    service.start().map_err(|error| format!("cannot start a thread: {error}").into())
+    service.start(listener).map_err(|error| format!("cannot start a thread: {error}").into())
 }
 
 fn cannot_listen(address: &SockAddr, error: &std::io::Error) -> Failure {

@@ -10,6 +10,7 @@ use crate::http::{Answer, App, Face};
 use crate::limits::{ACCEPT_RETRY, DEADLINE_INTERVAL, STACK_BYTES};
 use crate::metrics;
 use crate::panic::{every, guarded};
+use socket2::Socket;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -25,19 +26,19 @@ pub struct Service {
 
 impl Service {
     /// Serves from now on.
-    pub fn start(self) -> io::Result<Arc<Self>> {
+    pub fn start(self, listener: Socket) -> io::Result<Arc<Self>> {
         let service = Arc::new(self);
         let (accepting, watching) = (Arc::clone(&service), Arc::clone(&service));
-        thread::Builder::new().name("accept".to_owned()).spawn(move || accepting.accept_clients())?;
+        thread::Builder::new().name("accept".to_owned()).spawn(move || accepting.accept_clients(listener))?;
         every(DEADLINE_INTERVAL, "deadlines", move || watching.enforce_deadlines())?;
         Ok(service)
     }
 
     /// The accepting thread.
-    fn accept_clients(self: &Arc<Self>) {
+    fn accept_clients(self: &Arc<Self>, listener: Socket) {
         let mut complained: Option<Instant> = None;
         loop {
-            let error = match guarded(|| self.accept_client(), io::Error::other) {
+            let error = match guarded(|| self.accept_client(&listener), io::Error::other) {
                 Ok(true) => continue,
                 Ok(false) => break,
                 Err(error) => error,
@@ -49,12 +50,12 @@ impl Service {
             }
             thread::sleep(ACCEPT_RETRY);
         }
-        self.gate.finish_accepting();
+        self.gate.finish_accepting(listener);
     }
 
     /// False at the end.
-    fn accept_client(self: &Arc<Self>) -> io::Result<bool> {
-        match self.gate.accept()? {
+    fn accept_client(self: &Arc<Self>, listener: &Socket) -> io::Result<bool> {
+        match self.gate.accept(listener)? {
             Accepted::Admitted(client) => {
                 self.add_thread_if_missing()?;
                 self.gate.hand_out(client);
