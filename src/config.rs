@@ -4,6 +4,7 @@
 
 mod dot_env;
 
+use crate::limits::{JWT_LEEWAY_DEFAULT, JWT_LEEWAY_MAX, SECRET_BYTES_MIN};
 use log::LevelFilter;
 use socket2::SockAddr;
 use std::collections::HashMap;
@@ -46,12 +47,14 @@ pub struct Database {
     pub prepared: bool,
 }
 
-/// What makes a token good.
+/// What a token is judged by. Two are equal when the files hold the same.
+#[derive(PartialEq)]
 pub struct Jwt {
     /// There unless there is a JWKS.
     pub secret: Option<String>,
     pub previous_secret: Option<String>,
-    pub jwks_file: Option<String>,
+    /// The file of the JWKS and its content.
+    pub jwks: Option<(String, Vec<u8>)>,
     pub issuer: Option<String>,
     pub audience: Option<String>,
     pub leeway: Duration,
@@ -62,8 +65,6 @@ pub type CheckUrl = fn(&str) -> Result<(), String>;
 
 /// Of 4, 8 and 16 the one that was best with sixteen clients on two cores.
 const POOL_SIZE_DEFAULT: NonZeroU32 = NonZeroU32::new(16).unwrap();
-/// RFC 7518 section 3.2: a key at least as long as the hash.
-const SECRET_BYTES_MIN: usize = 32;
 
 /// What `serve` and `check` need.
 pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
@@ -156,14 +157,15 @@ fn jwt(source: &mut Source) -> Jwt {
         }
         value.filter(|value| value != "*")
     };
-    let leeway = |text: &str| text.parse().ok().filter(|seconds| *seconds <= 60).map(Duration::from_secs);
+    let leeway =
+        |text: &str| text.parse().ok().map(Duration::from_secs).filter(|leeway| *leeway <= JWT_LEEWAY_MAX);
     Jwt {
         secret,
         previous_secret,
         issuer: expected("JWT_ISSUER"),
         audience: expected("JWT_AUDIENCE"),
-        jwks_file,
-        leeway: source.parse("JWT_LEEWAY_SECONDS", "a number from 0 to 60", Duration::from_secs(5), leeway),
+        jwks: jwks_file.and_then(|file| source.content("JWT_JWKS_FILE", file)),
+        leeway: source.parse("JWT_LEEWAY_SECONDS", "a number from 0 to 60", JWT_LEEWAY_DEFAULT, leeway),
     }
 }
 
@@ -259,6 +261,17 @@ impl Source {
             }
             Err(error) => {
                 self.complain(&file, &format!("{path:?} cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    /// A file and its content.
+    fn content(&mut self, name: &str, file: String) -> Option<(String, Vec<u8>)> {
+        match fs::read(&file) {
+            Ok(content) => Some((file, content)),
+            Err(error) => {
+                self.complain(name, &format!("{file:?} cannot be read: {error}"));
                 None
             }
         }

@@ -4,6 +4,8 @@ mod serve; //    start, signals, stop
 mod gate; //     bytes of a client → one whole request, and the answer back
 mod http; //     request → the checks in order → answer
 mod auth; //     Authorization field → Caller
+mod keys; //     secrets and public keys → the verdict on a token
+mod token; //    a token taken apart
 mod task; //     the domain types and their parsing
 mod store; //    Caller and task types → SQL → PostgreSQL
 
@@ -17,10 +19,12 @@ mod watched; //  what files say, read again when they change
 mod systemd; //  its sockets, and what it wants to hear
 mod panic; //    every Mutex, and where a panic ends
 
-use auth::{Caller, Keys};
+use auth::Caller;
 use failure::Failure;
 use gate::Acceptor;
 use jiff::Timestamp;
+use keys::Keys;
+use limits::{EXPLAINED_BYTES_MAX, TOKEN_TTL_DEFAULT};
 use serve::serve;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
@@ -46,9 +50,6 @@ JWT_JWKS_FILE; the README lists all. HOST and PORT, HOST=unix:/path or a socket 
 where to listen; ADMIN_ADDR opens metrics and probes; RATE_LIMIT and REQUIRE_IF_MATCH ask more of
 clients. Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
 ";
-
-const STDIN_BYTES_MAX: u64 = 64 * 1024;
-const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
 
 fn main() -> ExitCode {
     let arguments: Result<Vec<_>, _> = std::env::args_os().skip(1).map(OsString::into_string).collect();
@@ -92,7 +93,7 @@ fn migrate() -> Result<(), Failure> {
 
 fn check() -> Result<(), Failure> {
     let config = config::load(check_url)?;
-    Keys::new(&config.jwt).map_err(Failure::of_configuration)?;
+    Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
     Acceptor::open(config.tls).map_err(Failure::of_configuration)?;
     print("configuration: complete\n")?;
     let mut say = |line: &str| {
@@ -115,14 +116,14 @@ fn token(options: &[&str]) -> Result<(), Failure> {
         }
     }
     let user = user.ok_or_else(|| Failure::of_usage("token: --user ID is missing"))?;
-    let token = auth::issue(&config::load_jwt()?, user, ttl).map_err(|reason| Failure::of_usage(&reason))?;
+    let token = keys::issue(&config::load_jwt()?, user, ttl).map_err(|reason| Failure::of_usage(&reason))?;
     print(&format!("{token}\n"))
 }
 
 /// What a request with the token on standard input would be told, and the log.
 fn explain() -> Result<(), Failure> {
-    let keys = Keys::new(&config::load_jwt()?).map_err(Failure::of_configuration)?;
-    let token = io::read_to_string(io::stdin().take(STDIN_BYTES_MAX));
+    let keys = Keys::open(config::load_jwt()?, config::load_jwt).map_err(Failure::of_configuration)?;
+    let token = io::read_to_string(io::stdin().take(EXPLAINED_BYTES_MAX));
     let token = token.map_err(|error| format!("standard input: {error}"))?;
     match keys.verify(token.trim()) {
         Ok((user_id, expires_at)) => {

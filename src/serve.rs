@@ -1,10 +1,10 @@
 //! `tinytasks serve`: what is started in which order, what a signal does, and the end.
 
-use crate::auth::Keys;
 use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::gate::{self, Acceptor, Address, Gate, Registry};
 use crate::http::{self, App, Cors, Limiter, Service};
+use crate::keys::Keys;
 use crate::store::{Store, check_url};
 use crate::{logging, systemd};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -30,8 +30,8 @@ pub fn serve() -> Result<(), Failure> {
         systemd::inherited().map_err(|error| format!("cannot use the inherited socket: {error}"))?;
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
-    let keys = Keys::new(&config.jwt).map_err(Failure::of_configuration)?;
     let descriptors = own_descriptors(&config);
+    let keys = Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
     let tls = Acceptor::open(config.tls).map_err(Failure::of_configuration)?;
     let is_https = tls.is_some();
     let options = http::Options {
@@ -103,14 +103,10 @@ fn reload_until_stopped(mut signals: Signals, app: &App) {
     }
 }
 
-/// Takes over what may have changed in the files of secrets; a bad new file keeps the old.
+/// Reads the files of secrets again. A bad new file leaves its secret as it was.
 fn reload(app: &App) {
-    let reloaded = config::load(check_url).map_err(|complaints| complaints.join("; ")).and_then(|config| {
-        let keys = Keys::new(&config.jwt)?;
-        app.store.pool.reconnect_with(&config.database.url)?;
-        app.set_keys(keys);
-        Ok(())
-    });
+    let database = || config::load_database(check_url).map_err(|complaints| complaints.join("; "));
+    let reloaded = app.keys.reload().and_then(|()| app.store.pool.reconnect_with(&database()?.url));
     match reloaded {
         Ok(()) => log::info!("secrets read again"),
         Err(reason) => log::error!(reason = reason.as_str(); "secrets kept as they were"),

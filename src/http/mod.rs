@@ -14,11 +14,12 @@ mod routes;
 pub use limit::Limiter;
 pub use response::Cors;
 
-use crate::auth::{self, Keys};
+use crate::auth;
 use crate::error::Error;
 use crate::gate::{Answer, Behind, Registry, Request};
+use crate::keys::Keys;
 use crate::metrics;
-use crate::panic::{guarded, lock};
+use crate::panic::guarded;
 use crate::store::Store;
 use jiff::Timestamp;
 use limit::Allowance;
@@ -28,7 +29,7 @@ use room::Rooms;
 use routes::Route;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 /// All that handlers share.
@@ -39,7 +40,7 @@ pub struct App {
     pub connections: Arc<Registry>,
     pub started: Timestamp,
     pub is_stopping: AtomicBool,
-    keys: Mutex<Arc<Keys>>,
+    pub keys: Keys,
     rooms: Rooms,
 }
 
@@ -60,14 +61,9 @@ impl App {
             connections,
             started: Timestamp::now(),
             is_stopping: AtomicBool::default(),
-            keys: Mutex::new(Arc::new(keys)),
+            keys,
             rooms: Rooms::new(),
         }
-    }
-
-    /// Requests from now on are judged by these keys.
-    pub fn set_keys(&self, keys: Keys) {
-        *lock(&self.keys) = Arc::new(keys);
     }
 }
 
@@ -137,8 +133,7 @@ fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Resp
     route.check_method(request.method)?;
     let authorize = |user, trace: &mut Trace| {
         let authorization: Vec<&str> = request.values("Authorization").collect();
-        let keys = Arc::clone(&lock(&app.keys));
-        let caller = auth::authorize(&keys, &authorization, user)?;
+        let caller = auth::authorize(&app.keys, &authorization, user)?;
         caller.user_id().clone_into(&mut trace.user_id);
         if let Some(limiter) = &app.options.limiter {
             let (allowance, outcome) = limiter.take(caller.user_id());

@@ -394,7 +394,7 @@ fn a_bad_new_file_keeps_the_old_with_one_line_in_the_log() {
     let (key, next) = (Key::new("only"), Key::new("next"));
     let file = JwksFile::of(&[&key]);
     let app = file.setup().spawn();
-    let kept = || app.log_so_far().matches("JWKS kept as it was").count();
+    let kept = || app.log_so_far().matches("set of keys kept as it was").count();
     for (count, content) in
         [(1, "{".to_owned()), (2, r#"{"keys":[]}"#.to_owned()), (3, format!("\"{SECRET}\""))]
     {

@@ -25,6 +25,7 @@ mod attack;
 mod audit;
 mod auth;
 mod bare;
+mod claims;
 mod cli;
 mod conditional;
 mod contract;
