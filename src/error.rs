@@ -72,8 +72,8 @@ impl Error {
             Self::PreconditionFailed => (412, "PRECONDITION_FAILED", "the task is not what the request expects"),
             Self::BodyTooLarge => (413, "PAYLOAD_TOO_LARGE", "the body must be at most 64 KiB"),
             Self::TargetTooLong => (414, "URI_TOO_LONG", "the request line must be at most 8 KiB"),
-            Self::MediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON"),
-            Self::ContentCoding => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must not be encoded"),
+            Self::MediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE", "Content-Type: must be application/json"),
+            Self::ContentCoding => (415, "UNSUPPORTED_MEDIA_TYPE", "Content-Encoding: must be identity or absent"),
             Self::Invalid(_) => (422, "VALIDATION_ERROR", "the request breaks a rule"),
             Self::KeyReused => (422, "IDEMPOTENCY_KEY_REUSED", "the Idempotency-Key was used with another body"),
             Self::PreconditionRequired => (428, "PRECONDITION_REQUIRED", "say in If-Match which state of the task is meant"),
@@ -111,6 +111,9 @@ impl Error {
 
     /// One sentence for the client: all broken rules, or the table's text.
     pub fn detail(&self) -> String {
+        if let Self::MediaType(accepted) = self {
+            return format!("Content-Type: must be {}", accepted.replace(", ", " or "));
+        }
         let rule = |error: &FieldError| format!("{}: {}", error.loc.last().unwrap_or(&""), error.msg);
         let rules: Vec<_> = self.field_errors().iter().map(rule).collect();
         if rules.is_empty() { self.entry().2.to_owned() } else { rules.join("; ") }

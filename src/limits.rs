@@ -6,6 +6,14 @@ use std::time::Duration;
 
 // Clients: bytes, connections and deadlines of the gate.
 
+/// `IDLE_TIMEOUT_SECONDS` may be set from here: less makes clients connect for every request.
+pub const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+/// To here: some load balancers keep idle connections for 600 s, none of the usual ones for longer
+/// than an hour.
+pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+const _: () = assert!(IDLE_TIMEOUT_MIN.as_secs() < IDLE_TIMEOUT_MAX.as_secs());
+
 // Answers: what is made and written for clients.
 
 // Tokens and files that are followed.
@@ -21,8 +29,7 @@ pub const VERIFIED_TOKENS_MAX: usize = 4096;
 pub const VERIFIED_TOKEN_BYTES_MAX: usize = 1024;
 /// RFC 7518 section 3.2: an HS256 key is at least as long as the hash.
 pub const SECRET_BYTES_MIN: usize = 32;
-/// `JWT_LEEWAY_SECONDS`: clocks that keep time by NTP differ by far less than the default.
-pub const JWT_LEEWAY_DEFAULT: Duration = Duration::from_secs(5);
+/// `JWT_LEEWAY_SECONDS`. Clocks that keep time by NTP differ by less than a second.
 pub const JWT_LEEWAY_MAX: Duration = Duration::from_secs(60);
 /// `tinytasks token` without `--ttl`.
 pub const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
@@ -30,14 +37,29 @@ pub const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
 pub const EXPLAINED_BYTES_MAX: u64 = 64 * 1024;
 
 const _: () = assert!(VERIFIED_TOKENS_MAX * VERIFIED_TOKEN_BYTES_MAX <= 4 * 1024 * 1024);
-const _: () = assert!(JWT_LEEWAY_DEFAULT.as_secs() <= JWT_LEEWAY_MAX.as_secs());
 
 // The database.
 
 // The log, and what is counted.
 
+/// Log lines that wait for standard error. More are dropped. About 5,000 lines of requests.
+pub const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// The writing thread waits so long before it takes the lines, so that a busy service wakes it 500
+/// times a second and not once a line. A crash loses no more than the lines of this time.
+pub const LOG_BATCH_DELAY: Duration = Duration::from_millis(2);
+/// The end of the process waits no longer for standard error to take the last lines.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Histograms that a thread finds without a lock. A thread answers few kinds of requests; with all
 /// 1,024 threads at the bound this takes 1 MiB.
 pub const SERIES_PER_THREAD_MAX: usize = 16;
 
+const _: () = assert!(LOG_BATCH_DELAY.as_millis() * 10 < LOG_FLUSH_TIMEOUT.as_millis());
+
 // The life of the process.
+
+/// `tinytasks healthcheck` gives up a connection, a read or a write after this. Container engines
+/// allow a check 30 s unless told otherwise.
+pub const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// It reads no more of an answer. That of `/health` has some 700 bytes.
+pub const HEALTH_ANSWER_BYTES_MAX: u64 = 16 * 1024;

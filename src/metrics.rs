@@ -6,7 +6,7 @@ use crate::limits::SERIES_PER_THREAD_MAX;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
 };
 use std::cell::RefCell;
 use std::sync::LazyLock;
@@ -37,16 +37,20 @@ thread_local! {
 }
 
 struct Metrics {
+    /// Has all that follow.
+    registry: Registry,
     requests: HistogramVec,
     pool_wait: Histogram,
     gate_refusals: Reasons,
     auth_failures: Reasons,
+    log_lines_dropped: IntCounter,
 }
 
 impl Metrics {
     fn new() -> prometheus::Result<Self> {
         let histogram = |name, help| HistogramOpts::new(name, help).buckets(BUCKETS_SECONDS.to_vec());
-        Ok(Self {
+        let metrics = Self {
+            registry: Registry::new(),
             requests: HistogramVec::new(
                 histogram("http_server_request_duration_seconds", "From reading a request to its answer."),
                 &REQUEST_LABELS,
@@ -65,7 +69,17 @@ impl Metrics {
                 "Requests without a good token for their path (401, 403).",
                 &[&["missing", "forbidden"], TokenRefusal::LABELS.as_slice()].concat(),
             )?,
-        })
+            log_lines_dropped: IntCounter::new(
+                "tinytasks_log_lines_dropped_total",
+                "Log lines that standard error did not take in time.",
+            )?,
+        };
+        metrics.registry.register(Box::new(metrics.requests.clone()))?;
+        metrics.registry.register(Box::new(metrics.pool_wait.clone()))?;
+        metrics.registry.register(Box::new(metrics.gate_refusals.all.clone()))?;
+        metrics.registry.register(Box::new(metrics.auth_failures.all.clone()))?;
+        metrics.registry.register(Box::new(metrics.log_lines_dropped.clone()))?;
+        Ok(metrics)
     }
 }
 
@@ -118,6 +132,13 @@ pub fn waited_for_connection(time: Duration) {
     }
 }
 
+/// Counts lines that are in no log.
+pub fn log_lines_dropped(count: u64) {
+    if let Ok(metrics) = &*METRICS {
+        metrics.log_lines_dropped.inc_by(count);
+    }
+}
+
 impl Metrics {
     fn observe_request(&self, series: Series, seconds: f64) {
         HISTOGRAMS.with_borrow_mut(|known| {
@@ -143,12 +164,7 @@ pub struct Scrape(Vec<MetricFamily>);
 impl Scrape {
     /// Begins with all that was counted. Errors: the name of a metric is not allowed, a defect.
     pub fn new() -> Result<Self, Error> {
-        let metrics = METRICS.as_ref().map_err(bug)?;
-        let counted: [&dyn Collector; 4] =
-            [&metrics.requests, &metrics.pool_wait, &metrics.gate_refusals.all, &metrics.auth_failures.all];
-        let families = counted.iter().flat_map(|collector| collector.collect());
-        // The crate cannot write a metric that has no series yet.
-        Ok(Self(families.filter(|family| !family.get_metric().is_empty()).collect()))
+        METRICS.as_ref().map(|metrics| Self(metrics.registry.gather())).map_err(bug)
     }
 
     /// Adds a measured value. Errors: as above.

@@ -25,7 +25,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// Serves until SIGTERM or SIGINT.
 pub fn serve() -> Result<(), Failure> {
     let config = config::load(check_url)?;
-    logging::start(config.log_is_json, &config.log_filter);
+    logging::start(config.log_is_json, &config.log_filter)
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    for warning in &config.warnings {
+        log::warn!(reason = warning.as_str(); "configuration");
+    }
     let inherited =
         systemd::inherited().map_err(|error| format!("cannot use the inherited socket: {error}"))?;
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])

@@ -556,7 +556,7 @@ fn explain_says_who_and_until_when_or_what_the_log_of_a_request_says() {
     {
         let outcome = explain(&token, &variables);
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(1), ""), "{outcome:?}");
-        let reason = outcome.stdout.strip_prefix("refused: ").unwrap().trim_end().to_owned();
+        let reason = outcome.stdout.strip_prefix("refused: ").unwrap().lines().next().unwrap().to_owned();
         let id = format!("case{index}");
         app.get("/api/alice/tasks").bearer(&token).header("X-Request-Id", &id).send().expect(401);
         let line = app.wait_for_log(|line| line.contains(&format!("request_id={id} ")));
