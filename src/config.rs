@@ -1,16 +1,22 @@
-//! The environment, a `.env` file and `*_FILE`s, parsed once into plain values. The only module
-//! that reads our variables. Every bad variable gives one line that names it, what is wrong and what
-//! would be right; the value of a secret is never part of it.
+//! The environment, a `.env` file and `*_FILE`s, parsed into plain values. The only module that reads
+//! our variables. Every bad variable gives one line that names it, what is wrong and what would be
+//! right; the value of a secret is never part of it.
 
 mod dot_env;
+mod origin;
+mod secret;
+mod source;
+mod variables;
 
+pub use source::{Setting, read_from};
+
+use crate::limits::{IDLE_TIMEOUT_MAX, IDLE_TIMEOUT_MIN, JWT_LEEWAY_MAX};
 use log::LevelFilter;
 use socket2::SockAddr;
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use source::Source;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::num::NonZeroU32;
 use std::time::Duration;
-use std::{env, fs, io};
 
 /// One line for each bad variable, ready to print.
 pub type Complaints = Vec<String>;
@@ -24,7 +30,10 @@ pub struct Config {
     pub log_filter: String,
     pub listen: SockAddr,
     pub connections_max: usize,
-    /// None is `unix`: whoever comes by the Unix socket.
+    /// How long a client's connection may be idle between two requests.
+    #[allow(dead_code, reason = "the gate takes it over")]
+    pub idle_timeout: Duration,
+    /// None stands for `unix`, every client of the Unix socket.
     pub trusted_proxies: Vec<Option<IpAddr>>,
     /// The files of the certificate chain and of its key.
     pub tls: Option<(String, String)>,
@@ -37,6 +46,8 @@ pub struct Config {
     /// Requests a second and user.
     pub rate_limit: Option<f64>,
     pub requires_if_match: bool,
+    /// One line for each variable that is good but was probably meant otherwise.
+    pub warnings: Vec<String>,
 }
 
 /// How to reach PostgreSQL.
@@ -46,12 +57,14 @@ pub struct Database {
     pub prepared: bool,
 }
 
-/// What makes a token good.
+/// What a token is judged by. Two are equal when the files hold the same.
+#[derive(PartialEq)]
 pub struct Jwt {
     /// There unless there is a JWKS.
     pub secret: Option<String>,
     pub previous_secret: Option<String>,
-    pub jwks_file: Option<String>,
+    /// The file of the JWKS and its content.
+    pub jwks: Option<(String, Vec<u8>)>,
     pub issuer: Option<String>,
     pub audience: Option<String>,
     pub leeway: Duration,
@@ -60,273 +73,220 @@ pub struct Jwt {
 /// Says what is wrong with a `DATABASE_URL`.
 pub type CheckUrl = fn(&str) -> Result<(), String>;
 
-/// Of 4, 8 and 16 the one that was best with sixteen clients on two cores.
-const POOL_SIZE_DEFAULT: NonZeroU32 = NonZeroU32::new(16).unwrap();
-/// RFC 7518 section 3.2: a key at least as long as the hash.
-const SECRET_BYTES_MIN: usize = 32;
-
 /// What `serve` and `check` need.
 pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
-    finish(|source| {
-        let port = source.parse("PORT", "a number from 0 to 65535", 8000, |text| text.parse().ok());
-        let tcp = |ip: IpAddr| SockAddr::from(SocketAddr::new(ip, port));
-        let wanted = "an IP address, or unix:/path of 107 bytes at most";
-        let listen = source.parse("HOST", wanted, tcp(Ipv4Addr::LOCALHOST.into()), |text| {
-            match text.strip_prefix("unix:") {
-                Some(path) => SockAddr::unix(path).ok().filter(|_| path.starts_with('/')),
-                None => text.parse().ok().map(tcp),
-            }
-        });
-        let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
-        let level = |part: &str| -> Option<LevelFilter> { part.rsplit('=').next()?.trim().parse().ok() };
-        let levels = |text: &str| text.split(',').all(|part| level(part).is_some()).then(|| text.to_owned());
-        let json = |text: &str| ["text", "json"].contains(&text).then_some(text == "json");
-        let admin = |text: &str| text.parse().ok().map(Some);
-        let rate = |text: &str| text.parse().ok().filter(|rate| (0.01..=1e6).contains(rate)).map(Some);
-        let ip = |text: &str| text.parse().ok().map(|ip: IpAddr| Some(ip.to_canonical()));
-        let proxy = |text: &str| if text == "unix" { Some(None) } else { ip(text) };
-        let addresses = "IP addresses or unix, commas between";
-        let proxies = |text: &str| text.split(',').map(|part| proxy(part.trim())).collect();
-        let tls = (source.text("TLS_CERT_FILE"), source.text("TLS_KEY_FILE"));
-        if tls.0.is_some() != tls.1.is_some() {
-            source.complain("TLS_CERT_FILE", "and TLS_KEY_FILE go together; give both or none");
-        }
-        let wanted = "origins such as https://app.example.org (scheme, host, port) with commas between, or *";
-        let default = vec!["http://localhost:3000".to_owned()];
-        Config {
-            database: database(source, check_url),
-            jwt: jwt(source),
-            log_is_json: source.parse("LOG_FORMAT", "text or json", false, json),
-            log_filter: source.parse("RUST_LOG", "levels such as info", "info".to_owned(), levels),
-            listen,
-            connections_max: source.parse("MAX_CONNECTIONS", "a number from 1", 1024, size),
-            trusted_proxies: source.parse("TRUSTED_PROXIES", addresses, vec![], proxies),
-            tls: tls.0.zip(tls.1),
-            cors_origins: source.parse("CORS_ORIGINS", wanted, default, origins),
-            auto_migrate: source.boolean("AUTO_MIGRATE", true),
-            docs: source.boolean("DOCS", true),
-            admin: source.parse("ADMIN_ADDR", "address and port, such as 127.0.0.1:9100", None, admin),
-            rate_limit: source.parse("RATE_LIMIT", "a number from 0.01 to 1000000", None, rate),
-            requires_if_match: source.boolean("REQUIRE_IF_MATCH", false),
-        }
-    })
+    let mut source = Source::open();
+    let config = config(&mut source, check_url);
+    source.warn_of_unknown();
+    let warnings = std::mem::take(&mut source.warnings);
+    finish(config, source).map(|config| Config { warnings, ..config })
 }
 
 /// What `migrate` needs.
 pub fn load_database(check_url: CheckUrl) -> Result<Database, Complaints> {
-    finish(|source| database(source, check_url))
+    let mut source = Source::open();
+    finish(database(&mut source, check_url), source)
 }
 
 /// What `token` needs.
 pub fn load_jwt() -> Result<Jwt, Complaints> {
-    finish(jwt)
+    let mut source = Source::open();
+    finish(jwt(&mut source), source)
 }
 
-fn database(source: &mut Source, check_url: CheckUrl) -> Database {
-    let url = source.required("DATABASE_URL", "give postgres://user:password@host/database");
-    if let Some(Err(complaint)) = url.as_deref().map(check_url) {
+/// What is in force, as `tinytasks config` prints it, and all complaints and warnings.
+pub fn settings(check_url: CheckUrl) -> (Vec<Setting>, Complaints, Vec<String>) {
+    let mut source = Source::open();
+    config(&mut source, check_url);
+    source.warn_of_unknown();
+    let Source { mut settings, complaints, warnings, .. } = source;
+    settings.sort_by_key(|setting| variables::place(setting.name));
+    settings.dedup_by_key(|setting| setting.name);
+    (settings, complaints, warnings)
+}
+
+/// `value` is None only after a complaint.
+fn finish<T>(value: Option<T>, source: Source) -> Result<T, Complaints> {
+    match value {
+        Some(value) if source.complaints.is_empty() => Ok(value),
+        _ => Err(source.complaints),
+    }
+}
+
+fn config(source: &mut Source, check_url: CheckUrl) -> Option<Config> {
+    let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
+    let rate = |text: &str| text.parse().ok().filter(|rate| (0.01..=1e6).contains(rate));
+    let wanted_origins =
+        "origins such as https://app.example.org (scheme, host, port) with commas between, or *";
+    // Each is read before one that is bad ends this function, so that all are complained about at once.
+    let database = database(source, check_url);
+    let jwt = jwt(source);
+    let listen = listen(source);
+    let tls = tls(source);
+    let connections_max = source.parse("MAX_CONNECTIONS", "a number from 1", size);
+    let idle_timeout = source.parse("IDLE_TIMEOUT_SECONDS", "a number from 5 to 3600", idle_timeout);
+    let trusted_proxies = source.optional("TRUSTED_PROXIES", "IP addresses or unix, commas between", proxies);
+    let cors_origins = source.parse("CORS_ORIGINS", wanted_origins, origin::origins);
+    let rate_limit = source.optional("RATE_LIMIT", "a number from 0.01 to 1000000", rate);
+    let requires_if_match = source.boolean("REQUIRE_IF_MATCH");
+    let docs = source.boolean("DOCS");
+    let auto_migrate = source.boolean("AUTO_MIGRATE");
+    let admin = admin(source, listen.as_ref());
+    let log_is_json = source.parse("LOG_FORMAT", "text or json", |text| match text {
+        "text" => Some(false),
+        "json" => Some(true),
+        _ => None,
+    });
+    let log_filter = source.parse("RUST_LOG", "levels such as info or warn,tinytasks=info", log_filter);
+    Some(Config {
+        database: database?,
+        jwt: jwt?,
+        log_is_json: log_is_json?,
+        log_filter: log_filter?,
+        listen: listen?,
+        connections_max: connections_max?,
+        idle_timeout: idle_timeout?,
+        trusted_proxies: trusted_proxies?.unwrap_or_default(),
+        tls: tls?,
+        cors_origins: cors_origins?,
+        auto_migrate: auto_migrate?,
+        docs: docs?,
+        admin: admin?,
+        rate_limit: rate_limit?,
+        requires_if_match: requires_if_match?,
+        warnings: Vec::new(),
+    })
+}
+
+fn database(source: &mut Source, check_url: CheckUrl) -> Option<Database> {
+    let url = source.required_secret("DATABASE_URL", "give postgres://user:password@host/database");
+    let complaint = url.as_deref().and_then(|url| unescaped_at(url).or_else(|| check_url(url).err()));
+    if let Some(complaint) = complaint {
         source.complain("DATABASE_URL", &complaint);
     }
     let size = |text: &str| text.parse().ok().filter(|size: &NonZeroU32| size.get() <= 1000);
-    Database {
-        url: url.unwrap_or_default(),
-        pool_size: source.parse("DATABASE_POOL_SIZE", "a number from 1 to 1000", POOL_SIZE_DEFAULT, size),
-        prepared: source.boolean("DATABASE_PREPARED", true),
-    }
+    let pool_size = source.parse("DATABASE_POOL_SIZE", "a number from 1 to 1000", size);
+    let prepared = source.boolean("DATABASE_PREPARED");
+    Some(Database { url: url?, pool_size: pool_size?, prepared: prepared? })
 }
 
-fn jwt(source: &mut Source) -> Jwt {
+/// RFC 3986 section 3.2: only the sign before the host stands for itself.
+fn unescaped_at(url: &str) -> Option<String> {
+    let authority = url.split_once("://")?.1.split(['/', '?']).next()?;
+    let is_doubtful = authority.matches('@').count() > 1;
+    is_doubtful.then(|| "has more than one @ before the host; in a user or password write it %40".to_owned())
+}
+
+fn jwt(source: &mut Source) -> Option<Jwt> {
     let jwks_file = source.text("JWT_JWKS_FILE");
+    let secret = hs256_secret(source, jwks_file.is_some());
+    let previous_secret = source.secret("JWT_SECRET_KEY_PREVIOUS");
+    check_strength(source, "JWT_SECRET_KEY_PREVIOUS", previous_secret.as_deref());
+    let issuer = expected(source, "JWT_ISSUER", jwks_file.is_some());
+    let audience = expected(source, "JWT_AUDIENCE", jwks_file.is_some());
+    let seconds =
+        |text: &str| text.parse().ok().map(Duration::from_secs).filter(|time| *time <= JWT_LEEWAY_MAX);
+    let leeway = source.parse("JWT_LEEWAY_SECONDS", "a number from 0 to 60", seconds);
+    let jwks = match jwks_file {
+        Some(file) => Some((file.clone(), source.content("JWT_JWKS_FILE", &file)?)),
+        None => None,
+    };
+    Some(Jwt { secret, previous_secret, jwks, issuer, audience, leeway: leeway? })
+}
+
+/// `BETTER_AUTH_SECRET` counts where `JWT_SECRET_KEY` is unset; neither is needed beside a JWKS.
+fn hs256_secret(source: &mut Source, has_jwks: bool) -> Option<String> {
     let fallback = source.secret("BETTER_AUTH_SECRET");
     let (name, secret) = match fallback.filter(|_| !source.is_set("JWT_SECRET_KEY")) {
         Some(secret) => ("BETTER_AUTH_SECRET", Some(secret)),
-        None if jwks_file.is_some() => ("JWT_SECRET_KEY", source.secret("JWT_SECRET_KEY")),
-        None => ("JWT_SECRET_KEY", source.required("JWT_SECRET_KEY", "give 32 random bytes or more")),
+        None if has_jwks => ("JWT_SECRET_KEY", source.secret("JWT_SECRET_KEY")),
+        None => ("JWT_SECRET_KEY", source.required_secret("JWT_SECRET_KEY", "give 32 random bytes or more")),
     };
-    let previous_secret = source.secret("JWT_SECRET_KEY_PREVIOUS");
-    for (name, secret) in [(name, &secret), ("JWT_SECRET_KEY_PREVIOUS", &previous_secret)] {
-        if secret.as_deref().is_some_and(is_weak) {
-            source.complain(name, "is weak; give at least 32 bytes, not one repeated character");
-        }
-    }
-    let mut expected = |name: &str| {
-        let value = source.text(name);
-        if jwks_file.is_some() && value.is_none() {
-            source.complain(name, "is missing; with a JWKS give what tokens must say, or * to waive it");
-        }
-        value.filter(|value| value != "*")
-    };
-    let leeway = |text: &str| text.parse().ok().filter(|seconds| *seconds <= 60).map(Duration::from_secs);
-    Jwt {
-        secret,
-        previous_secret,
-        issuer: expected("JWT_ISSUER"),
-        audience: expected("JWT_AUDIENCE"),
-        jwks_file,
-        leeway: source.parse("JWT_LEEWAY_SECONDS", "a number from 0 to 60", Duration::from_secs(5), leeway),
+    check_strength(source, name, secret.as_deref());
+    secret
+}
+
+fn check_strength(source: &mut Source, name: &str, secret: Option<&str>) {
+    if let Some(weakness) = secret.and_then(secret::weakness) {
+        source.complain(name, weakness);
     }
 }
 
-fn is_weak(secret: &str) -> bool {
-    let first = secret.chars().next();
-    secret.len() < SECRET_BYTES_MIN || secret.chars().all(|char| Some(char) == first)
-}
-
-fn origins(text: &str) -> Option<Vec<String>> {
-    match text {
-        "*" => Some(vec!["*".to_owned()]),
-        _ => text.split(',').map(|part| origin(part.trim())).collect(),
+/// What a claim must say; None where anything will do.
+fn expected(source: &mut Source, name: &'static str, is_required: bool) -> Option<String> {
+    let value = source.text(name);
+    if is_required && value.is_none() {
+        source.complain(name, "is missing; with a JWKS give what tokens must say, or * to waive it");
     }
+    value.filter(|value| value != "*")
 }
 
-/// RFC 6454 section 6.2, as a browser writes it: lower case, without a default port.
-fn origin(text: &str) -> Option<String> {
-    let text = text.to_ascii_lowercase();
-    let (scheme, authority) = text.split_once("://")?;
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().ok()?)),
-        _ => (authority, None),
+fn listen(source: &mut Source) -> Option<SockAddr> {
+    let port = source.parse("PORT", "a number from 0 to 65535", |text| text.parse::<u16>().ok());
+    let wanted = "an IP address, a name such as localhost, or unix:/path of 107 bytes at most";
+    // Where the port is bad, the host is examined all the same.
+    let address = |text: &str| match text.strip_prefix("unix:") {
+        Some(path) => SockAddr::unix(path).ok().filter(|_| path.starts_with('/')),
+        None => resolve(text, port.unwrap_or_default()).map(SockAddr::from),
     };
-    let is_name = |part: &str, signs: &str| {
-        !part.is_empty() && part.chars().all(|char| char.is_ascii_alphanumeric() || signs.contains(char))
-    };
-    if !is_name(scheme, "+-.") || !is_name(host, "-._[:]") {
+    let listen = source.parse("HOST", wanted, address);
+    port.and(listen)
+}
+
+/// The address of a host: its own if it is one, or the first of its name, IPv4 before IPv6.
+fn resolve(host: &str, port: u16) -> Option<SocketAddr> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Some(SocketAddr::new(ip, port));
+    }
+    let is_part = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
+    // RFC 1123 section 2.1: the last label of a name is not all digits, so this is a mistyped address.
+    let is_address = host.rsplit('.').next()?.bytes().all(|byte| byte.is_ascii_digit());
+    if is_address || !host.chars().all(is_part) {
         return None;
     }
-    let is_default = matches!((scheme, port), (_, None) | ("http", Some(80)) | ("https", Some(443)));
-    Some(if is_default { format!("{scheme}://{host}") } else { text })
+    let addresses: Vec<_> = (host, port).to_socket_addrs().ok()?.collect();
+    addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied()
 }
 
-/// Where variables come from. An empty value counts as unset.
-struct Source {
-    dot_env: HashMap<String, String>,
-    complaints: Complaints,
+fn tls(source: &mut Source) -> Option<Option<(String, String)>> {
+    let (certificate, key) = (source.text("TLS_CERT_FILE"), source.text("TLS_KEY_FILE"));
+    if certificate.is_some() != key.is_some() {
+        source.complain("TLS_CERT_FILE", "and TLS_KEY_FILE go together; give both or none");
+        return None;
+    }
+    Some(certificate.zip(key))
 }
 
-fn finish<T>(read: impl FnOnce(&mut Source) -> T) -> Result<T, Complaints> {
-    let mut source = Source { dot_env: HashMap::new(), complaints: Vec::new() };
-    source.read_dot_env();
-    let value = read(&mut source);
-    if source.complaints.is_empty() { Ok(value) } else { Err(source.complaints) }
+fn idle_timeout(text: &str) -> Option<Duration> {
+    let time = Duration::from_secs(text.parse().ok()?);
+    (IDLE_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX).contains(&time).then_some(time)
 }
 
-impl Source {
-    fn read_dot_env(&mut self) {
-        let text = match fs::read_to_string(".env") {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => return self.complain(".env", &format!("cannot be read: {error}")),
-        };
-        for (index, line) in text.lines().enumerate() {
-            match dot_env::line(line.trim()) {
-                Some(("", _)) => {}
-                Some((name, value)) => drop(self.dot_env.insert(name.to_owned(), value.to_owned())),
-                None => self.complain(".env", &format!("line {} is not NAME=value", index + 1)),
-            }
-        }
-    }
-
-    fn complain(&mut self, name: &str, complaint: &str) {
-        self.complaints.push(format!("{name}: {complaint}"));
-    }
-
-    fn text(&mut self, name: &str) -> Option<String> {
-        let value = match env::var(name) {
-            Ok(value) => value,
-            Err(env::VarError::NotPresent) => self.dot_env.get(name)?.clone(),
-            Err(env::VarError::NotUnicode(_)) => {
-                self.complain(name, "is not UTF-8; give text");
-                return None;
-            }
-        };
-        Some(value).filter(|value| !value.is_empty())
-    }
-
-    /// The variable itself, or the content of the file that `NAME_FILE` names.
-    fn secret(&mut self, name: &str) -> Option<String> {
-        let value = self.text(name);
-        let file = format!("{name}_FILE");
-        let Some(path) = self.text(&file) else {
-            return value;
-        };
-        if value.is_some() {
-            self.complain(name, &format!("is set, and {file} is too; keep one of them"));
-            return value;
-        }
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                Some(text.strip_suffix("\r\n").or(text.strip_suffix('\n')).unwrap_or(&text).to_owned())
-            }
-            Err(error) => {
-                self.complain(&file, &format!("{path:?} cannot be read: {error}"));
-                None
-            }
-        }
-    }
-
-    fn is_set(&mut self, name: &str) -> bool {
-        self.text(name).is_some() || self.text(&format!("{name}_FILE")).is_some()
-    }
-
-    fn required(&mut self, name: &str, wanted: &str) -> Option<String> {
-        if !self.is_set(name) {
-            self.complain(name, &format!("is missing; {wanted}"));
-        }
-        self.secret(name)
-    }
-
-    fn parse<T>(&mut self, name: &str, wanted: &str, default: T, parse: impl FnOnce(&str) -> Option<T>) -> T {
-        let Some(text) = self.text(name) else {
-            return default;
-        };
-        parse(text.trim()).unwrap_or_else(|| {
-            self.complain(name, &format!("{text:?} does not fit; give {wanted}"));
-            default
-        })
-    }
-
-    fn boolean(&mut self, name: &str, default: bool) -> bool {
-        self.parse(name, "true or false", default, |text| text.parse().ok())
-    }
+fn proxies(text: &str) -> Option<Vec<Option<IpAddr>>> {
+    let proxy = |text: &str| match text {
+        "unix" => Some(None),
+        _ => text.parse().ok().map(|ip: IpAddr| Some(ip.to_canonical())),
+    };
+    text.split(',').map(|part| proxy(part.trim())).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{is_weak, origin};
-
-    #[test]
-    fn origins_are_written_as_browsers_do() {
-        for (given, wanted) in [
-            ("http://localhost:3000", Some("http://localhost:3000")),
-            ("HTTPS://App.Example.org", Some("https://app.example.org")),
-            ("https://a.example:443", Some("https://a.example")),
-            ("http://a.example:80", Some("http://a.example")),
-            ("http://a.example:443", Some("http://a.example:443")),
-            ("http://[::1]:3000", Some("http://[::1]:3000")),
-            ("http://[::1]", Some("http://[::1]")),
-            ("capacitor://localhost", Some("capacitor://localhost")),
-            ("https://a.example/", None),
-            ("https://a.example/path", None),
-            ("https://user@a.example", None),
-            ("https://*.example", None),
-            ("https://a.example?", None),
-            ("https://", None),
-            ("https://a.example:", None),
-            ("https://a.example:65536", None),
-            ("a.example", None),
-            ("://a.example", None),
-            ("null", None),
-            ("", None),
-        ] {
-            assert_eq!(origin(given).as_deref(), wanted, "{given}");
+/// `listen` is where clients connect: two listeners cannot have one address.
+fn admin(source: &mut Source, listen: Option<&SockAddr>) -> Option<Option<SocketAddr>> {
+    let wanted = "address and port, such as 127.0.0.1:9100";
+    let admin: Option<SocketAddr> = source.optional("ADMIN_ADDR", wanted, |text| text.parse().ok())?;
+    if let (Some(admin), Some(listen)) = (admin, listen.and_then(SockAddr::as_socket)) {
+        let is_everywhere = admin.ip().is_unspecified() || listen.ip().is_unspecified();
+        let is_same = admin.port() == listen.port() && (admin.ip() == listen.ip() || is_everywhere);
+        if is_same && admin.port() != 0 {
+            source.complain("ADMIN_ADDR", "is the address of HOST and PORT; give another port");
+            return None;
         }
     }
+    Some(admin)
+}
 
-    #[test]
-    fn a_secret_needs_32_bytes_that_differ() {
-        assert!(is_weak(&"a".repeat(64)));
-        assert!(is_weak(&"ab".repeat(15)));
-        assert!(!is_weak(&"ab".repeat(16)));
-        assert!(is_weak(""));
-    }
+fn log_filter(text: &str) -> Option<String> {
+    let level = |part: &str| -> Option<LevelFilter> { part.rsplit('=').next()?.trim().parse().ok() };
+    text.split(',').all(|part| level(part).is_some()).then(|| text.to_owned())
 }

@@ -1,9 +1,10 @@
 //! Everything that can go wrong with a request, and the one table that turns it into an answer.
-//! Knows nothing of bytes, tokens or SQL. What a client may read is fixed text or a
-//! [`FieldError`]; causes are for the log alone.
+//! Knows nothing of bytes, tokens or SQL. A client reads fixed text or a [`FieldError`]; the cause of
+//! an error goes into the log alone.
 
 use serde::Serialize;
 use std::borrow::Cow;
+use std::fmt;
 
 /// One broken rule of a request: an entry of the contract's `errors`.
 #[derive(Debug, Clone, Serialize)]
@@ -15,8 +16,8 @@ pub struct FieldError {
     pub kind: &'static str,
 }
 
-/// Why a request was not done: one variant for each cause that a reader would name. A `String` is
-/// the cause, for the log.
+/// Why a request was not done: one variant for each cause that a reader would name. A `String` holds
+/// the cause for the log.
 #[derive(Debug)]
 pub enum Error {
     /// The request cannot be understood.
@@ -26,8 +27,8 @@ pub enum Error {
     /// The same `Idempotency-Key` as an earlier request, with another body.
     KeyReused,
     TokenMissing,
-    TokenInvalid(String),
-    /// With the token's user.
+    TokenInvalid(TokenRefusal),
+    /// Holds the token's user.
     Forbidden(String),
     NoSuchRoute,
     NoSuchTask,
@@ -35,23 +36,23 @@ pub enum Error {
     MethodNotAllowed(String),
     RequestTimeout,
     PreconditionFailed,
-    /// A change without `If-Match`, where that is asked for.
+    /// A change without `If-Match`, where `REQUIRE_IF_MATCH` is set.
     PreconditionRequired,
     BodyTooLarge,
     TargetTooLong,
-    /// With the media types that are taken.
+    /// Holds the media types that the route takes.
     MediaType(&'static str),
     ContentCoding,
     HeadTooLarge,
-    /// With the seconds after which there is room for one more.
+    /// Holds the seconds after which the next request is allowed.
     RateLimited(u64),
     /// The database refused a statement for good.
     Database(String),
     /// A defect of this program.
     Bug(String),
-    /// A condition that passes by itself. Nothing was done, or it does no harm to do it again.
+    /// A condition that passes by itself. Nothing was done, or the request may be repeated without harm.
     Unavailable(String),
-    /// The same, and nobody knows whether the request was done.
+    /// As `Unavailable`, but it is not known whether the request was done.
     Unknown(String),
 }
 
@@ -71,8 +72,8 @@ impl Error {
             Self::PreconditionFailed => (412, "PRECONDITION_FAILED", "the task is not what the request expects"),
             Self::BodyTooLarge => (413, "PAYLOAD_TOO_LARGE", "the body must be at most 64 KiB"),
             Self::TargetTooLong => (414, "URI_TOO_LONG", "the request line must be at most 8 KiB"),
-            Self::MediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON"),
-            Self::ContentCoding => (415, "UNSUPPORTED_MEDIA_TYPE", "the body must not be encoded"),
+            Self::MediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE", "Content-Type: must be application/json"),
+            Self::ContentCoding => (415, "UNSUPPORTED_MEDIA_TYPE", "Content-Encoding: must be identity or absent"),
             Self::Invalid(_) => (422, "VALIDATION_ERROR", "the request breaks a rule"),
             Self::KeyReused => (422, "IDEMPOTENCY_KEY_REUSED", "the Idempotency-Key was used with another body"),
             Self::PreconditionRequired => (428, "PRECONDITION_REQUIRED", "say in If-Match which state of the task is meant"),
@@ -100,7 +101,7 @@ impl Error {
         }
     }
 
-    /// The broken rules, where there are any.
+    /// The broken rules; empty for an error that is not about the request's content.
     pub fn field_errors(&self) -> &[FieldError] {
         match self {
             Self::Malformed(list) | Self::Invalid(list) => list,
@@ -110,6 +111,9 @@ impl Error {
 
     /// One sentence for the client: all broken rules, or the table's text.
     pub fn detail(&self) -> String {
+        if let Self::MediaType(accepted) = self {
+            return format!("Content-Type: must be {}", accepted.replace(", ", " or "));
+        }
         let rule = |error: &FieldError| format!("{}: {}", error.loc.last().unwrap_or(&""), error.msg);
         let rules: Vec<_> = self.field_errors().iter().map(rule).collect();
         if rules.is_empty() { self.entry().2.to_owned() } else { rules.join("; ") }
@@ -118,13 +122,110 @@ impl Error {
     /// What the log says beyond the `error_code`.
     pub fn reason(&self) -> String {
         match self {
-            Self::TokenInvalid(cause)
-            | Self::Database(cause)
-            | Self::Bug(cause)
-            | Self::Unavailable(cause)
-            | Self::Unknown(cause) => cause.clone(),
+            Self::TokenInvalid(refusal) => refusal.to_string(),
+            Self::Database(cause) | Self::Bug(cause) | Self::Unavailable(cause) | Self::Unknown(cause) => {
+                cause.clone()
+            }
             Self::Forbidden(user) => format!("the token is that of {user:?}"),
             _ => self.detail(),
         }
     }
+}
+
+/// Why a token was refused. Its text is for the log and for `tinytasks token --explain`, never for
+/// the client; it repeats nothing of the token but times.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TokenRefusal {
+    /// The request has more than one `Authorization` field.
+    TwoFields,
+    /// RFC 7515 section 7.1: three parts of base64url with dots between.
+    NotCompact,
+    /// RFC 7515 section 4: the header is a JSON object with `alg` in it.
+    BadHeader,
+    /// RFC 7515 section 4.1.11: the service understands no extension.
+    Critical,
+    /// RFC 7519 section 5.1: `typ` says that this is something else.
+    NotJwt,
+    /// RFC 8725 section 3.1: no configured key is for the `alg` of the header.
+    Algorithm,
+    /// The JWKS has several keys, and the header names none.
+    NoKid,
+    /// The JWKS has no key of this name.
+    UnknownKid,
+    /// The HMAC is not that of a configured secret.
+    SecretSignature,
+    /// The Ed25519 signature is not that of the named key.
+    KeySignature,
+    /// The claims are not one JSON object, or name a claim twice.
+    BadClaims,
+    NoExpiry,
+    BadExpiry,
+    /// Holds `exp`, in seconds since 1970.
+    Expired(u64),
+    BadNotBefore,
+    /// Holds `nbf`, in seconds since 1970.
+    NotYetValid(u64),
+    Issuer,
+    Audience,
+    NoUser,
+    BadUser,
+}
+
+impl TokenRefusal {
+    /// All that [`TokenRefusal::label`] gives.
+    #[rustfmt::skip]
+    pub const LABELS: [&str; 9] = [
+        "malformed", "algorithm", "unknown_key", "signature", "expired", "not_yet_valid", "issuer",
+        "audience", "claims",
+    ];
+
+    /// The value of the label `reason` in the metric of refused tokens.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TwoFields | Self::NotCompact | Self::BadHeader | Self::Critical => "malformed",
+            Self::NotJwt | Self::BadClaims => "malformed",
+            Self::Algorithm => "algorithm",
+            Self::NoKid | Self::UnknownKid => "unknown_key",
+            Self::SecretSignature | Self::KeySignature => "signature",
+            Self::Expired(_) => "expired",
+            Self::NotYetValid(_) => "not_yet_valid",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::NoExpiry | Self::BadExpiry | Self::BadNotBefore => "claims",
+            Self::NoUser | Self::BadUser => "claims",
+        }
+    }
+}
+
+impl fmt::Display for TokenRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TwoFields => "the request has two Authorization fields",
+            Self::NotCompact => "the token is not three parts of base64url with dots between",
+            Self::BadHeader => "the token's header is not a JSON object with alg, or kid or typ is no string",
+            Self::Critical => "the token's header has crit, and no extension is supported",
+            Self::NotJwt => "the token's typ is not JWT",
+            Self::Algorithm => "no key is configured for the token's alg",
+            Self::NoKid => "the token has no kid, and the JWKS has several keys",
+            Self::UnknownKid => "no key of the JWKS has the token's kid",
+            Self::SecretSignature => "the token's signature was not made with the configured secret",
+            Self::KeySignature => "the token's signature was not made with the key that its kid names",
+            Self::BadClaims => "the token's claims are not a JSON object that has each name once",
+            Self::NoExpiry => "the token has no exp",
+            Self::BadExpiry => "the token's exp is not a number",
+            Self::Expired(at) => return write!(f, "the token expired at {}", time(*at)),
+            Self::BadNotBefore => "the token's nbf is not a number",
+            Self::NotYetValid(at) => return write!(f, "the token is not valid before {}", time(*at)),
+            Self::Issuer => "the token's iss is missing or not JWT_ISSUER",
+            Self::Audience => "the token's aud is missing or does not have JWT_AUDIENCE in it",
+            Self::NoUser => "the token has neither user_id nor sub",
+            Self::BadUser => "the token's user is not a string of 1 to 255 characters, or is . or ..",
+        })
+    }
+}
+
+/// RFC 3339; beyond the year 9999 the last moment of it.
+fn time(unix_seconds: u64) -> jiff::Timestamp {
+    let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX)
 }

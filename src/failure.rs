@@ -1,4 +1,4 @@
-//! Why a command ended before its time: the exit code, and lines for standard error.
+//! Why a command failed: its exit code, and the lines for standard error.
 
 use crate::config::Complaints;
 
@@ -8,13 +8,15 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Nothing more to say.
+    /// Exit code 1 without a line: the reason is on standard output, or nobody reads it.
     pub const SILENT: Self = Self { exit_code: 1, lines: Vec::new() };
 
+    /// Exit code 2.
     pub fn of_configuration(complaint: String) -> Self {
         Self { exit_code: 2, lines: vec![complaint] }
     }
 
+    /// Exit code 2, for a bad command line.
     pub fn of_usage(complaint: &str) -> Self {
         Self::of_configuration(format!("{complaint}; see tinytasks --help"))
     }
@@ -26,7 +28,7 @@ impl From<Complaints> for Failure {
     }
 }
 
-/// What was begun did not succeed.
+/// Exit code 1: configuration and command line were good, but the work failed.
 impl From<String> for Failure {
     fn from(reason: String) -> Self {
         Self { exit_code: 1, lines: vec![reason] }

@@ -25,8 +25,14 @@ pub const READ_BYTES: usize = 4 * 1024;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the first byte of a request to the last byte of its body.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection may be idle between two requests before the gate closes it.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// `IDLE_TIMEOUT_SECONDS`: how long a connection may be idle between two requests before the gate
+/// closes it. The default is what nginx gives its clients.
+pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(75);
+/// The least that `IDLE_TIMEOUT_SECONDS` may be: less makes clients connect for every request.
+pub const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+/// The most that it may be: some load balancers keep idle connections for 600 s, none of the usual ones for longer
+/// than an hour.
+pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// With TLS, how long a new connection may take to its first request: the handshake is part of it.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to read [`WRITE_BYTES`] of an answer. A slower client is cut off.
@@ -65,6 +71,7 @@ pub const ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a connection to our own address may take: it stays on this machine.
 pub const CONNECT_SELF_TIMEOUT: Duration = Duration::from_millis(50);
 
+const _: () = assert!(IDLE_TIMEOUT_MIN.as_secs() < IDLE_TIMEOUT_MAX.as_secs());
 const _: () = assert!(HEAD_TIMEOUT.as_millis() <= REQUEST_TIMEOUT.as_millis());
 const _: () = assert!(LATE_ANSWER.as_millis() + DEADLINE_INTERVAL.as_millis() < 10_000);
 const _: () = assert!(REQUEST_LINE_BYTES_MAX + FIELDS_BYTES_MAX <= BODY_BYTES_MAX);
@@ -98,9 +105,43 @@ const _: () = assert!(TURN_WAIT.as_millis() < LATE_ANSWER.as_millis());
 
 // Tokens and files that are followed.
 
+/// Files are looked at again at most this often. RFC 7517 names no figure; issuers publish a new key
+/// minutes before they use it.
+pub const FILE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Verified tokens that are kept, so that a token which comes again costs one look-up. At this number
+/// all are dropped.
+pub const VERIFIED_TOKENS_MAX: usize = 4096;
+/// A longer token is verified each time. With [`VERIFIED_TOKENS_MAX`] this bounds the kept tokens to
+/// 4 MiB. Better Auth's tokens are shorter.
+pub const VERIFIED_TOKEN_BYTES_MAX: usize = 1024;
+/// RFC 7518 section 3.2: an HS256 key is at least as long as the hash.
+pub const SECRET_BYTES_MIN: usize = 32;
+/// `JWT_LEEWAY_SECONDS`. Clocks that keep time by NTP differ by less than a second.
+pub const JWT_LEEWAY_MAX: Duration = Duration::from_secs(60);
+/// `tinytasks token` without `--ttl`.
+pub const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
+/// `tinytasks token --explain` reads no more of standard input. A request's head is at most 16 KiB.
+pub const EXPLAINED_BYTES_MAX: u64 = 64 * 1024;
+
+const _: () = assert!(VERIFIED_TOKENS_MAX * VERIFIED_TOKEN_BYTES_MAX <= 4 * 1024 * 1024);
+
 // The database.
 
-// The log.
+// The log, and what is counted.
+
+/// Log lines that wait for standard error. More are dropped. About 5,000 lines of requests.
+pub const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// The writing thread waits so long before it takes the lines, so that a busy service wakes it 500
+/// times a second and not once a line. A crash loses no more than the lines of this time.
+pub const LOG_BATCH_DELAY: Duration = Duration::from_millis(2);
+/// The end of the process waits no longer for standard error to take the last lines.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Histograms that a thread finds without a lock. A thread answers few kinds of requests; with all
+/// 1,024 threads at the bound this takes 1 MiB.
+pub const SERIES_PER_THREAD_MAX: usize = 16;
+
+const _: () = assert!(LOG_BATCH_DELAY.as_millis() * 10 < LOG_FLUSH_TIMEOUT.as_millis());
 
 // The life of the process.
 
@@ -115,3 +156,8 @@ pub const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 pub const START_DATABASE_WAIT: Duration = Duration::from_secs(3);
 /// How often the database is looked for in that time.
 pub const START_DATABASE_INTERVAL: Duration = Duration::from_millis(5);
+/// `tinytasks healthcheck` gives up a connection, a read or a write after this. Container engines
+/// allow a check 30 s unless told otherwise.
+pub const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// It reads no more of an answer. That of `/health` has some 700 bytes.
+pub const HEALTH_ANSWER_BYTES_MAX: u64 = 16 * 1024;

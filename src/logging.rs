@@ -1,22 +1,50 @@
-//! The log on standard error, through log and env_logger: one line for each record, as text or as
-//! JSON. Guarantees: whatever is in a value, it cannot end a line or look like another key.
+//! The log: one line for each record, as text or as JSON, through log and env_logger to the queue in
+//! `log_queue.rs`. Guarantees: whatever is in a value, it cannot end a line or look like another key.
 
+use crate::log_queue;
 use crate::task::Instant;
+use env_logger::Target;
 use log::kv::{Error, Key, Value, VisitSource};
-use log::{LevelFilter, Record};
+use log::{Level, LevelFilter, Record};
 use std::io::{self, Write};
 
-/// `filter` in the syntax of `RUST_LOG`.
-pub fn start(json: bool, filter: &str) {
-    let line = if json { json_line } else { text_line };
+/// Starts the log. `filter` is in the syntax of `RUST_LOG`. Errors: the thread that writes the lines
+/// cannot be started.
+pub fn start(json: bool, filter: &str) -> io::Result<()> {
+    let line: fn(&Record) -> String = if json { json_line } else { text_line };
+    log_queue::start(Box::new(move |count| dropped_line(count, line)))?;
     env_logger::Builder::new()
         .parse_filters(filter)
-        // Its debug lines have the values of a statement in them: what tasks say.
+        // The driver's debug lines show the values of a statement, which is what tasks say.
         .filter_module("tokio_postgres", LevelFilter::Info)
         .format(move |out, record| -> io::Result<()> { out.write_all(line(record).as_bytes()) })
+        .target(Target::Pipe(Box::new(Lines)))
         .init();
-    // A panic is a defect. Its message goes the same way as every other line.
+    // A panic is a defect. Its message takes the same way as every other line.
     std::panic::set_hook(Box::new(|panic| log::error!(reason = panic.to_string().as_str(); "BUG: panic")));
+    Ok(())
+}
+
+/// Gives the queue what env_logger writes, which is one whole line for each call.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        log_queue::push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Written by the thread of the queue itself, so it cannot be dropped in its turn.
+fn dropped_line(count: u64, line: fn(&Record) -> String) -> String {
+    let pairs = [("lines", count)];
+    let mut record = Record::builder();
+    let record = record.level(Level::Warn).target("tinytasks::log_queue").key_values(&pairs);
+    line(&record.args(format_args!("log lines were dropped, because nobody read them in time")).build())
 }
 
 fn text_line(record: &Record) -> String {
@@ -29,7 +57,7 @@ fn text_line(record: &Record) -> String {
     line + "\n"
 }
 
-/// Our keys, and OpenTelemetry's for the same, where it has one.
+/// Our keys for which OpenTelemetry's conventions have a name of their own, and that name.
 const ATTRIBUTES: [(&str, &str); 7] = [
     ("client", "client.address"),
     ("method", "http.request.method"),
@@ -54,7 +82,7 @@ fn json_line(record: &Record) -> String {
     line + "}\n"
 }
 
-/// As it is where it is made of letters, digits and the usual signs; else as a JSON string.
+/// Adds a text of letters, digits and a few harmless signs as it is, and any other as a JSON string.
 fn push_plain_or_json(line: &mut String, text: &str, also_plain: &str) {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/{}[]+@,".contains(&byte);
     let is_plain = |byte: u8| is_plain(byte) || also_plain.as_bytes().contains(&byte);
@@ -65,8 +93,8 @@ fn push_plain_or_json(line: &mut String, text: &str, also_plain: &str) {
     }
 }
 
-/// JSON escapes ASCII's control characters. Those beyond, some of which end a line or turn its
-/// direction, are escaped here with all that is not ASCII.
+/// serde_json escapes the control characters of ASCII. Everything that is not ASCII is escaped here:
+/// some of those characters end a line or reverse the direction of the text.
 fn json_string(text: &str) -> String {
     let json = serde_json::to_string(text).unwrap_or_default();
     let mut escaped = String::with_capacity(json.len());
@@ -89,6 +117,6 @@ fn each_pair(record: &Record, each: &mut dyn FnMut(&str, &Value)) {
             Ok(())
         }
     }
-    // The visitor gives no error.
+    // `Visitor` returns no error.
     let _ = record.key_values().visit(&mut Visitor(each));
 }

@@ -1,5 +1,5 @@
-//! What a panic must not spoil: values behind a Mutex, which are whole at every moment, and whoever
-//! has to go on.
+//! Keeps one panic from stopping the service: a lock that survives it, the one place that catches it,
+//! and a loop that goes on after it.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,17 +7,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+/// Locks also after a thread has panicked with the lock held. That is sound here because every value
+/// behind a mutex of this program is complete whenever a statement ends.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The one place where a panic ends: it is an error like others.
+/// Does the work, and turns a panic into an error. The only place that catches one.
 pub fn guarded<T, E>(work: impl FnOnce() -> Result<T, E>, error: impl FnOnce(String) -> E) -> Result<T, E> {
     let panic = |_| Err(error("BUG: panic, see the line before".to_owned()));
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panic)
 }
 
-/// Starts a thread that does `work` for ever, with pauses between.
+/// Starts a thread that does `work` for ever, with a pause after each time. A panic ends only the
+/// turn in which it happens. Errors: no thread can be started.
 pub fn every<T>(pause: Duration, name: &str, mut work: impl FnMut() -> T + Send + 'static) -> io::Result<()> {
     let again = move || {
         loop {

@@ -6,7 +6,6 @@ use super::read::{Reader, Stop};
 use super::registry::Permit;
 use super::request::Request;
 use crate::error::Error;
-use crate::limits::IDLE_TIMEOUT;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -51,7 +50,7 @@ impl Client {
     }
 
     /// Says that the answer is written, and that the next request may come.
-    pub fn finish_answer(&self) {
-        self.connection.become_idle(IDLE_TIMEOUT);
+    pub fn finish_answer(&self, gate: &Gate) {
+        self.connection.become_idle(gate.idle_timeout);
     }
 }

@@ -23,7 +23,7 @@ pub use registry::Registry;
 pub use request::Request;
 pub use tls::Certificate;
 
-use crate::limits::{DRAIN_INTERVAL, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, SEND_BUFFER_BYTES, THREAD_IDLE};
+use crate::limits::{DRAIN_INTERVAL, HANDSHAKE_TIMEOUT, SEND_BUFFER_BYTES, THREAD_IDLE};
 use handout::Handout;
 use listen::{accept, listen};
 use socket2::{SockAddr, Socket};
@@ -40,6 +40,7 @@ pub struct Gate {
     /// Peers whose word on the client's address counts. None stands for the Unix socket.
     trusted_proxies: Vec<Option<IpAddr>>,
     certificate: Option<Certificate>,
+    idle_timeout: Duration,
     handout: Handout,
     accepted: AtomicU64,
     is_stopping: AtomicBool,
@@ -68,6 +69,7 @@ impl Gate {
         registry: Arc<Registry>,
         trusted_proxies: Vec<Option<IpAddr>>,
         certificate: Option<Certificate>,
+        idle_timeout: Duration,
     ) -> io::Result<(Self, Socket)> {
         let (listener, address) = listen(address, inherited)?;
         let gate = Self {
@@ -75,6 +77,7 @@ impl Gate {
             registry,
             trusted_proxies,
             certificate,
+            idle_timeout,
             handout: Handout::open()?,
             accepted: AtomicU64::new(0),
             is_stopping: AtomicBool::new(false),
@@ -107,7 +110,7 @@ impl Gate {
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         let tls = self.certificate.as_ref().map(Certificate::connection).transpose()?;
         let is_tls = tls.is_some();
-        let time = if is_tls { HANDSHAKE_TIMEOUT } else { IDLE_TIMEOUT };
+        let time = if is_tls { HANDSHAKE_TIMEOUT } else { self.idle_timeout };
         let connection = Arc::new(Connection::new(socket, tls, time));
         let id = self.accepted.fetch_add(1, Relaxed);
         if let Some(permit) = self.registry.admit(id, &connection) {

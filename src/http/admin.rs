@@ -6,7 +6,7 @@ use super::record::Trace;
 use super::response::Response;
 use crate::error::Error;
 use crate::gate::Request;
-use crate::metrics::{self, gauge};
+use crate::metrics::{Scrape, client_connections};
 use serde_json::json;
 use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,7 +23,7 @@ pub fn answer<'a>(app: &App, request: &Request, trace: &mut Trace) -> Result<Res
     }
     match trace.route {
         "/metrics" => {
-            Ok(Response::data(200, "text/plain; version=0.0.4; charset=utf-8", text(app).into_bytes()))
+            Ok(Response::data(200, "text/plain; version=0.0.4; charset=utf-8", metrics(app)?.into_bytes()))
         }
         "/health/live" => probe(200, "live"),
         _ if app.is_stopping.load(Relaxed) => probe(503, "stopping"),
@@ -36,27 +36,27 @@ fn probe<'a>(status: u16, text: &str) -> Result<Response<'a>, Error> {
     Response::json(status, &json!({"status": text}))
 }
 
-fn text(app: &App) -> String {
-    let mut out = metrics::text();
-    let mut add = |name: &str, help: &str, values: &[(&str, f64)]| gauge(&mut out, name, help, values);
-    let states = |idle, busy| [("state=\"idle\"", idle), ("state=\"busy\"", busy)];
-    let [idle, busy, max] = metrics::client_connections();
-    add("tinytasks_gate_connections", "Connections of clients.", &states(idle, busy));
-    let max_help = "At this many connections an idle one is closed for a new one.";
-    add("tinytasks_gate_connections_max", max_help, &[("", max)]);
+fn metrics(app: &App) -> Result<String, Error> {
+    let mut scrape = Scrape::new()?;
+    let [idle, busy, max] = client_connections();
+    let states = [("idle", idle), ("busy", busy)];
+    scrape.gauges("tinytasks_gate_connections", "Connections of clients.", "state", &states)?;
+    scrape.gauge("tinytasks_gate_connections_max", "MAX_CONNECTIONS, or what descriptors allow.", max)?;
     let [idle, busy, max] = app.store.pool.counts();
-    add("tinytasks_db_pool_connections", "Connections to PostgreSQL.", &states(idle, busy));
-    add("tinytasks_db_pool_connections_max", "DATABASE_POOL_SIZE.", &[("", max)]);
+    let states = [("idle", idle), ("busy", busy)];
+    scrape.gauges("tinytasks_db_pool_connections", "Connections to PostgreSQL.", "state", &states)?;
+    scrape.gauge("tinytasks_db_pool_connections_max", "DATABASE_POOL_SIZE.", max)?;
     let is_up = u8::from(app.store.pool.is_reachable()).into();
-    add("tinytasks_database_up", "Whether PostgreSQL has answered lately.", &[("", is_up)]);
-    let version = concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"");
-    add("tinytasks_build_info", "Always 1.", &[(version, 1.0)]);
+    scrape.gauge("tinytasks_database_up", "Whether PostgreSQL has answered lately.", is_up)?;
+    let version = [(env!("CARGO_PKG_VERSION"), 1.0)];
+    scrape.gauges("tinytasks_build_info", "Always 1.", "version", &version)?;
     let started = app.started.as_millisecond() as f64 / 1000.0;
-    add("process_start_time_seconds", "Since 1970.", &[("", started)]);
+    scrape.gauge("process_start_time_seconds", "Start of the process, in seconds since 1970.", started)?;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
     let kibibytes: Option<f64> = resident.and_then(|number| number.parse().ok());
-    let bytes = kibibytes.map(|number| ("", number * 1024.0));
-    add("process_resident_memory_bytes", "In RAM.", bytes.as_slice());
-    out
+    if let Some(kibibytes) = kibibytes {
+        scrape.gauge("process_resident_memory_bytes", "Memory in RAM.", kibibytes * 1024.0)?;
+    }
+    scrape.text()
 }

@@ -10,8 +10,6 @@ use super::routes::{self, Handler};
 use crate::auth::{self, Caller};
 use crate::error::Error;
 use crate::gate::Request;
-use crate::panic::lock;
-use std::sync::Arc;
 
 /// Errors: all that a client can be told; see the table in `error`.
 pub fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Response<'a>, Error> {
@@ -48,8 +46,7 @@ pub fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<
 /// `RateLimited`.
 fn authorize(app: &App, request: &Request, path_user: &str, trace: &mut Trace) -> Result<Caller, Error> {
     let authorization: Vec<&str> = request.values("Authorization").collect();
-    let keys = Arc::clone(&lock(&app.keys));
-    let caller = auth::authorize(&keys, &authorization, path_user)?;
+    let caller = auth::authorize(&app.keys, &authorization, path_user)?;
     caller.user_id().clone_into(&mut trace.user_id);
     if let Some(limiter) = &app.options.rate_limiter {
         let (allowance, outcome) = limiter.count(caller.user_id());

@@ -21,17 +21,17 @@ pub use cors::Cors;
 pub use rate_limit::RateLimiter;
 pub use response::{Body, Response, chunk, joined, last_chunk};
 
-use crate::auth::Keys;
 use crate::error::Error;
 use crate::gate::Request;
+use crate::keys::Keys;
 use crate::metrics;
-use crate::panic::{guarded, lock};
+use crate::panic::guarded;
 use crate::store::Store;
 use jiff::Timestamp;
 use record::{Trace, record};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 use turns::Turns;
 
@@ -41,7 +41,7 @@ pub struct App {
     options: Options,
     pub started: Timestamp,
     pub is_stopping: AtomicBool,
-    keys: Mutex<Arc<Keys>>,
+    pub keys: Keys,
     turns: Turns,
 }
 
@@ -78,14 +78,9 @@ impl App {
             options,
             started: Timestamp::now(),
             is_stopping: AtomicBool::default(),
-            keys: Mutex::new(Arc::new(keys)),
+            keys,
             turns: Turns::new(),
         }
-    }
-
-    /// Requests from now on are judged by these keys.
-    pub fn set_keys(&self, keys: Keys) {
-        *lock(&self.keys) = Arc::new(keys);
     }
 
     /// Does what a request asks for.

@@ -4,12 +4,14 @@ mod serving; //        one client in the hands of one thread
 mod write; //          an answer → bytes
 mod large_answers; //  the memory of answers that are being read
 
-use crate::auth::Keys;
 use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::gate::{Address, Certificate, Gate, Registry};
 use crate::http::{self, App, Cors, Face, RateLimiter};
-use crate::limits::{ADMIN_CONNECTIONS_MAX, DRAIN_TIMEOUT, START_DATABASE_INTERVAL, START_DATABASE_WAIT};
+use crate::keys::Keys;
+use crate::limits::{
+    ADMIN_CONNECTIONS_MAX, DRAIN_TIMEOUT, IDLE_TIMEOUT_DEFAULT, START_DATABASE_INTERVAL, START_DATABASE_WAIT,
+};
 use crate::store::{Store, check_url};
 use crate::{logging, systemd};
 use large_answers::LargeAnswers;
@@ -26,7 +28,11 @@ use std::time::Instant;
 /// Serves until SIGTERM or SIGINT.
 pub fn serve() -> Result<(), Failure> {
     let config = config::load(check_url)?;
-    logging::start(config.log_is_json, &config.log_filter);
+    logging::start(config.log_is_json, &config.log_filter)
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    for warning in &config.warnings {
+        log::warn!(reason = warning.as_str(); "configuration");
+    }
     let inherited =
         systemd::inherited().map_err(|error| format!("cannot use the inherited socket: {error}"))?;
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
@@ -42,8 +48,8 @@ pub fn serve() -> Result<(), Failure> {
 
 /// Starts all that serves: the store, the admin listener, the public listener, the watchdog.
 fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Failure> {
-    let keys = Keys::new(&config.jwt).map_err(Failure::of_configuration)?;
     let descriptors = own_descriptors(&config);
+    let keys = Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
     let certificate = Certificate::open(config.tls).map_err(Failure::of_configuration)?;
     let is_https = certificate.is_some();
     let options = http::Options {
@@ -62,9 +68,15 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
     if inherited.is_some() {
         wait_for_database(&app.store);
     }
-    let (gate, listener) =
-        Gate::open(&config.listen, inherited, registry, config.trusted_proxies, certificate)
-            .map_err(|error| cannot_listen(&config.listen, &error))?;
+    let (gate, listener) = Gate::open(
+        &config.listen,
+        inherited,
+        registry,
+        config.trusted_proxies,
+        certificate,
+        config.idle_timeout,
+    )
+    .map_err(|error| cannot_listen(&config.listen, &error))?;
     let service = start_service(gate, listener, &app, Face::Public)?;
     if !is_https && !service.gate.address.is_local() {
         log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
@@ -81,7 +93,7 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
 fn start_admin(address: SocketAddr, app: &Arc<App>) -> Result<(), Failure> {
     let registry = Arc::new(Registry::new(ADMIN_CONNECTIONS_MAX, 0)?);
     let address = address.into();
-    let (gate, listener) = Gate::open(&address, None, registry, Vec::new(), None)
+    let (gate, listener) = Gate::open(&address, None, registry, Vec::new(), None, IDLE_TIMEOUT_DEFAULT)
         .map_err(|error| cannot_listen(&address, &error))?;
     let service = start_service(gate, listener, app, Face::Admin)?;
     log::info!(address = format!("http://{}", service.gate.address).as_str(); "metrics and probes");
@@ -119,14 +131,10 @@ fn reload_until_stopped(mut signals: Signals, app: &App) {
     }
 }
 
-/// Reads the files of secrets again. If one of them is bad, all secrets stay as they were.
+/// Reads the files of secrets again. A bad new file leaves its secret as it was.
 fn reload(app: &App) {
-    let reloaded = config::load(check_url).map_err(|complaints| complaints.join("; ")).and_then(|config| {
-        let keys = Keys::new(&config.jwt)?;
-        app.store.pool.reconnect_with(&config.database.url)?;
-        app.set_keys(keys);
-        Ok(())
-    });
+    let database = || config::load_database(check_url).map_err(|complaints| complaints.join("; "));
+    let reloaded = app.keys.reload().and_then(|()| app.store.pool.reconnect_with(&database()?.url));
     match reloaded {
         Ok(()) => log::info!("secrets read again"),
         Err(reason) => log::error!(reason = reason.as_str(); "secrets kept as they were"),

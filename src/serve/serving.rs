@@ -126,7 +126,7 @@ impl Service {
             client.connection.linger();
             return false;
         }
-        client.finish_answer();
+        client.finish_answer(&self.gate);
         true
     }
 

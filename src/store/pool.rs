@@ -10,7 +10,7 @@ use super::sqlstate::{Fate, cause};
 use super::statements::{STATEMENTS, Statement, Values};
 use crate::config;
 use crate::error::Error;
-use crate::metrics::POOL_WAIT;
+use crate::metrics::waited_for_connection;
 use crate::panic::{every, guarded, lock};
 use postgres::{Client, Row};
 use r2d2::ManageConnection;
@@ -101,7 +101,7 @@ impl Pool {
         loop {
             let asked = Instant::now();
             let session = pool.get();
-            POOL_WAIT.observe(asked.elapsed());
+            waited_for_connection(asked.elapsed());
             let mut session = session.map_err(|error| Error::Unavailable(error.to_string()))?;
             if lock(&self.distrusted).is_some_and(|since| session.born <= since) {
                 session.is_spent = true;

@@ -12,7 +12,7 @@ use std::fmt;
 
 const USER_ID_CHARS_MAX: usize = 255;
 
-/// The owner of tasks: 1–255 characters that PostgreSQL can hold (no U+0000).
+/// The owner of tasks: 1–255 characters that PostgreSQL can hold (no U+0000), not `.` or `..`.
 #[derive(Clone)]
 pub struct UserId(String);
 
@@ -20,7 +20,9 @@ impl UserId {
     /// None when the text breaks the rule.
     pub fn parse(text: String) -> Option<Self> {
         let fits = (1..=USER_ID_CHARS_MAX).contains(&text.chars().count()) && !text.contains('\0');
-        fits.then_some(Self(text))
+        // RFC 3986 section 5.2.4: a client removes these segments from a path, so no URL names them.
+        let has_path = text != "." && text != "..";
+        (fits && has_path).then_some(Self(text))
     }
 
     pub fn as_str(&self) -> &str {

@@ -138,33 +138,6 @@ fn a_malformed_token_is_auth_invalid() {
     }
 }
 
-/// Both lengths are those of the text that is sent.
-#[test]
-fn a_token_is_at_most_8_kib_long_and_its_header_2() {
-    let app = App::spawn();
-    // Base64 makes four characters of three bytes.
-    let padded = |header: usize, payload: usize| {
-        let pad = |text: &str, bytes: usize| text.replace("PAD", &"x".repeat(bytes + 3 - text.len()));
-        let claims = format!(r#"{{"user_id":"alice","exp":{},"pad":"PAD"}}"#, now() + 60);
-        sign_text(SECRET, &pad(r#"{"alg":"HS256","kid":"PAD"}"#, header), &pad(&claims, payload))
-    };
-    for (case, header, payload, length, good) in [
-        ("header of 2,048", 1536, 99, 2048 + 177, true),
-        ("header of 2,050", 1537, 99, 2050 + 177, false),
-        ("token of 8,192", 27, 6083, 8192, true),
-        ("token of 8,193", 27, 6084, 8193, false),
-    ] {
-        let token = padded(header, payload);
-        assert_eq!(token.len(), length, "{case}");
-        let response = with_token(&app, &token);
-        if good {
-            assert_eq!(response.status, 200, "{case}: {}", response.text());
-        } else {
-            assert_invalid(case, response);
-        }
-    }
-}
-
 #[test]
 fn the_key_decides_the_algorithm_never_the_token() {
     let app = App::spawn();
@@ -326,16 +299,13 @@ fn the_user_is_the_claim_user_id_or_where_it_is_absent_sub() {
     }
 }
 
-/// Beyond the signature: one meaning, of bounded length, and the word of a JWT for itself.
+/// Beyond the signature: one meaning, and `typ` is that of a JWT where it is there.
 #[test]
-fn a_token_is_json_in_utf8_of_8_kib_that_says_each_thing_once() {
+fn a_token_is_json_in_utf8_that_says_each_thing_once() {
     let app = App::spawn();
     let payload = |more: &str| format!(r#"{{"user_id":"alice","exp":{}{more}}}"#, now() + 60);
-    let filled = |count: usize| payload(&format!(r#","x":"{}""#, "x".repeat(count)));
     let exp = format!(r#","exp":{}"#, now() + 60);
     for (case, header, payload, good) in [
-        ("almost 8 KiB", HEADER, filled(6000), true),
-        ("more than 8 KiB", HEADER, filled(6200), false),
         ("exp twice", HEADER, payload(&exp), false),
         ("user_id twice", HEADER, payload(r#","user_id":"alice""#), false),
         ("alg twice", r#"{"alg":"HS256","alg":"HS256"}"#, payload(""), false),
@@ -343,7 +313,6 @@ fn a_token_is_json_in_utf8_of_8_kib_that_says_each_thing_once() {
         ("typ of something else", r#"{"alg":"HS256","typ":"JOSE"}"#, payload(""), false),
     ] {
         let token = sign_text(SECRET, header, &payload);
-        assert_eq!(token.len() <= 8192, case != "more than 8 KiB", "{case}: {}", token.len());
         let response = with_token(&app, &token);
         if good {
             assert_eq!(response.status, 200, "{case}: {}", response.text());
@@ -582,11 +551,11 @@ fn why_a_token_was_refused_stands_in_the_log_and_not_in_the_answer() {
 #[test]
 fn the_log_quotes_no_token() {
     let app = App::spawn();
-    let wrong_type = "malformed: user_id, or another member, is of a wrong type";
-    for (id, text, reason) in [
-        ("text", "\"expired at noon\"", wrong_type),
-        ("object", "{\"alg\": \"HS256\", \"typ\": {\"noon\": 1}}", wrong_type),
-        ("no-json", "noon", "malformed JSON, at column"),
+    let reason = "the token's header is not a JSON object";
+    for (id, text) in [
+        ("text", "\"expired at noon\""),
+        ("object", "{\"alg\": \"HS256\", \"typ\": {\"noon\": 1}}"),
+        ("no-json", "noon"),
     ] {
         let token = sign_text(SECRET, text, "{}");
         let request = app.get("/api/alice/tasks").bearer(&token).header("X-Request-Id", id);

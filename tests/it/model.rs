@@ -305,7 +305,10 @@ impl User {
 fn wrong_media_type(call: &Call, accepted: &[&str]) -> Option<Outcome> {
     let essence = call.media_type.unwrap_or_default().split(';').next().unwrap().trim();
     let fits = accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(essence));
-    let detail = "the body must be JSON";
+    let detail = match accepted {
+        [_] => "Content-Type: must be application/json",
+        _ => "Content-Type: must be application/json or application/merge-patch+json",
+    };
     let wrong = || refused_with(415, "UNSUPPORTED_MEDIA_TYPE", detail, "accept", &accepted.join(", "));
     (!fits).then(wrong)
 }

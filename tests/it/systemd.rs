@@ -121,7 +121,7 @@ fn it_says_when_it_is_ready_reloading_and_stopping() {
 #[test]
 fn a_manager_that_is_gone_is_a_line_in_the_log_and_no_more() {
     let app = App::setup().env("NOTIFY_SOCKET", "/nonexistent/notify").spawn();
-    app.wait_for_log(|line| line.contains("systemd cannot be told"));
+    app.wait_for_log(|line| line.contains("cannot notify systemd"));
     app.get("/health").send().expect(200);
 }
 
@@ -149,7 +149,7 @@ fn the_watchdog_is_told_by_a_service_that_speaks_tls_as_well() {
     let mut told = [manager.next(), manager.next(), manager.next()].concat();
     told.sort();
     assert_eq!(told, ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
-    assert!(!app.log_so_far().contains("does not answer itself"));
+    assert!(!app.log_so_far().contains("does not answer its own probe"));
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn the_watchdog_is_not_told_by_a_service_that_is_deaf() {
             }
         });
     }
-    app.wait_for_log(|line| line.contains("the service does not answer itself"));
+    app.wait_for_log(|line| line.contains("the service does not answer its own probe"));
     is_over.store(true, SeqCst);
 }
 

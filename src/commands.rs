@@ -1,0 +1,76 @@
+//! The commands other than `serve`. Each prints its result on standard output, and returns a
+//! [`Failure`] with the reason where it cannot do its work.
+
+mod check;
+mod healthcheck;
+mod token;
+
+pub use check::check;
+pub use healthcheck::healthcheck;
+pub use token::{explain, issue};
+
+use crate::auth::Caller;
+use crate::config;
+use crate::failure::Failure;
+use crate::store::{self, check_url};
+use std::io::{self, BufWriter, ErrorKind, Write};
+
+pub fn migrate() -> Result<(), Failure> {
+    let database = config::load_database(check_url)?;
+    store::migrate(&database.url)?;
+    print("the schema is up to date\n")
+}
+
+/// `tinytasks config`.
+pub fn settings() -> Result<(), Failure> {
+    let (settings, complaints, warnings) = config::settings(check_url);
+    for setting in settings {
+        let is_plain = setting.shown.chars().all(|char| char.is_ascii_graphic() && char != '#');
+        let value = if is_plain { setting.shown } else { format!("{:?}", setting.shown) };
+        let assignment = format!("{}={value}", setting.name);
+        print(&format!("{assignment:<50} # {}\n", setting.origin))?;
+    }
+    for warning in warnings {
+        print(&format!("warning: {warning}\n"))?;
+    }
+    if complaints.is_empty() { Ok(()) } else { Err(complaints.into()) }
+}
+
+pub fn export(user: &str) -> Result<(), Failure> {
+    let (caller, url) = by_operator(user)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut written = Ok(());
+    store::export(&url, &caller, &mut |task| {
+        let line = serde_json::to_writer(&mut out, task).map_err(io::Error::from);
+        written = line.and_then(|()| out.write_all(b"\n"));
+        written.is_ok()
+    })?;
+    written.and_then(|()| out.flush()).map_err(unwritten)
+}
+
+pub fn purge(user: &str, only_count: bool) -> Result<(), Failure> {
+    let (caller, url) = by_operator(user)?;
+    let count = store::purge(&url, &caller, only_count)?;
+    let done = if only_count { "would delete" } else { "deleted" };
+    print(&format!("{done} {count} tasks of {user:?}\n"))
+}
+
+/// Whom a command is about, and the database's URL.
+fn by_operator(user: &str) -> Result<(Caller, String), Failure> {
+    let caller = Caller::by_operator(user)
+        .ok_or_else(|| Failure::of_usage("--user: must be 1 to 255 characters, not . or .."))?;
+    Ok((caller, config::load_database(check_url)?.url))
+}
+
+/// Errors: as [`unwritten`] has them.
+pub fn print(text: &str) -> Result<(), Failure> {
+    io::stdout().write_all(text.as_bytes()).map_err(unwritten)
+}
+
+/// A reader that has closed the pipe has what it wanted, so that failure has no line.
+fn unwritten(error: io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Failure::SILENT,
+        _ => format!("standard output: {error}").into(),
+    }
+}

@@ -1,0 +1,62 @@
+//! `tinytasks check`: says what `serve` will meet, without changing anything.
+
+use super::{healthcheck, print};
+use crate::config::{self, Config};
+use crate::failure::Failure;
+use crate::gate::{Address, Certificate};
+use crate::keys::Keys;
+use crate::store::{self, check_url};
+use socket2::{SockAddr, Socket, Type};
+use std::io;
+
+pub fn check() -> Result<(), Failure> {
+    let config = config::load(check_url)?;
+    for warning in &config.warnings {
+        print(&format!("warning: {warning}\n"))?;
+    }
+    let addresses = check_addresses(&config);
+    Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
+    Certificate::open(config.tls).map_err(Failure::of_configuration)?;
+    print("configuration: complete\n")?;
+    let mut findings = Vec::new();
+    match addresses {
+        Ok(line) => print(&line)?,
+        Err(finding) => findings.push(finding),
+    }
+    let mut say = |line: &str| {
+        let _ = print(&format!("{line}\n"));
+    };
+    findings.extend(store::inspect(&config.database.url, &mut say).err());
+    if findings.is_empty() { Ok(()) } else { Err(Failure { exit_code: 1, lines: findings }) }
+}
+
+/// Whether clients and operators could connect. Errors: an address that cannot be had.
+fn check_addresses(config: &Config) -> Result<String, String> {
+    let name = Address::name(&config.listen);
+    if let Err(error) = try_bind(&config.listen) {
+        // The operator may examine the configuration of a service that runs.
+        if error.kind() == io::ErrorKind::AddrInUse && healthcheck::ask(config).is_ok() {
+            return Ok(format!("address: {name} is that of a running tinytasks\n"));
+        }
+        return Err(format!("address: cannot listen on {name}: {error}; give another HOST or PORT"));
+    }
+    if let Some(address) = config.admin {
+        let free = try_bind(&address.into());
+        free.map_err(|error| {
+            format!("address: cannot listen on ADMIN_ADDR {address}: {error}; give another")
+        })?;
+    }
+    Ok(format!("address: {name} is free\n"))
+}
+
+/// Takes an address for a moment, without listening there. A Unix socket is left alone: its path is
+/// examined when the service starts.
+fn try_bind(address: &SockAddr) -> io::Result<()> {
+    if address.as_socket().is_none() {
+        return Ok(());
+    }
+    let socket = Socket::new(address.domain(), Type::STREAM, None)?;
+    // As the service does, so that connections that are just closing do not count.
+    socket.set_reuse_address(true)?;
+    socket.bind(address)
+}

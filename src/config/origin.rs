@@ -1,0 +1,60 @@
+//! Origins as browsers write them (RFC 6454).
+
+/// A list with commas between, or `*` alone; None where one is no origin.
+pub fn origins(text: &str) -> Option<Vec<String>> {
+    match text {
+        "*" => Some(vec!["*".to_owned()]),
+        _ => text.split(',').map(|part| origin(part.trim())).collect(),
+    }
+}
+
+/// RFC 6454 section 6.2, as a browser writes it: lower case, without a default port.
+fn origin(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    let (scheme, authority) = text.split_once("://")?;
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().ok()?)),
+        _ => (authority, None),
+    };
+    let is_name = |part: &str, signs: &str| {
+        !part.is_empty() && part.chars().all(|char| char.is_ascii_alphanumeric() || signs.contains(char))
+    };
+    if !is_name(scheme, "+-.") || !is_name(host, "-._[:]") {
+        return None;
+    }
+    let is_default = matches!((scheme, port), (_, None) | ("http", Some(80)) | ("https", Some(443)));
+    Some(if is_default { format!("{scheme}://{host}") } else { text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::origin;
+
+    #[test]
+    fn origins_are_written_as_browsers_do() {
+        for (given, wanted) in [
+            ("http://localhost:3000", Some("http://localhost:3000")),
+            ("HTTPS://App.Example.org", Some("https://app.example.org")),
+            ("https://a.example:443", Some("https://a.example")),
+            ("http://a.example:80", Some("http://a.example")),
+            ("http://a.example:443", Some("http://a.example:443")),
+            ("http://[::1]:3000", Some("http://[::1]:3000")),
+            ("http://[::1]", Some("http://[::1]")),
+            ("capacitor://localhost", Some("capacitor://localhost")),
+            ("https://a.example/", None),
+            ("https://a.example/path", None),
+            ("https://user@a.example", None),
+            ("https://*.example", None),
+            ("https://a.example?", None),
+            ("https://", None),
+            ("https://a.example:", None),
+            ("https://a.example:65536", None),
+            ("a.example", None),
+            ("://a.example", None),
+            ("null", None),
+            ("", None),
+        ] {
+            assert_eq!(origin(given).as_deref(), wanted, "{given}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Secrets that everybody can guess: too short, one repeated character, or printed in public sources.
+
+use crate::limits::SECRET_BYTES_MIN;
+
+/// Parts of the placeholders that documentation, examples and default values of programs print, in
+/// lower case and without the signs between words. A random secret has one of them in it less often
+/// than once in a thousand million.
+const PLACEHOLDERS: [&str; 30] = [
+    // Better Auth's default (packages/better-auth/src/utils/constants.ts) is
+    // better-auth-secret-12345678901234567890, and was shorter in earlier versions.
+    "betterauthsecret",
+    // jwt.io signs its example with a-string-secret-at-least-256-bits-long, and earlier with
+    // your-256-bit-secret.
+    "astringsecret",
+    "256bit",
+    "changeme",
+    "changethis",
+    "changeit",
+    "changein",
+    "pleasechange",
+    "replaceme",
+    "replacethis",
+    "replacewith",
+    "placeholder",
+    "yoursecret",
+    "yoursuper",
+    "yourjwt",
+    "yourbetter",
+    "yourauth",
+    "yourrandom",
+    "mysecret",
+    "supersecret",
+    "secretkey",
+    "jwtsecret",
+    "authsecret",
+    "defaultsecret",
+    "fallbacksecret",
+    "developmentsecret",
+    "atleast32",
+    "32character",
+    "opensslrand",
+    "insecure",
+];
+
+/// What is wrong with a secret as a key of HS256; None where nothing can be found.
+pub fn weakness(secret: &str) -> Option<&'static str> {
+    let first = secret.chars().next();
+    let plain: String =
+        secret.chars().filter(char::is_ascii_alphanumeric).map(|char| char.to_ascii_lowercase()).collect();
+    if secret.len() < SECRET_BYTES_MIN {
+        Some("is too short; give at least 32 random bytes, such as openssl rand -base64 32 prints")
+    } else if secret.chars().all(|char| Some(char) == first) {
+        Some("is one repeated character; give 32 random bytes, such as openssl rand -base64 32 prints")
+    } else if PLACEHOLDERS.iter().any(|placeholder| plain.contains(placeholder)) {
+        Some(
+            "is a placeholder or default that public sources print, so anybody can sign with it; \
+              give 32 random bytes, such as openssl rand -base64 32 prints",
+        )
+    } else {
+        None
+    }
+}
+
+/// What a value has at its ends that was probably not meant to be a part of it.
+pub fn doubtful_ends(value: &str) -> Option<&'static str> {
+    let is_quoted = |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
+    if is_quoted('"') || is_quoted('\'') {
+        Some(
+            "has quotation marks around it, and they are taken as part of the value; \
+              container engines keep those of an env file, so remove them there",
+        )
+    } else if value.trim() != value {
+        Some("begins or ends with white space, which is taken as part of the value")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{doubtful_ends, weakness};
+
+    #[test]
+    fn a_secret_that_anybody_can_guess_is_weak() {
+        for secret in [
+            "",
+            "0123456789abcdef0123456789abcde",
+            &"a".repeat(64),
+            &"ab".repeat(15),
+            "better-auth-secret-12345678901234567890",
+            "\"better-auth-secret-12345678901234567890\"",
+            "a-string-secret-at-least-256-bits-long",
+            "changeme-changeme-changeme-changeme",
+            "CHANGE_ME_CHANGE_ME_CHANGE_ME_CHANGE_ME",
+            "change-this-to-a-long-random-string-please",
+            "your-secret-key-at-least-32-characters-long",
+            "your_super_secret_jwt_key_goes_here_thanks",
+            "please-change-this-in-production-to-something",
+            "development-secret-key-not-for-production-use",
+            "mysupersecretjwtsecretmysupersecretjwtsecret",
+            "generate-with-openssl-rand-base64-32-please",
+            "<replace with 32 random bytes or more than that>",
+        ] {
+            assert!(weakness(secret).is_some(), "{secret}");
+        }
+        for secret in [
+            &"ab".repeat(16),
+            "correct horse battery staple correct horse",
+            "0123456789abcdef0123456789abcdef",
+            "Yl4JmSSkQbnGlc5mPMr0uCYUAjr1Tn8vFtaq1O3zDnA=",
+        ] {
+            assert_eq!(weakness(secret), None, "{secret}");
+        }
+    }
+
+    #[test]
+    fn quotes_and_white_space_at_the_ends_are_doubtful() {
+        for value in ["\"x\"", "'x'", " x", "x\n", "x\r"] {
+            assert!(doubtful_ends(value).is_some(), "{value:?}");
+        }
+        for value in ["", "x", "\"", "\"x", "x'", "x y", "\"x'"] {
+            assert_eq!(doubtful_ends(value), None, "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Where the value of a variable comes from: the environment, then the `.env` file or that of
+//! `--config`, then the default. Collects what is wrong, what is doubtful, and what is in force.
+
+use super::variables::{VARIABLES, meant};
+use super::{dot_env, secret};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::{env, fs, io};
+
+/// The path of `--config`; unset for `.env` in the working directory.
+static FILE: OnceLock<String> = OnceLock::new();
+
+/// Has this file read in place of `.env`. For the start of the process; a second call does nothing.
+pub fn read_from(file: &str) {
+    let _ = FILE.set(file.to_owned());
+}
+
+/// A value in force.
+pub struct Setting {
+    pub name: &'static str,
+    /// The value, or a text in place of a secret.
+    pub shown: String,
+    /// `default`, `environment`, or the file.
+    pub origin: String,
+}
+
+/// Reads variables. An empty value counts as unset.
+#[derive(Default)]
+pub struct Source {
+    /// What the file has.
+    file: BTreeMap<String, String>,
+    /// One line for each variable that cannot be used.
+    pub complaints: Vec<String>,
+    /// One line for each that can be used but was probably meant otherwise.
+    pub warnings: Vec<String>,
+    pub settings: Vec<Setting>,
+}
+
+impl Source {
+    pub fn open() -> Self {
+        let mut source = Self::default();
+        let (name, is_required) = FILE.get().map_or((".env", false), |file| (file.as_str(), true));
+        match fs::read_to_string(name) {
+            Ok(text) => source.read_file(name, &text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_required => {}
+            Err(error) => source.complain(name, &format!("cannot be read: {error}")),
+        }
+        source
+    }
+
+    fn read_file(&mut self, name: &str, text: &str) {
+        for (index, line) in text.lines().enumerate() {
+            match dot_env::line(line.trim()) {
+                Some(("", _)) => {}
+                Some((variable, value)) => {
+                    self.file.insert(variable.to_owned(), value.to_owned());
+                }
+                None => self.complain(name, &format!("line {} is not NAME=value", index + 1)),
+            }
+        }
+    }
+
+    pub fn complain(&mut self, name: &str, complaint: &str) {
+        self.complaints.push(format!("{name}: {complaint}"));
+    }
+
+    fn warn(&mut self, name: &str, warning: &str) {
+        self.warnings.push(format!("{name}: {warning}"));
+    }
+
+    /// Warns of variables that are none of this service but look like one.
+    pub fn warn_of_unknown(&mut self) {
+        let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let names: Vec<String> = names.chain(self.file.keys().cloned()).collect();
+        for name in names {
+            if let Some(meant) = meant(&name) {
+                self.warn(&name, &format!("is no variable of tinytasks; did you mean {meant}?"));
+            }
+        }
+    }
+
+    /// The value of a variable that is no secret, or its default; None where it has neither.
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
+        let default =
+            || VARIABLES.iter().find(|variable| variable.name == name).map(|variable| variable.default);
+        let (value, origin) = match self.find(name) {
+            Some((value, origin)) => (value, origin),
+            None => (default()?.to_owned(), "default".to_owned()),
+        };
+        self.settings.push(Setting { name, shown: value.clone(), origin });
+        Some(value).filter(|value| !value.is_empty())
+    }
+
+    /// Value and origin of a name that is set.
+    fn find(&mut self, name: &str) -> Option<(String, String)> {
+        let (value, origin) = match env::var(name) {
+            Ok(value) => (value, "environment".to_owned()),
+            Err(env::VarError::NotPresent) => {
+                let file = FILE.get().map_or(".env", String::as_str);
+                (self.file.get(name)?.clone(), file.to_owned())
+            }
+            Err(env::VarError::NotUnicode(_)) => {
+                self.complain(name, "is not UTF-8; give text");
+                return None;
+            }
+        };
+        if value.is_empty() { None } else { Some((value, origin)) }
+    }
+
+    /// The variable itself, or the content of the file that `NAME_FILE` names.
+    pub fn secret(&mut self, name: &'static str) -> Option<String> {
+        let value = self.find(name);
+        let name_of_file = format!("{name}_FILE");
+        let found = match (value, self.find(&name_of_file)) {
+            (Some(found), None) => Some(found),
+            (Some(found), Some(_)) => {
+                self.complain(name, &format!("is set, and {name_of_file} is too; keep one of them"));
+                Some(found)
+            }
+            (None, Some((path, _))) => self.secret_file(&name_of_file, &path).map(|secret| (secret, path)),
+            (None, None) => None,
+        };
+        let (shown, origin) = match &found {
+            Some((_, origin)) => ("(hidden)", origin.as_str()),
+            None => ("", "default"),
+        };
+        self.settings.push(Setting { name, shown: shown.to_owned(), origin: origin.to_owned() });
+        let (value, _) = found?;
+        if let Some(doubt) = secret::doubtful_ends(&value) {
+            self.warn(name, doubt);
+        }
+        Some(value)
+    }
+
+    fn secret_file(&mut self, name: &str, path: &str) -> Option<String> {
+        let Ok(text) = String::from_utf8(self.content(name, path)?) else {
+            self.complain(name, &format!("{path:?} is not UTF-8; give text"));
+            return None;
+        };
+        Some(text.strip_suffix("\r\n").or(text.strip_suffix('\n')).unwrap_or(&text).to_owned())
+    }
+
+    /// The bytes of a file. None after a complaint about the variable that names it.
+    pub fn content(&mut self, name: &str, path: &str) -> Option<Vec<u8>> {
+        match fs::read(path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.complain(name, &format!("{path:?} cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    pub fn is_set(&mut self, name: &str) -> bool {
+        self.find(name).is_some() || self.find(&format!("{name}_FILE")).is_some()
+    }
+
+    /// A secret that has to be there. `wanted` follows "is missing; " in the complaint.
+    pub fn required_secret(&mut self, name: &'static str, wanted: &str) -> Option<String> {
+        if !self.is_set(name) {
+            self.complain(name, &format!("is missing; {wanted}"));
+        }
+        self.secret(name)
+    }
+
+    /// A variable that has a default. None after a complaint: `wanted` follows "give " in it.
+    pub fn parse<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        self.optional(name, wanted, parse).flatten()
+    }
+
+    /// A variable without a default: `Some(None)` where it is unset. None after a complaint.
+    pub fn optional<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<Option<T>> {
+        let Some(text) = self.text(name) else {
+            return Some(None);
+        };
+        let value = parse(text.trim());
+        if value.is_none() {
+            let quotes =
+                secret::doubtful_ends(&text).map(|_| ", without quotation marks").unwrap_or_default();
+            self.complain(name, &format!("{text:?} does not fit; give {wanted}{quotes}"));
+        }
+        value.map(Some)
+    }
+
+    pub fn boolean(&mut self, name: &'static str) -> Option<bool> {
+        self.parse(name, "true or false", |text| text.parse().ok())
+    }
+}

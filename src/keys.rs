@@ -1,0 +1,213 @@
+//! The secrets and public keys that tokens are verified with, and the verdict on a token. With
+//! `token.rs` the only module that knows tokens; the only one that knows jwt-simple, which brings the
+//! keys and the cryptography. Its check of claims is not used: it refuses a token for the type of a
+//! claim that this service does not read.
+//! Guarantees: the key decides the algorithm, never the token; nothing of a token is believed before
+//! its signature is verified.
+
+use crate::config::{Complaints, Jwt};
+use crate::error::TokenRefusal;
+use crate::limits::{VERIFIED_TOKEN_BYTES_MAX, VERIFIED_TOKENS_MAX};
+use crate::panic::lock;
+use crate::task::UserId;
+use crate::token::{Claims, Jws, numeric_date, string};
+use crate::watched::Watched;
+use jwt_simple::algorithms::{Ed25519PublicKey, EdDSAPublicKeyLike, HS256Key, MACLike};
+use jwt_simple::reexports::{coarsetime, ct_codecs};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What tokens are judged by: the configured secrets and the keys of the JWKS, read again when their
+/// files change.
+pub struct Keys(Watched<Jwt, KeySet>);
+
+impl Keys {
+    /// `jwt` is the configuration; `read` gives it as it is later. Errors: what is wrong with
+    /// `JWT_JWKS_FILE`.
+    pub fn open(jwt: Jwt, read: fn() -> Result<Jwt, Complaints>) -> Result<Self, String> {
+        let read = move || read().map_err(|complaints| complaints.join("; "));
+        Watched::open("set of keys", jwt, Box::new(read), KeySet::new).map(Self)
+    }
+
+    /// Reads secrets and JWKS again at once. Errors: why the keys stay as they were.
+    pub fn reload(&self) -> Result<(), String> {
+        self.0.reload()
+    }
+
+    /// The user of a good token, and when it expires in seconds since 1970.
+    pub fn verify(&self, token: &str) -> Result<(UserId, u64), TokenRefusal> {
+        match self.0.current().verify(token) {
+            // The issuer may have begun to use a new key a moment ago.
+            Err(TokenRefusal::UnknownKid) => self.0.current_out_of_turn().verify(token),
+            verdict => verdict,
+        }
+    }
+}
+
+/// Keys that are in force together. They are never changed but replaced as a whole, so the tokens
+/// that they have verified go with them.
+struct KeySet {
+    /// The secret in force, then the previous one.
+    secrets: Vec<HS256Key>,
+    public_keys: Vec<Ed25519PublicKey>,
+    issuer: Option<String>,
+    audience: Option<String>,
+    leeway_seconds: u64,
+    verified: Mutex<VerifiedTokens>,
+}
+
+/// By token: its user, and the seconds since 1970 in which it is good for certain, which are those
+/// from its verification to its `exp`.
+type VerifiedTokens = HashMap<String, (UserId, Range<u64>)>;
+
+impl KeySet {
+    fn new(jwt: &Jwt) -> Result<Self, String> {
+        let secrets = jwt.secret.iter().chain(&jwt.previous_secret);
+        Ok(Self {
+            secrets: secrets.map(|secret| HS256Key::from_bytes(secret.as_bytes())).collect(),
+            public_keys: jwt.jwks.as_ref().map_or_else(|| Ok(Vec::new()), |(file, text)| jwks(file, text))?,
+            issuer: jwt.issuer.clone(),
+            audience: jwt.audience.clone(),
+            leeway_seconds: jwt.leeway.as_secs(),
+            verified: Mutex::default(),
+        })
+    }
+
+    fn verify(&self, token: &str) -> Result<(UserId, u64), TokenRefusal> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if let Some((user_id, good)) = lock(&self.verified).get(token)
+            && good.contains(&now)
+        {
+            return Ok((user_id.clone(), good.end));
+        }
+        let (user_id, expires_at) = self.judge(token, now)?;
+        if token.len() <= VERIFIED_TOKEN_BYTES_MAX {
+            let mut verified = lock(&self.verified);
+            if verified.len() >= VERIFIED_TOKENS_MAX {
+                verified.clear();
+            }
+            verified.insert(token.to_owned(), (user_id.clone(), now..expires_at));
+        }
+        Ok((user_id, expires_at))
+    }
+
+    fn judge(&self, token: &str, now: u64) -> Result<(UserId, u64), TokenRefusal> {
+        let jws = Jws::parse(token)?;
+        self.check_signature(&jws)?;
+        let claims = Claims::parse(&jws.payload)?;
+        let expires_at = self.check_times(&claims, now)?;
+        if self.issuer.is_some() && claims.issuer.as_deref().and_then(string) != self.issuer {
+            return Err(TokenRefusal::Issuer);
+        }
+        if self.audience.as_deref().is_some_and(|audience| !claims.has_audience(audience)) {
+            return Err(TokenRefusal::Audience);
+        }
+        Ok((claims.user()?, expires_at))
+    }
+
+    /// RFC 8725 section 3.1: `alg` only chooses among the kinds of keys that are configured, and a key
+    /// of one kind is never used as one of the other.
+    fn check_signature(&self, jws: &Jws) -> Result<(), TokenRefusal> {
+        match jws.header.algorithm.as_str() {
+            "HS256" if !self.secrets.is_empty() => {
+                let is_by = |key: &HS256Key| {
+                    ct_codecs::verify(&key.authentication_tag(jws.signed.as_bytes()), &jws.signature)
+                };
+                if self.secrets.iter().any(is_by) { Ok(()) } else { Err(TokenRefusal::SecretSignature) }
+            }
+            // RFC 8037 section 3.1 and RFC 9864 section 2.2: two names of one algorithm.
+            "EdDSA" | "Ed25519" if !self.public_keys.is_empty() => {
+                let keys = self.keys_of(jws)?;
+                let is_by_one = keys.into_iter().any(|key| is_signed_by(key, jws));
+                if is_by_one { Ok(()) } else { Err(TokenRefusal::KeySignature) }
+            }
+            _ => Err(TokenRefusal::Algorithm),
+        }
+    }
+
+    /// The keys that the header's `kid` names, or the single one of the set where it names none.
+    fn keys_of(&self, jws: &Jws) -> Result<Vec<&Ed25519PublicKey>, TokenRefusal> {
+        let Some(kid) = &jws.header.key_id else {
+            return match self.public_keys.as_slice() {
+                [key] => Ok(vec![key]),
+                _ => Err(TokenRefusal::NoKid),
+            };
+        };
+        let kid = string(kid).ok_or(TokenRefusal::BadHeader)?;
+        let has_kid = |key: &&Ed25519PublicKey| key.key_id().as_ref() == Some(&kid);
+        let keys: Vec<_> = self.public_keys.iter().filter(has_kid).collect();
+        if keys.is_empty() { Err(TokenRefusal::UnknownKid) } else { Ok(keys) }
+    }
+
+    /// RFC 7519 sections 4.1.4 and 4.1.5. Returns `exp`.
+    fn check_times(&self, claims: &Claims, now: u64) -> Result<u64, TokenRefusal> {
+        let expiry = claims.expiry.as_deref().ok_or(TokenRefusal::NoExpiry)?;
+        let expires_at = numeric_date(expiry).ok_or(TokenRefusal::BadExpiry)?;
+        if expires_at.saturating_add(self.leeway_seconds) <= now {
+            return Err(TokenRefusal::Expired(expires_at));
+        }
+        if let Some(not_before) = &claims.not_before {
+            let good_from = numeric_date(not_before).ok_or(TokenRefusal::BadNotBefore)?;
+            if good_from > now.saturating_add(self.leeway_seconds) {
+                return Err(TokenRefusal::NotYetValid(good_from));
+            }
+        }
+        Ok(expires_at)
+    }
+}
+
+/// RFC 7517 section 5: keys of other kinds and for other uses are skipped. Private keys are too: the
+/// library does not take them for public ones.
+fn jwks(file: &str, text: &[u8]) -> Result<Vec<Ed25519PublicKey>, String> {
+    #[derive(Deserialize)]
+    struct Set {
+        keys: Vec<Box<RawValue>>,
+    }
+    // The library's message may repeat what the file holds, and that may be a secret.
+    let set: Set = serde_json::from_slice(text).map_err(|error| {
+        format!("JWT_JWKS_FILE: {file:?} is no JWKS (line {}, column {})", error.line(), error.column())
+    })?;
+    let keys = set.keys.iter().filter_map(|key| Ed25519PublicKey::from_jwk(key.get()).ok());
+    let keys: Vec<_> = keys.collect();
+    if keys.is_empty() {
+        return Err(format!("JWT_JWKS_FILE: {file:?} has no public Ed25519 key for signatures"));
+    }
+    log::info!(keys = keys.len(); "JWKS read");
+    let skipped = set.keys.len() - keys.len();
+    if skipped > 0 {
+        log::warn!(skipped; "JWKS has keys that are not public Ed25519 keys for signatures");
+    }
+    Ok(keys)
+}
+
+fn is_signed_by(key: &Ed25519PublicKey, jws: &Jws) -> bool {
+    let Ok(signature) = jws.signature.as_slice().try_into() else {
+        return false;
+    };
+    key.public_key().as_ref().verify(jws.signed, &signature).is_ok()
+}
+
+/// A token for `user` that [`Keys::verify`] accepts for `ttl`. Errors: the reason it cannot be made.
+pub fn issue(jwt: &Jwt, user: &str, ttl: Duration) -> Result<String, String> {
+    #[derive(Serialize, Deserialize)]
+    struct User {
+        user_id: String,
+    }
+    let secret = jwt.secret.as_ref().ok_or("JWT_SECRET_KEY: is needed; a JWKS can only verify tokens")?;
+    let user = UserId::parse(user.to_owned()).ok_or("--user: must be 1 to 255 characters, not . or ..")?;
+    let valid_for = coarsetime::Duration::from_secs(ttl.as_secs());
+    // The library's clock ends there.
+    coarsetime::Clock::now_since_epoch()
+        .checked_add(valid_for)
+        .ok_or("--ttl: must end before February 2106")?;
+    let claim = User { user_id: user.as_str().to_owned() };
+    let mut claims = jwt_simple::claims::Claims::with_custom_claims(claim, valid_for);
+    claims.subject = Some(user.as_str().to_owned());
+    claims.issuer = jwt.issuer.clone();
+    claims.audiences = jwt.audience.clone().map(Into::into);
+    HS256Key::from_bytes(secret.as_bytes()).authenticate(claims).map_err(|error| error.to_string())
+}

@@ -1,0 +1,120 @@
+//! A token taken apart: RFC 7515 (JWS) and RFC 7519 (JWT). Pure parsing; what is read here is
+//! unverified until `keys.rs` has checked the signature.
+//! Guarantees: a header or claim that the contract does not read cannot refuse a token, whatever its
+//! type is.
+
+use crate::error::TokenRefusal;
+use crate::task::UserId;
+use jwt_simple::reexports::ct_codecs::{Base64UrlSafeNoPadding, Decoder};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::time::Duration;
+
+/// A token taken apart (RFC 7515 section 7.1). Nothing of it is verified.
+pub struct Jws<'t> {
+    pub header: Header,
+    /// Header and payload as they were sent: what the signature is over.
+    pub signed: &'t str,
+    pub payload: Vec<u8>,
+    pub signature: Vec<u8>,
+}
+
+/// The members of the JOSE header that are read. All others lead nowhere.
+#[derive(Deserialize)]
+pub struct Header {
+    #[serde(rename = "alg")]
+    pub algorithm: String,
+    #[serde(rename = "typ")]
+    kind: Option<String>,
+    #[serde(rename = "kid")]
+    pub key_id: Option<Box<RawValue>>,
+    #[serde(default, rename = "crit", deserialize_with = "present")]
+    critical: Option<Box<RawValue>>,
+}
+
+impl<'t> Jws<'t> {
+    pub fn parse(token: &'t str) -> Result<Self, TokenRefusal> {
+        let decode =
+            |part| Base64UrlSafeNoPadding::decode_to_vec(part, None).map_err(|_| TokenRefusal::NotCompact);
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenRefusal::NotCompact)?;
+        // A fourth part would leave a dot in the payload, which is no base64.
+        let (header, payload) = signed.split_once('.').ok_or(TokenRefusal::NotCompact)?;
+        let header: Header = json_object(&decode(header)?).ok_or(TokenRefusal::BadHeader)?;
+        if header.critical.is_some() {
+            return Err(TokenRefusal::Critical);
+        }
+        // RFC 9068 section 2.1 has `at+jwt`; RFC 7519 section 5.1 recommends upper case for `JWT`.
+        let kind = header.kind.as_deref().unwrap_or("JWT").to_ascii_uppercase();
+        if kind != "JWT" && !kind.ends_with("+JWT") {
+            return Err(TokenRefusal::NotJwt);
+        }
+        Ok(Self { header, signed, payload: decode(payload)?, signature: decode(signature)? })
+    }
+}
+
+/// The claims that the contract reads, each still as JSON: only one that counts may refuse a token.
+#[derive(Deserialize)]
+pub struct Claims {
+    #[serde(default, deserialize_with = "present")]
+    user_id: Option<Box<RawValue>>,
+    #[serde(rename = "sub")]
+    subject: Option<Box<RawValue>>,
+    #[serde(rename = "exp")]
+    pub expiry: Option<Box<RawValue>>,
+    #[serde(default, rename = "nbf", deserialize_with = "present")]
+    pub not_before: Option<Box<RawValue>>,
+    #[serde(rename = "iss")]
+    pub issuer: Option<Box<RawValue>>,
+    #[serde(rename = "aud")]
+    audience: Option<Box<RawValue>>,
+}
+
+impl Claims {
+    /// Errors: `BadClaims`.
+    pub fn parse(payload: &[u8]) -> Result<Self, TokenRefusal> {
+        json_object(payload).ok_or(TokenRefusal::BadClaims)
+    }
+
+    /// A `user_id` that is no string does not let `sub` take its place.
+    pub fn user(&self) -> Result<UserId, TokenRefusal> {
+        let claim = self.user_id.as_ref().or(self.subject.as_ref()).ok_or(TokenRefusal::NoUser)?;
+        string(claim).and_then(UserId::parse).ok_or(TokenRefusal::BadUser)
+    }
+
+    /// RFC 7519 section 4.1.3: a string, or an array with it.
+    pub fn has_audience(&self, wanted: &str) -> bool {
+        let Some(claim) = &self.audience else {
+            return false;
+        };
+        let list: Vec<&RawValue> = serde_json::from_str(claim.get()).unwrap_or_else(|_| vec![&**claim]);
+        list.into_iter().any(|entry| string(entry).as_deref() == Some(wanted))
+    }
+}
+
+/// None for everything but one JSON object of this shape. (serde would fill the
+/// members from an array as well.)
+fn json_object<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
+    if !text.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    serde_json::from_slice(text).ok()
+}
+
+/// Tells a member that is null from one that is absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+pub fn string(json: &RawValue) -> Option<String> {
+    serde_json::from_str(json.get()).ok()
+}
+
+/// RFC 7519 section 2: seconds since 1970, here without a fraction. Earlier ones count as 0.
+pub fn numeric_date(json: &RawValue) -> Option<u64> {
+    let number: serde_json::Number = serde_json::from_str(json.get()).ok()?;
+    number.as_u64().or_else(|| {
+        let seconds = number.as_f64()?.max(0.0);
+        Some(Duration::try_from_secs_f64(seconds).map_or(u64::MAX, |since| since.as_secs()))
+    })
+}
