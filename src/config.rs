@@ -4,6 +4,7 @@
 
 mod dot_env;
 
+use crate::store::DatabaseUrl;
 use log::LevelFilter;
 use socket2::SockAddr;
 use std::collections::HashMap;
@@ -41,7 +42,7 @@ pub struct Config {
 
 /// How to reach PostgreSQL.
 pub struct Database {
-    pub url: String,
+    pub url: DatabaseUrl,
     pub pool_size: NonZeroU32,
     pub prepared: bool,
 }
@@ -57,16 +58,13 @@ pub struct Jwt {
     pub leeway: Duration,
 }
 
-/// Says what is wrong with a `DATABASE_URL`.
-pub type CheckUrl = fn(&str) -> Result<(), String>;
-
 /// Of 4, 8 and 16 the one that was best with sixteen clients on two cores.
 const POOL_SIZE_DEFAULT: NonZeroU32 = NonZeroU32::new(16).unwrap();
 /// RFC 7518 section 3.2: a key at least as long as the hash.
 const SECRET_BYTES_MIN: usize = 32;
 
 /// What `serve` and `check` need.
-pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
+pub fn load() -> Result<Config, Complaints> {
     finish(|source| {
         let port = source.parse("PORT", "a number from 0 to 65535", 8000, |text| text.parse().ok());
         let tcp = |ip: IpAddr| SockAddr::from(SocketAddr::new(ip, port));
@@ -93,8 +91,9 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
         }
         let wanted = "origins such as https://app.example.org (scheme, host, port) with commas between, or *";
         let default = vec!["http://localhost:3000".to_owned()];
-        Config {
-            database: database(source, check_url),
+        let database = database(source);
+        // `?` comes last, so that every variable is read and complained about.
+        Some(Config {
             jwt: jwt(source),
             log_is_json: source.parse("LOG_FORMAT", "text or json", false, json),
             log_filter: source.parse("RUST_LOG", "levels such as info", "info".to_owned(), levels),
@@ -108,30 +107,33 @@ pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
             admin: source.parse("ADMIN_ADDR", "address and port, such as 127.0.0.1:9100", None, admin),
             rate_limit: source.parse("RATE_LIMIT", "a number from 0.01 to 1000000", None, rate),
             requires_if_match: source.boolean("REQUIRE_IF_MATCH", false),
-        }
+            database: database?,
+        })
     })
 }
 
 /// What `migrate` needs.
-pub fn load_database(check_url: CheckUrl) -> Result<Database, Complaints> {
-    finish(|source| database(source, check_url))
+pub fn load_database() -> Result<Database, Complaints> {
+    finish(database)
 }
 
 /// What `token` needs.
 pub fn load_jwt() -> Result<Jwt, Complaints> {
-    finish(jwt)
+    finish(|source| Some(jwt(source)))
 }
 
-fn database(source: &mut Source, check_url: CheckUrl) -> Database {
+/// None after a complaint about `DATABASE_URL`.
+fn database(source: &mut Source) -> Option<Database> {
     let url = source.required("DATABASE_URL", "give postgres://user:password@host/database");
-    if let Some(Err(complaint)) = url.as_deref().map(check_url) {
-        source.complain("DATABASE_URL", &complaint);
-    }
     let size = |text: &str| text.parse().ok().filter(|size: &NonZeroU32| size.get() <= 1000);
-    Database {
-        url: url.unwrap_or_default(),
-        pool_size: source.parse("DATABASE_POOL_SIZE", "a number from 1 to 1000", POOL_SIZE_DEFAULT, size),
-        prepared: source.boolean("DATABASE_PREPARED", true),
+    let pool_size = source.parse("DATABASE_POOL_SIZE", "a number from 1 to 1000", POOL_SIZE_DEFAULT, size);
+    let prepared = source.boolean("DATABASE_PREPARED", true);
+    match DatabaseUrl::parse(&url?) {
+        Ok(url) => Some(Database { url, pool_size, prepared }),
+        Err(complaint) => {
+            source.complain("DATABASE_URL", &complaint);
+            None
+        }
     }
 }
 
@@ -203,11 +205,14 @@ struct Source {
     complaints: Complaints,
 }
 
-fn finish<T>(read: impl FnOnce(&mut Source) -> T) -> Result<T, Complaints> {
+/// `read` returns None only where it has complained.
+fn finish<T>(read: impl FnOnce(&mut Source) -> Option<T>) -> Result<T, Complaints> {
     let mut source = Source { dot_env: HashMap::new(), complaints: Vec::new() };
     source.read_dot_env();
-    let value = read(&mut source);
-    if source.complaints.is_empty() { Ok(value) } else { Err(source.complaints) }
+    match read(&mut source) {
+        Some(value) if source.complaints.is_empty() => Ok(value),
+        _ => Err(source.complaints),
+    }
 }
 
 impl Source {

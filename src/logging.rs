@@ -1,7 +1,7 @@
 //! The log on standard error, through log and env_logger: one line for each record, as text or as
 //! JSON. Guarantees: whatever is in a value, it cannot end a line or look like another key.
 
-use crate::task::Instant;
+use crate::task::UtcMicros;
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Record};
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ pub fn start(json: bool, filter: &str) {
 }
 
 fn text_line(record: &Record) -> String {
-    let mut line = String::with_capacity(256) + &format!("{} {} ", Instant::now(), record.level());
+    let mut line = String::with_capacity(256) + &format!("{} {} ", UtcMicros::now(), record.level());
     push_plain_or_json(&mut line, &record.args().to_string(), " ");
     each_pair(record, &mut |key, value| {
         line.extend([" ", key, "="]);
@@ -42,7 +42,7 @@ const ATTRIBUTES: [(&str, &str); 7] = [
 
 fn json_line(record: &Record) -> String {
     let (level, body) = (record.level(), json_string(&record.args().to_string()));
-    let now = Instant::now();
+    let now = UtcMicros::now();
     let mut line = format!(r#"{{"timestamp":"{now}","severity_text":"{level}","body":{body}"#);
     each_pair(record, &mut |key, value| {
         let attribute = ATTRIBUTES.iter().find(|(ours, _)| *ours == key);

@@ -17,7 +17,7 @@ mod watched; //  what files say, read again when they change
 mod systemd; //  its sockets, and what it wants to hear
 mod panic; //    every Mutex, and where a panic ends
 
-use auth::{Caller, Keys};
+use auth::Keys;
 use failure::Failure;
 use gate::Acceptor;
 use jiff::Timestamp;
@@ -26,7 +26,8 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
-use store::check_url;
+use store::DatabaseUrl;
+use task::UserId;
 
 const HELP: &str = "\
 tinytasks: a to-do task REST service
@@ -85,21 +86,20 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
 }
 
 fn migrate() -> Result<(), Failure> {
-    let database = config::load_database(check_url)?;
+    let database = config::load_database()?;
     store::migrate(&database.url)?;
     print("the schema is up to date\n")
 }
 
 fn check() -> Result<(), Failure> {
-    let config = config::load(check_url)?;
+    let config = config::load()?;
     Keys::new(&config.jwt).map_err(Failure::of_configuration)?;
     Acceptor::open(config.tls).map_err(Failure::of_configuration)?;
     print("configuration: complete\n")?;
     let mut say = |line: &str| {
         let _ = print(&format!("{line}\n"));
     };
-    store::inspect(&config.database.url, &mut say)?;
-    Ok(())
+    store::check(&config.database, &mut say).map_err(|lines| Failure { lines, exit_code: 1 })
 }
 
 fn token(options: &[&str]) -> Result<(), Failure> {
@@ -138,10 +138,10 @@ fn explain() -> Result<(), Failure> {
 }
 
 fn export(user: &str) -> Result<(), Failure> {
-    let (caller, url) = by_operator(user)?;
+    let (user_id, url) = user_and_database(user)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut written = Ok(());
-    store::export(&url, &caller, &mut |task| {
+    store::export(&url, &user_id, &mut |task| {
         let line = serde_json::to_writer(&mut out, task).map_err(io::Error::from);
         written = line.and_then(|()| out.write_all(b"\n"));
         written.is_ok()
@@ -150,17 +150,18 @@ fn export(user: &str) -> Result<(), Failure> {
 }
 
 fn purge(user: &str, only_count: bool) -> Result<(), Failure> {
-    let (caller, url) = by_operator(user)?;
-    let count = store::purge(&url, &caller, only_count)?;
+    let (user_id, url) = user_and_database(user)?;
+    let count = store::purge(&url, &user_id, only_count)?;
     let done = if only_count { "would delete" } else { "deleted" };
     print(&format!("{done} {count} tasks of {user:?}\n"))
 }
 
-/// Whom a command is about, and the database's URL.
-fn by_operator(user: &str) -> Result<(Caller, String), Failure> {
-    let caller =
-        Caller::by_operator(user).ok_or_else(|| Failure::of_usage("--user: must be 1 to 255 characters"))?;
-    Ok((caller, config::load_database(check_url)?.url))
+/// The user that a command is about, and the database. No token is asked for: whoever has `DATABASE_URL`
+/// has all tasks.
+fn user_and_database(user: &str) -> Result<(UserId, DatabaseUrl), Failure> {
+    let user_id = UserId::parse(user.to_owned());
+    let user_id = user_id.ok_or_else(|| Failure::of_usage("--user: must be 1 to 255 characters"))?;
+    Ok((user_id, config::load_database()?.url))
 }
 
 /// `30s`, `15m`, `1h`, `7d`.

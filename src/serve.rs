@@ -5,7 +5,7 @@ use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::gate::{self, Acceptor, Address, Gate, Registry};
 use crate::http::{self, App, Cors, Limiter, Service};
-use crate::store::{Store, check_url};
+use crate::store::{Readiness, Store};
 use crate::{logging, systemd};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -24,7 +24,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT.
 pub fn serve() -> Result<(), Failure> {
-    let config = config::load(check_url)?;
+    let config = config::load()?;
     logging::start(config.log_is_json, &config.log_filter);
     let inherited =
         systemd::inherited().map_err(|error| format!("cannot use the inherited socket: {error}"))?;
@@ -42,7 +42,7 @@ pub fn serve() -> Result<(), Failure> {
         limiter: config.rate_limit.map(Limiter::new),
     };
     let registry = Arc::new(Registry::new(config.connections_max, descriptors)?);
-    let store = Store::open(&config.database, config.auto_migrate)?;
+    let store = Store::open(config.database, config.auto_migrate)?;
     let app = Arc::new(App::new(store, keys, options, Arc::clone(&registry)));
     if let Some(address) = config.admin {
         let registry = Arc::new(Registry::new(ADMIN_CONNECTIONS_MAX, 0)?);
@@ -90,7 +90,7 @@ fn start(
 
 fn wait_for_database(store: &Store) {
     let began = Instant::now();
-    while !store.pool.is_reachable() && began.elapsed() < DATABASE_PATIENCE {
+    while store.pool.readiness() != Readiness::Ready && began.elapsed() < DATABASE_PATIENCE {
         thread::sleep(DATABASE_POLL);
     }
 }
@@ -105,9 +105,9 @@ fn reload_until_stopped(mut signals: Signals, app: &App) {
 
 /// Takes over what may have changed in the files of secrets; a bad new file keeps the old.
 fn reload(app: &App) {
-    let reloaded = config::load(check_url).map_err(|complaints| complaints.join("; ")).and_then(|config| {
+    let reloaded = config::load().map_err(|complaints| complaints.join("; ")).and_then(|config| {
         let keys = Keys::new(&config.jwt)?;
-        app.store.pool.reconnect_with(&config.database.url)?;
+        app.store.pool.reconnect_with(config.database.url)?;
         app.set_keys(keys);
         Ok(())
     });

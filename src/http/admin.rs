@@ -6,6 +6,7 @@ use super::{App, Trace};
 use crate::error::Error;
 use crate::gate::Request;
 use crate::metrics::{self, gauge};
+use crate::store::Readiness;
 use serde_json::json;
 use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,8 +26,11 @@ pub fn answer<'a>(app: &App, request: &Request, trace: &mut Trace) -> Result<Res
         }
         "/health/live" => probe(200, "live"),
         _ if app.is_stopping.load(Relaxed) => probe(503, "stopping"),
-        _ if !app.store.pool.is_reachable() => probe(503, "database out of reach"),
-        _ => probe(200, "ready"),
+        _ => match app.store.pool.readiness() {
+            Readiness::Ready => probe(200, "ready"),
+            Readiness::Unreachable => probe(503, "database out of reach"),
+            Readiness::NotReady => probe(503, "database not ready"),
+        },
     }
 }
 
@@ -44,7 +48,9 @@ fn text(app: &App) -> String {
     let [idle, busy, max] = app.store.pool.counts();
     add("tinytasks_db_pool_connections", "Connections to PostgreSQL.", &states(idle, busy));
     add("tinytasks_db_pool_connections_max", "DATABASE_POOL_SIZE.", &[("", max)]);
-    let is_up = u8::from(app.store.pool.is_reachable()).into();
+    let given_up = app.store.pool.given_up() as f64;
+    add("tinytasks_db_connections_given_up", "So far, as PostgreSQL fell silent on them.", &[("", given_up)]);
+    let is_up = u8::from(app.store.pool.is_up()).into();
     add("tinytasks_database_up", "Whether PostgreSQL has answered lately.", &[("", is_up)]);
     let version = concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"");
     add("tinytasks_build_info", "Always 1.", &[(version, 1.0)]);

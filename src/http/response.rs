@@ -3,7 +3,7 @@
 use super::App;
 use crate::error::{Error, FieldError};
 use crate::gate::{Client, Request, Stop};
-use crate::task::Instant;
+use crate::task::UtcMicros;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -28,7 +28,7 @@ struct Problem<'a> {
     status: u16,
     detail: &'a str,
     error_code: &'static str,
-    timestamp: Instant,
+    timestamp: UtcMicros,
     request_id: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
@@ -66,7 +66,7 @@ impl<'a> Response<'a> {
             status,
             detail: &error.detail(),
             error_code,
-            timestamp: Instant::now(),
+            timestamp: UtcMicros::now(),
             request_id,
             errors: error.field_errors(),
         };

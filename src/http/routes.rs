@@ -6,6 +6,7 @@ use super::{App, conditional, docs};
 use crate::auth::Caller;
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
+use crate::store::Readiness;
 use crate::task::{Content, Page, Patch, Task, TaskId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -89,9 +90,10 @@ pub fn root<'a>() -> Result<Response<'a>, Error> {
 }
 
 pub fn health<'a>(app: &App) -> Result<Response<'a>, Error> {
-    let (code, status, database) = match app.store.pool.is_reachable() {
-        true => (200, "healthy", "connected"),
-        false => (503, "unhealthy", "disconnected"),
+    let (code, status, database) = match app.store.pool.readiness() {
+        Readiness::Ready => (200, "healthy", "connected"),
+        Readiness::Unreachable => (503, "unhealthy", "disconnected"),
+        Readiness::NotReady => (503, "unhealthy", "not ready"),
     };
     let version = env!("CARGO_PKG_VERSION");
     let health = json!({"status": status, "service": "tinytasks", "version": version, "database": database});

@@ -18,6 +18,7 @@ mod ledger;
 mod probe;
 mod raw;
 mod reference;
+mod relay;
 mod servers;
 mod token;
 
@@ -52,6 +53,7 @@ mod race;
 mod scale_out;
 mod schema;
 mod shutdown;
+mod silence;
 mod systemd;
 mod tasks;
 mod tidy;
