@@ -6,19 +6,12 @@ use crate::error::{Error, TokenRefusal};
 use crate::keys::Keys;
 use crate::task::UserId;
 
-/// A verified user who is also the user in the path (401 and 403 are behind us); or the user that
-/// an operator's command is about.
+/// A verified user who is also the user in the path (401 and 403 are behind us).
 pub struct Caller {
     user_id: UserId,
 }
 
 impl Caller {
-    /// For the commands `export` and `purge` alone. Whoever starts them has `DATABASE_URL`, and with
-    /// it all tasks; so no token is asked for. None where that can be no user.
-    pub fn by_operator(user: &str) -> Option<Self> {
-        UserId::parse(user.to_owned()).map(|user_id| Self { user_id })
-    }
-
     pub fn user_id(&self) -> &str {
         self.user_id.as_str()
     }

@@ -9,21 +9,21 @@ pub use check::check;
 pub use healthcheck::healthcheck;
 pub use token::{explain, issue};
 
-use crate::auth::Caller;
 use crate::config;
 use crate::failure::Failure;
-use crate::store::{self, check_url};
+use crate::store::{self, DatabaseUrl};
+use crate::task::UserId;
 use std::io::{self, BufWriter, ErrorKind, Write};
 
 pub fn migrate() -> Result<(), Failure> {
-    let database = config::load_database(check_url)?;
+    let database = config::load_database()?;
     store::migrate(&database.url)?;
     print("the schema is up to date\n")
 }
 
 /// `tinytasks config`.
 pub fn settings() -> Result<(), Failure> {
-    let (settings, complaints, warnings) = config::settings(check_url);
+    let (settings, complaints, warnings) = config::settings();
     for setting in settings {
         let is_plain = setting.shown.chars().all(|char| char.is_ascii_graphic() && char != '#');
         let value = if is_plain { setting.shown } else { format!("{:?}", setting.shown) };
@@ -37,10 +37,10 @@ pub fn settings() -> Result<(), Failure> {
 }
 
 pub fn export(user: &str) -> Result<(), Failure> {
-    let (caller, url) = by_operator(user)?;
+    let (user_id, url) = user_and_database(user)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut written = Ok(());
-    store::export(&url, &caller, &mut |task| {
+    store::export(&url, &user_id, &mut |task| {
         let line = serde_json::to_writer(&mut out, task).map_err(io::Error::from);
         written = line.and_then(|()| out.write_all(b"\n"));
         written.is_ok()
@@ -49,17 +49,18 @@ pub fn export(user: &str) -> Result<(), Failure> {
 }
 
 pub fn purge(user: &str, only_count: bool) -> Result<(), Failure> {
-    let (caller, url) = by_operator(user)?;
-    let count = store::purge(&url, &caller, only_count)?;
+    let (user_id, url) = user_and_database(user)?;
+    let count = store::purge(&url, &user_id, only_count)?;
     let done = if only_count { "would delete" } else { "deleted" };
     print(&format!("{done} {count} tasks of {user:?}\n"))
 }
 
-/// Whom a command is about, and the database's URL.
-fn by_operator(user: &str) -> Result<(Caller, String), Failure> {
-    let caller = Caller::by_operator(user)
+/// The user that a command is about, and the database. No token is asked for: whoever has `DATABASE_URL`
+/// has all tasks.
+fn user_and_database(user: &str) -> Result<(UserId, DatabaseUrl), Failure> {
+    let user_id = UserId::parse(user.to_owned())
         .ok_or_else(|| Failure::of_usage("--user: must be 1 to 255 characters, not . or .."))?;
-    Ok((caller, config::load_database(check_url)?.url))
+    Ok((user_id, config::load_database()?.url))
 }
 
 /// Errors: as [`unwritten`] has them.

@@ -11,6 +11,7 @@ mod variables;
 pub use source::{Setting, read_from};
 
 use crate::limits::{IDLE_TIMEOUT_MAX, IDLE_TIMEOUT_MIN, JWT_LEEWAY_MAX};
+use crate::store::DatabaseUrl;
 use log::LevelFilter;
 use socket2::SockAddr;
 use source::Source;
@@ -52,7 +53,7 @@ pub struct Config {
 
 /// How to reach PostgreSQL.
 pub struct Database {
-    pub url: String,
+    pub url: DatabaseUrl,
     pub pool_size: NonZeroU32,
     pub prepared: bool,
 }
@@ -70,22 +71,19 @@ pub struct Jwt {
     pub leeway: Duration,
 }
 
-/// Says what is wrong with a `DATABASE_URL`.
-pub type CheckUrl = fn(&str) -> Result<(), String>;
-
 /// What `serve` and `check` need.
-pub fn load(check_url: CheckUrl) -> Result<Config, Complaints> {
+pub fn load() -> Result<Config, Complaints> {
     let mut source = Source::open();
-    let config = config(&mut source, check_url);
+    let config = config(&mut source);
     source.warn_of_unknown();
     let warnings = std::mem::take(&mut source.warnings);
     finish(config, source).map(|config| Config { warnings, ..config })
 }
 
 /// What `migrate` needs.
-pub fn load_database(check_url: CheckUrl) -> Result<Database, Complaints> {
+pub fn load_database() -> Result<Database, Complaints> {
     let mut source = Source::open();
-    finish(database(&mut source, check_url), source)
+    finish(database(&mut source), source)
 }
 
 /// What `token` needs.
@@ -95,9 +93,9 @@ pub fn load_jwt() -> Result<Jwt, Complaints> {
 }
 
 /// What is in force, as `tinytasks config` prints it, and all complaints and warnings.
-pub fn settings(check_url: CheckUrl) -> (Vec<Setting>, Complaints, Vec<String>) {
+pub fn settings() -> (Vec<Setting>, Complaints, Vec<String>) {
     let mut source = Source::open();
-    config(&mut source, check_url);
+    config(&mut source);
     source.warn_of_unknown();
     let Source { mut settings, complaints, warnings, .. } = source;
     settings.sort_by_key(|setting| variables::place(setting.name));
@@ -113,13 +111,13 @@ fn finish<T>(value: Option<T>, source: Source) -> Result<T, Complaints> {
     }
 }
 
-fn config(source: &mut Source, check_url: CheckUrl) -> Option<Config> {
+fn config(source: &mut Source) -> Option<Config> {
     let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
     let rate = |text: &str| text.parse().ok().filter(|rate| (0.01..=1e6).contains(rate));
     let wanted_origins =
         "origins such as https://app.example.org (scheme, host, port) with commas between, or *";
     // Each is read before one that is bad ends this function, so that all are complained about at once.
-    let database = database(source, check_url);
+    let database = database(source);
     let jwt = jwt(source);
     let listen = listen(source);
     let tls = tls(source);
@@ -158,16 +156,19 @@ fn config(source: &mut Source, check_url: CheckUrl) -> Option<Config> {
     })
 }
 
-fn database(source: &mut Source, check_url: CheckUrl) -> Option<Database> {
+fn database(source: &mut Source) -> Option<Database> {
     let url = source.required_secret("DATABASE_URL", "give postgres://user:password@host/database");
-    let complaint = url.as_deref().and_then(|url| unescaped_at(url).or_else(|| check_url(url).err()));
-    if let Some(complaint) = complaint {
-        source.complain("DATABASE_URL", &complaint);
-    }
     let size = |text: &str| text.parse().ok().filter(|size: &NonZeroU32| size.get() <= 1000);
     let pool_size = source.parse("DATABASE_POOL_SIZE", "a number from 1 to 1000", size);
     let prepared = source.boolean("DATABASE_PREPARED");
-    Some(Database { url: url?, pool_size: pool_size?, prepared: prepared? })
+    let parsed = url.map(|url| unescaped_at(&url).map_or_else(|| DatabaseUrl::parse(&url), Err))?;
+    match parsed {
+        Ok(url) => Some(Database { url, pool_size: pool_size?, prepared: prepared? }),
+        Err(complaint) => {
+            source.complain("DATABASE_URL", &complaint);
+            None
+        }
+    }
 }
 
 /// RFC 3986 section 3.2: only the sign before the host stands for itself.

@@ -2,7 +2,7 @@
 //! `log_queue.rs`. Guarantees: whatever is in a value, it cannot end a line or look like another key.
 
 use crate::log_queue;
-use crate::task::Instant;
+use crate::task::UtcMicros;
 use env_logger::Target;
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Record};
@@ -48,7 +48,7 @@ fn dropped_line(count: u64, line: fn(&Record) -> String) -> String {
 }
 
 fn text_line(record: &Record) -> String {
-    let mut line = String::with_capacity(256) + &format!("{} {} ", Instant::now(), record.level());
+    let mut line = String::with_capacity(256) + &format!("{} {} ", UtcMicros::now(), record.level());
     push_plain_or_json(&mut line, &record.args().to_string(), " ");
     each_pair(record, &mut |key, value| {
         line.extend([" ", key, "="]);
@@ -70,7 +70,7 @@ const ATTRIBUTES: [(&str, &str); 7] = [
 
 fn json_line(record: &Record) -> String {
     let (level, body) = (record.level(), json_string(&record.args().to_string()));
-    let now = Instant::now();
+    let now = UtcMicros::now();
     let mut line = format!(r#"{{"timestamp":"{now}","severity_text":"{level}","body":{body}"#);
     each_pair(record, &mut |key, value| {
         let attribute = ATTRIBUTES.iter().find(|(ours, _)| *ours == key);

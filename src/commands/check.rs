@@ -5,12 +5,12 @@ use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::gate::{Address, Certificate};
 use crate::keys::Keys;
-use crate::store::{self, check_url};
+use crate::store;
 use socket2::{SockAddr, Socket, Type};
 use std::io;
 
 pub fn check() -> Result<(), Failure> {
-    let config = config::load(check_url)?;
+    let config = config::load()?;
     for warning in &config.warnings {
         print(&format!("warning: {warning}\n"))?;
     }
@@ -26,7 +26,7 @@ pub fn check() -> Result<(), Failure> {
     let mut say = |line: &str| {
         let _ = print(&format!("{line}\n"));
     };
-    findings.extend(store::inspect(&config.database.url, &mut say).err());
+    findings.extend(store::check(&config.database, &mut say).err().unwrap_or_default());
     if findings.is_empty() { Ok(()) } else { Err(Failure { exit_code: 1, lines: findings }) }
 }
 

@@ -6,7 +6,6 @@ use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::gate::Address;
 use crate::limits::{HEALTH_ANSWER_BYTES_MAX, HEALTHCHECK_TIMEOUT};
-use crate::store::check_url;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
@@ -19,7 +18,7 @@ const REQUEST: &[u8] =
     b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: healthcheck\r\nConnection: close\r\n\r\n";
 
 pub fn healthcheck() -> Result<(), Failure> {
-    let config = config::load(check_url)?;
+    let config = config::load()?;
     let is_unknown = config.listen.as_socket().is_some_and(|address| address.port() == 0);
     if is_unknown {
         return Err(Failure::of_configuration(

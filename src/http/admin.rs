@@ -7,6 +7,7 @@ use super::response::Response;
 use crate::error::Error;
 use crate::gate::Request;
 use crate::metrics::{Scrape, client_connections};
+use crate::store::Readiness;
 use serde_json::json;
 use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,8 +28,11 @@ pub fn answer<'a>(app: &App, request: &Request, trace: &mut Trace) -> Result<Res
         }
         "/health/live" => probe(200, "live"),
         _ if app.is_stopping.load(Relaxed) => probe(503, "stopping"),
-        _ if !app.store.pool.is_reachable() => probe(503, "database out of reach"),
-        _ => probe(200, "ready"),
+        _ => match app.store.pool.readiness() {
+            Readiness::Ready => probe(200, "ready"),
+            Readiness::Unreachable => probe(503, "database out of reach"),
+            Readiness::NotReady => probe(503, "database not ready"),
+        },
     }
 }
 
@@ -46,7 +50,10 @@ fn metrics(app: &App) -> Result<String, Error> {
     let states = [("idle", idle), ("busy", busy)];
     scrape.gauges("tinytasks_db_pool_connections", "Connections to PostgreSQL.", "state", &states)?;
     scrape.gauge("tinytasks_db_pool_connections_max", "DATABASE_POOL_SIZE.", max)?;
-    let is_up = u8::from(app.store.pool.is_reachable()).into();
+    let given_up = app.store.pool.given_up() as f64;
+    let help = "Connections that were given up since the start, because PostgreSQL fell silent on them.";
+    scrape.gauge("tinytasks_db_connections_given_up", help, given_up)?;
+    let is_up = u8::from(app.store.pool.is_up()).into();
     scrape.gauge("tinytasks_database_up", "Whether PostgreSQL has answered lately.", is_up)?;
     let version = [(env!("CARGO_PKG_VERSION"), 1.0)];
     scrape.gauges("tinytasks_build_info", "Always 1.", "version", &version)?;

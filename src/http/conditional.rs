@@ -2,19 +2,18 @@
 
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
-use crate::task::{Instant, Precondition, Task};
-use std::ops::Range;
+use crate::task::{Precondition, Tags, Task, UtcMicros};
 
 /// The entity tag of a task. It is strong, because `updated_at` changes with every change of the task
 /// and with nothing else.
 pub fn etag(task: &Task) -> String {
-    format!("\"{:x}\"", task.updated_at.unix_micros().cast_unsigned())
+    format!("\"{:x}\"", task.updated_at.version())
 }
 
 pub fn precondition(request: &Request) -> Precondition {
-    let any_of = tags(request, "If-Match", false);
-    let none_of = tags(request, "If-None-Match", true);
-    Precondition { any_of: any_of.flatten(), none_of: none_of.unwrap_or_else(|| Some(Vec::new())) }
+    let if_match = tags(request, "If-Match", Comparison::Strong);
+    let if_none_match = tags(request, "If-None-Match", Comparison::Weak);
+    Precondition { if_match, if_none_match }
 }
 
 /// Errors: `PreconditionRequired` for a change without `If-Match` where `REQUIRE_IF_MATCH` asks for it.
@@ -23,13 +22,22 @@ pub fn check_required(request: &Request, is_required: bool) -> Result<(), Error>
     if is_missing { Err(Error::PreconditionRequired) } else { Ok(()) }
 }
 
-/// The versions that a field names; the inner None is `*`. A tag that is not ours names none, nor
-/// does a weak one where only strong ones count (section 8.8.3.2).
-fn tags(request: &Request, name: &str, weak_too: bool) -> Option<Option<Vec<Instant>>> {
+/// RFC 9110 section 8.8.3.2: by the strong comparison, a weak tag matches nothing.
+#[derive(PartialEq)]
+enum Comparison {
+    Strong,
+    Weak,
+}
+
+/// The entity tags of a field, or None where the request does not have it.
+fn tags(request: &Request, name: &str, comparison: Comparison) -> Option<Tags> {
     let values: Vec<_> = request.values(name).collect();
     let list = values.join(",");
-    if values.is_empty() || list == "*" {
-        return values.first().map(|_| None);
+    if values.is_empty() {
+        return None;
+    }
+    if list == "*" {
+        return Some(Tags::Any);
     }
     let (mut versions, mut rest) = (Vec::new(), list.as_str());
     while !rest.is_empty() {
@@ -39,29 +47,29 @@ fn tags(request: &Request, name: &str, weak_too: bool) -> Option<Option<Vec<Inst
             rest = rest.split_once(',').map_or("", |(_, after)| after).trim_start();
             continue;
         };
-        versions.extend(version(opaque).filter(|_| weak_too || !is_weak));
+        if comparison == Comparison::Weak || !is_weak {
+            versions.extend(version(opaque));
+        }
         rest = after.trim_start_matches([' ', '\t', ',']);
     }
-    Some(Some(versions))
+    Some(Tags::Listed(versions))
 }
 
 /// The version that a tag names; None for a tag that [`etag`] would not write.
-fn version(opaque: &str) -> Option<Instant> {
-    // Somewhat less than the range of a timestamptz.
-    const MICROS: Range<i64> = -210_000_000_000_000_000..9_200_000_000_000_000_000;
-    let micros = u64::from_str_radix(opaque, 16).ok()?.cast_signed();
-    let is_ours = MICROS.contains(&micros) && opaque == format!("{:x}", micros.cast_unsigned());
-    is_ours.then_some(Instant::from_unix_micros(micros))
+fn version(opaque: &str) -> Option<UtcMicros> {
+    let version = u64::from_str_radix(opaque, 16).ok()?;
+    let is_canonical = opaque == format!("{version:x}");
+    if is_canonical { UtcMicros::from_version(version) } else { None }
 }
 
 /// For GET: whether the client has this version already, so that the answer is 304. Errors:
 /// `PreconditionFailed`.
 pub fn is_unchanged(request: &Request, task: &Task) -> Result<bool, Error> {
-    let Precondition { any_of, none_of } = precondition(request);
-    if any_of.is_some_and(|versions| !versions.contains(&task.updated_at)) {
+    let Precondition { if_match, if_none_match } = precondition(request);
+    if if_match.is_some_and(|tags| !tags.match_version(task.updated_at)) {
         return Err(Error::PreconditionFailed);
     }
-    Ok(none_of.is_none_or(|versions| versions.contains(&task.updated_at)))
+    Ok(if_none_match.is_some_and(|tags| tags.match_version(task.updated_at)))
 }
 
 /// The `Idempotency-Key` of a request, where it has one. Errors: it is not 1–255 visible ASCII characters.

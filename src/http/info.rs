@@ -3,6 +3,7 @@
 use super::App;
 use super::response::Response;
 use crate::error::Error;
+use crate::store::Readiness;
 use serde_json::json;
 
 /// `GET /`.
@@ -12,11 +13,12 @@ pub fn root(_: &App) -> Result<Response<'_>, Error> {
     Response::json(200, &links)
 }
 
-/// `GET /health`. Asks nobody: the store knows when the database last answered.
+/// `GET /health`.
 pub fn health(app: &App) -> Result<Response<'_>, Error> {
-    let (code, status, database) = match app.store.pool.is_reachable() {
-        true => (200, "healthy", "connected"),
-        false => (503, "unhealthy", "disconnected"),
+    let (code, status, database) = match app.store.pool.readiness() {
+        Readiness::Ready => (200, "healthy", "connected"),
+        Readiness::Unreachable => (503, "unhealthy", "disconnected"),
+        Readiness::NotReady => (503, "unhealthy", "not ready"),
     };
     let version = env!("CARGO_PKG_VERSION");
     let health = json!({"status": status, "service": "tinytasks", "version": version, "database": database});

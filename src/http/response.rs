@@ -5,7 +5,7 @@ use super::list::ListParts;
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
 use crate::limits::COPY_BYTES_MAX;
-use crate::task::Instant;
+use crate::task::UtcMicros;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -31,7 +31,7 @@ struct Problem<'a> {
     status: u16,
     detail: &'a str,
     error_code: &'static str,
-    timestamp: Instant,
+    timestamp: UtcMicros,
     request_id: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
@@ -77,7 +77,7 @@ impl<'a> Response<'a> {
             status,
             detail: &error.detail(),
             error_code,
-            timestamp: Instant::now(),
+            timestamp: UtcMicros::now(),
             request_id,
             errors: error.field_errors(),
         };

@@ -12,7 +12,7 @@ use crate::keys::Keys;
 use crate::limits::{
     ADMIN_CONNECTIONS_MAX, DRAIN_TIMEOUT, IDLE_TIMEOUT_DEFAULT, START_DATABASE_INTERVAL, START_DATABASE_WAIT,
 };
-use crate::store::{Store, check_url};
+use crate::store::{Readiness, Store};
 use crate::{logging, systemd};
 use large_answers::LargeAnswers;
 use serving::Service;
@@ -27,7 +27,7 @@ use std::time::Instant;
 
 /// Serves until SIGTERM or SIGINT.
 pub fn serve() -> Result<(), Failure> {
-    let config = config::load(check_url)?;
+    let config = config::load()?;
     logging::start(config.log_is_json, &config.log_filter)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     for warning in &config.warnings {
@@ -60,7 +60,7 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
         rate_limiter: config.rate_limit.map(RateLimiter::new),
     };
     let registry = Arc::new(Registry::new(config.connections_max, descriptors)?);
-    let store = Store::open(&config.database, config.auto_migrate)?;
+    let store = Store::open(config.database, config.auto_migrate)?;
     let app = Arc::new(App::new(store, keys, options));
     if let Some(address) = config.admin {
         start_admin(address, &app)?;
@@ -118,7 +118,7 @@ fn own_descriptors(config: &Config) -> usize {
 
 fn wait_for_database(store: &Store) {
     let began = Instant::now();
-    while !store.pool.is_reachable() && began.elapsed() < START_DATABASE_WAIT {
+    while store.pool.readiness() != Readiness::Ready && began.elapsed() < START_DATABASE_WAIT {
         thread::sleep(START_DATABASE_INTERVAL);
     }
 }
@@ -133,8 +133,8 @@ fn reload_until_stopped(mut signals: Signals, app: &App) {
 
 /// Reads the files of secrets again. A bad new file leaves its secret as it was.
 fn reload(app: &App) {
-    let database = || config::load_database(check_url).map_err(|complaints| complaints.join("; "));
-    let reloaded = app.keys.reload().and_then(|()| app.store.pool.reconnect_with(&database()?.url));
+    let database = || config::load_database().map_err(|complaints| complaints.join("; "));
+    let reloaded = app.keys.reload().and_then(|()| app.store.pool.reconnect_with(database()?.url));
     match reloaded {
         Ok(()) => log::info!("secrets read again"),
         Err(reason) => log::error!(reason = reason.as_str(); "secrets kept as they were"),

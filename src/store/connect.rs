@@ -1,83 +1,163 @@
-//! `DATABASE_URL` → a connection. Guarantees: what the URL asks for and cannot be had is refused by
-//! name; a machine that is gone is noticed.
+//! Makes a connection to PostgreSQL: tries one address after the other, each for a limited time, and
+//! returns a [`Session`], on which no call waits without a limit.
 
 use super::sqlstate::cause;
-use super::tls::Tls;
-use postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
-use postgres::{Client, Config};
+use super::stream::{Deadline, NegotiationError, Negotiator};
+use super::tls::Encryption;
+use super::url::{Address, DatabaseUrl};
+use crate::limits::{CLOSE_MAX, STATEMENT_SERVER_MAX};
+use postgres::Client;
+use postgres::error::SqlState;
+use postgres::types::Type;
+use r2d2::ManageConnection;
 use r2d2_postgres::PostgresConnectionManager;
-use std::net::IpAddr;
+use std::error::Error as _;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The server ends a statement, and a wait for a lock, after this.
-const STATEMENT_TIMEOUT: &str = "-c statement_timeout=5s";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Sent data that stays unacknowledged so long means that the machine is gone.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
-
-pub type Manager = PostgresConnectionManager<MakeRustlsConnect>;
-/// Hosts, addresses, ports and name of a database, whoever asks for it.
-pub type Place = (Vec<Host>, Vec<IpAddr>, Vec<u16>, Option<String>);
-
-/// Says what is wrong with a `DATABASE_URL`, or that this service cannot do it.
-pub fn check_url(url: &str) -> Result<(), String> {
-    parse_url(url).map(|_| ())
+/// A connection to PostgreSQL. Each use names its limit.
+pub struct Session {
+    client: Client,
+    deadline: Arc<Deadline>,
+    pub is_encrypted: bool,
 }
 
-fn parse_url(url: &str) -> Result<(Config, Tls), String> {
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err("must begin with postgres://".to_owned());
+impl Session {
+    /// The driver's client, for calls that together take at most `limit`. A call that is not over then
+    /// fails as one whose connection broke, and the connection is of no use any more.
+    ///
+    /// Over a Unix socket there is no such limit: PostgreSQL runs on this machine, and the kernel ends
+    /// the connection when its process ends.
+    pub fn within(&mut self, limit: Duration) -> &mut Client {
+        self.deadline.set_after(limit);
+        &mut self.client
     }
-    // The driver's complaint would name what it takes for a parameter.
-    if url.split_once('?').is_some_and(|(_, parameters)| parameters.contains('@')) {
-        return Err("has an @ behind a ?; in a password or a value write %40 and %3F for them".to_owned());
+
+    /// To move the limit while a result of [`Session::within`] is still being read.
+    pub fn deadline(&self) -> Arc<Deadline> {
+        Arc::clone(&self.deadline)
     }
-    let (tls, url) = Tls::parse(url)?;
-    // The driver's message names the parameter, never its value.
-    let mut config: Config = url.parse().map_err(|error| cause(&error))?;
-    config.ssl_mode(tls.mode);
-    if config.get_hosts().is_empty() {
-        // By the address then, also in a certificate.
-        for address in config.get_hostaddrs().to_vec() {
-            config.host(&address.to_string());
+
+    /// Whether the connection is known to be broken. Does not ask the server.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+}
+
+impl Drop for Session {
+    /// The driver says goodbye to the server when its client is dropped, and would wait for a server
+    /// that takes no bytes.
+    fn drop(&mut self) {
+        self.deadline.set_after(CLOSE_MAX);
+    }
+}
+
+/// Why no connection was made.
+pub struct ConnectError {
+    /// For each address what went wrong there.
+    pub reason: String,
+    /// A server refused the connection because it, or the role, has as many as it may have.
+    pub is_full: bool,
+}
+
+/// Which limit the server is to put on a session's statements.
+#[derive(Clone, Copy, PartialEq)]
+pub enum ServerLimit {
+    None,
+    Statement,
+}
+
+/// Connects to the first address on which everything succeeds up to and including `prepare`, within
+/// the URL's limit for each address. Errors: the reasons, by address.
+pub fn connect<T>(
+    url: &DatabaseUrl,
+    server_limit: ServerLimit,
+    mut prepare: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
+) -> Result<(Session, T), ConnectError> {
+    let addresses = url.addresses().map_err(|reason| ConnectError { reason, is_full: false })?;
+    let (mut reasons, mut is_full) = (Vec::new(), false);
+    for address in addresses {
+        let deadline = Arc::new(Deadline::after(url.connect_max));
+        let attempt = Attempt { url, address: &address, deadline };
+        match attempt.open(server_limit).and_then(|mut session| {
+            let prepared = prepare(&mut session.client)?;
+            Ok((session, prepared))
+        }) {
+            Ok(connected) => return Ok(connected),
+            Err(error) => {
+                is_full |= error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
+                reasons.push(format!("{address}: {}", cause(&error)));
+                if is_silence(&error) {
+                    url.mark_silent(address);
+                }
+            }
         }
     }
-    if config.get_hosts().is_empty() {
-        return Err("names no host; give postgres://user:password@host/database".to_owned());
-    }
-    if config.get_channel_binding() == ChannelBinding::Require && tls.mode == SslMode::Disable {
-        return Err("channel_binding: require needs TLS; give sslmode=require or stricter".to_owned());
-    }
-    if config.get_ssl_negotiation() == SslNegotiation::Direct && tls.mode != SslMode::Require {
-        return Err("sslnegotiation: direct needs sslmode=require or stricter".to_owned());
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("tinytasks");
-    }
-    config.tcp_user_timeout(TCP_USER_TIMEOUT).keepalives_idle(TCP_USER_TIMEOUT);
-    Ok((config, tls))
+    Err(ConnectError { reason: reasons.join("; "), is_full })
 }
 
-/// A pooler that cannot keep prepared statements does not take session settings either.
-pub fn manager(url: &str, session_settings: bool) -> Result<(Manager, Place), String> {
-    let (mut config, tls) = parse_url(url)?;
-    if session_settings {
-        let options = [STATEMENT_TIMEOUT, config.get_options().unwrap_or_default()].join(" ");
-        config.options(options.trim_end());
-    }
-    let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
-    let name = config.get_dbname().or(config.get_user()).map(str::to_owned);
-    let place = (hosts.to_vec(), addresses.to_vec(), ports.to_vec(), name);
-    Ok((PostgresConnectionManager::new(config, tls.connector()?), place))
+/// One attempt at one address, whose steps share one deadline.
+struct Attempt<'u> {
+    url: &'u DatabaseUrl,
+    address: &'u Address,
+    deadline: Arc<Deadline>,
 }
 
-/// One connection for a command, without the limit on statements; and how it is encrypted.
-pub fn connect_once(url: &str) -> Result<(Client, String), String> {
-    let (config, tls) = parse_url(url)?;
-    let client = config.connect(tls.connector()?).map_err(|error| cause(&error))?;
-    Ok((client, tls.report()))
+impl Attempt<'_> {
+    /// Some poolers refuse a start-up message with `options` (SQLSTATE 08P01; PgBouncer unless
+    /// `ignore_startup_parameters` lists it). There a statement sets the limit.
+    fn open(&self, server_limit: ServerLimit) -> Result<Session, postgres::Error> {
+        if server_limit == ServerLimit::None {
+            return self.negotiate(None);
+        }
+        let milliseconds = STATEMENT_SERVER_MAX.as_millis();
+        match self.negotiate(Some(&format!("-c statement_timeout={milliseconds}"))) {
+            Err(error) if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {
+                let mut session = self.negotiate(None)?;
+                let setting = milliseconds.to_string();
+                let set = "select set_config('statement_timeout', $1, false)";
+                session.client.query_typed(set, &[(&setting, Type::TEXT)])?;
+                Ok(session)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// As libpq, `sslmode=prefer` goes on without TLS where the handshake fails.
+    fn negotiate(&self, options: Option<&str>) -> Result<Session, postgres::Error> {
+        match (self.url.tls.encryption, self.start(self.url.tls.encryption, options)) {
+            (Encryption::Preferred, Err(error)) if is_handshake_failure(&error) => {
+                self.start(Encryption::Disabled, options)
+            }
+            (_, outcome) => outcome,
+        }
+    }
+
+    fn start(&self, encryption: Encryption, options: Option<&str>) -> Result<Session, postgres::Error> {
+        let deadline = Arc::clone(&self.deadline);
+        let negotiator = Negotiator::new(encryption, self.url.tls.connector.clone(), Arc::clone(&deadline));
+        let is_encrypted = negotiator.is_encrypted();
+        let config = self.url.config_for(self.address, options);
+        let client = PostgresConnectionManager::new(config, negotiator).connect()?;
+        Ok(Session { client, deadline, is_encrypted: is_encrypted.load(Relaxed) })
+    }
+}
+
+fn is_handshake_failure(error: &postgres::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    matches!(source, Some(NegotiationError::Handshake(error)) if error.kind() != ErrorKind::TimedOut)
+}
+
+/// Whether the deadline passed.
+pub fn is_silence(error: &postgres::Error) -> bool {
+    let Some(source) = error.source() else {
+        return false;
+    };
+    let io = match source.downcast_ref() {
+        Some(NegotiationError::Handshake(error) | NegotiationError::Io(error)) => Some(error),
+        _ => source.downcast_ref::<std::io::Error>(),
+    };
+    io.is_some_and(|error| error.kind() == ErrorKind::TimedOut)
 }

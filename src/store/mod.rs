@@ -1,49 +1,56 @@
-//! Tasks in PostgreSQL: what a [`Caller`] may ask for, and row → [`Task`].
-//! Relies on [`Caller`]: each statement carries its user id as `$1`, and there is no other way in.
-//! Guarantees: what returned Ok is committed.
+//! Tasks in PostgreSQL: what a [`Caller`] may read and change, and the mapping from row to [`Task`].
+//! Relies on [`Caller`]: every statement of a request carries its user id as `$1`, and there is no other
+//! way to one. Guarantees: a change that returned Ok is committed.
 
+mod check;
 mod connect;
+mod manager;
 mod pool;
 mod privacy;
+mod readiness;
 mod schema;
 mod sqlstate;
 mod statements;
+mod stream;
 mod tls;
+mod url;
+mod watch;
 
-pub use connect::check_url;
+pub use check::check;
 pub use privacy::{export, purge};
-pub use schema::{inspect, migrate};
+pub use schema::migrate;
+pub use url::DatabaseUrl;
+pub use watch::Readiness;
 
 use crate::auth::Caller;
 use crate::error::Error;
-use crate::task::{Content, Instant, Page, Patch, Precondition, Task, TaskId, Text};
+use crate::limits::IDEMPOTENCY_KEY_TRIES_MAX;
+use crate::task::{Change, Content, Page, Patch, Precondition, Tags, Task, TaskId, Text, UtcMicros};
 use pool::Pool;
 use postgres::Row;
-use postgres::types::{FromSql, Type};
+use postgres::types::{FromSql, Timestamp, Type};
 use statements::{DELETE, FIND_KEY, GET, INSERT, INSERT_ONCE, LIST_DOWN, LIST_UP, Statement, UPDATE, Values};
+use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
-/// How often a create is tried with a key that others free.
-const KEY_TRIES_MAX: usize = 3;
-
-/// The tasks of all users, each within reach of its [`Caller`] alone. A connection is held for the
-/// length of one statement.
+/// The tasks of all users; each method reaches those of its [`Caller`] alone, and holds a connection for
+/// the length of one statement.
 ///
-/// Errors of every method with a caller: `Unavailable` when the database cannot answer in time,
-/// `Unknown` when it may have done a change without saying so, `Database` when it refuses for good.
-/// Of those with an id also `NoSuchTask`, and `Invalid` when a row from before breaks a rule that a
-/// change of it would have to keep.
+/// Errors of every method with a caller: `Unavailable` when the database does not answer in time,
+/// `Unknown` when it may have made a change without saying so, `Database` when it refuses for good.
+/// Methods with an id: also `NoSuchTask`, and `Invalid` when a row that is older than the table's rules
+/// breaks one that a change of it would have to keep.
 pub struct Store {
     pub pool: Pool,
 }
 
 impl Store {
     /// Does not wait for the database: until it is there, every call is `Unavailable`.
-    pub fn open(database: &crate::config::Database, auto_migrate: bool) -> Result<Self, String> {
+    pub fn open(database: crate::config::Database, auto_migrate: bool) -> Result<Self, String> {
         Pool::open(database, auto_migrate).map(|pool| Self { pool })
     }
 
-    /// The first `limit` of the caller's tasks on that page, by id.
+    /// The first `limit` tasks of the page, by id.
     pub fn list<'c>(&self, caller: &'c Caller, page: Page, limit: i64) -> Result<Tasks<'c>, Error> {
         let (what, from) = if page.is_descending { (&LIST_DOWN, i64::MAX) } else { (&LIST_UP, i64::MIN) };
         let after = page.after.unwrap_or(from);
@@ -55,8 +62,8 @@ impl Store {
         self.tasks(&GET, caller, &[&id.get()])
     }
 
-    /// With a key, a task that was made with it before is given instead, and true. Errors also:
-    /// `KeyReused` when that was made from another content.
+    /// A new task and false; or the task that an earlier request with the same key has made, and true.
+    /// Errors also: `KeyReused` when that request had another content.
     pub fn insert<'c>(
         &self,
         caller: &'c Caller,
@@ -69,8 +76,8 @@ impl Store {
             return Ok((self.tasks(&INSERT, caller, values)?, false));
         };
         let values: Values = &[&title, &description, &new.complete, &key];
-        // More than once only when the task is deleted in between, which frees the key.
-        for _ in 0..KEY_TRIES_MAX {
+        // A second round is needed only when the task is deleted in between, which frees the key.
+        for _ in 0..IDEMPOTENCY_KEY_TRIES_MAX {
             for (what, is_replay) in [(&INSERT_ONCE, false), (&FIND_KEY, true)] {
                 let found = self.tasks(what, caller, values)?;
                 if let Some(row) = found.rows.first() {
@@ -82,7 +89,7 @@ impl Store {
         Err(Error::Unavailable("the idempotency key is used and freed all the time".to_owned()))
     }
 
-    /// Errors of this and the next also: `PreconditionFailed`.
+    /// The changed task. Errors of this and the next also: `PreconditionFailed`.
     pub fn update<'c>(
         &self,
         caller: &'c Caller,
@@ -90,9 +97,13 @@ impl Store {
         when: &Precondition,
         patch: &Patch,
     ) -> Result<Tasks<'c>, Error> {
-        let title = patch.title.as_ref().map(Text::as_str);
-        let description = patch.description.as_ref().and_then(Option::as_ref).map(Text::as_str);
-        let values: Values = &[&title, &description, &patch.description.is_some(), &patch.complete];
+        let title = patch.title.as_ref().into_option().map(Text::as_str);
+        let (sets_description, description) = match &patch.description {
+            Change::Keep => (false, None),
+            Change::Set(description) => (true, description.as_ref().map(Text::as_str)),
+        };
+        let complete = patch.complete.as_ref().into_option();
+        let values: Values = &[&title, &description, &sets_description, &complete];
         self.change(&UPDATE, caller, id, when, values)
     }
 
@@ -100,8 +111,8 @@ impl Store {
         self.change(&DELETE, caller, id, when, &[]).map(drop)
     }
 
-    /// The changed task. Check and change are one statement; only why nothing was changed is asked
-    /// for in a second one.
+    /// The changed task. One statement checks the precondition and makes the change; a second one runs
+    /// only to find out why nothing was changed.
     fn change<'c>(
         &self,
         what: &'static Statement,
@@ -111,17 +122,29 @@ impl Store {
         values: Values,
     ) -> Result<Tasks<'c>, Error> {
         let number = id.get();
-        let (any_of, none_of) = (system_times(when.any_of.as_ref()), system_times(when.none_of.as_ref()));
+        let any_of = match &when.if_match {
+            None | Some(Tags::Any) => None,
+            Some(Tags::Listed(versions)) => Some(versions.as_slice()),
+        };
+        let none_of = match &when.if_none_match {
+            None => None,
+            // No version of the task may be changed.
+            Some(Tags::Any) => return self.get(caller, id)?.one().and(Err(Error::PreconditionFailed)),
+            Some(Tags::Listed(versions)) => Some(versions.as_slice()),
+        };
+        let (any_of, none_of) = (any_of.map(as_timestamps), none_of.map(as_timestamps));
         let target: Values = &[&number, &any_of, &none_of];
         let changed = self.tasks(what, caller, &[target, values].concat())?;
-        match changed.rows.is_empty() {
-            false => Ok(changed),
-            true if any_of.is_none() && none_of.as_ref().is_some_and(Vec::is_empty) => Err(Error::NoSuchTask),
-            true => self.get(caller, id)?.one().and(Err(Error::PreconditionFailed)),
+        if !changed.rows.is_empty() {
+            Ok(changed)
+        } else if any_of.is_none() && none_of.is_none() {
+            Err(Error::NoSuchTask)
+        } else {
+            self.get(caller, id)?.one().and(Err(Error::PreconditionFailed))
         }
     }
 
-    /// Every statement goes this way, with the caller as `$1`.
+    /// The one way to a statement: the caller is `$1`.
     fn tasks<'c>(
         &self,
         what: &'static Statement,
@@ -135,7 +158,7 @@ impl Store {
     }
 }
 
-/// The database's answer. Tasks are read from it where they lie.
+/// The database's answer. Tasks borrow their texts from it.
 pub struct Tasks<'c> {
     user_id: &'c str,
     rows: Vec<Row>,
@@ -155,7 +178,7 @@ impl Tasks<'_> {
     }
 }
 
-/// By the order of columns that all statements have.
+/// All statements return these columns in this order.
 fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Error> {
     Ok(Task {
         id: row.try_get(0)?,
@@ -172,14 +195,11 @@ fn refused(error: &postgres::Error) -> Error {
     Error::Database(sqlstate::cause(error))
 }
 
-/// A `timestamptz` is microseconds since 2000-01-01T00:00:00Z as a big-endian i64; `infinity` is
-/// the largest (https://www.postgresql.org/docs/current/datatype-datetime.html).
-const UNIX_MICROS_OF_2000: i64 = 946_684_800_000_000;
-
-impl<'a> FromSql<'a> for Instant {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        let micros = i64::from_be_bytes(raw.try_into()?);
-        Ok(Self::from_unix_micros(micros.saturating_add(UNIX_MICROS_OF_2000)))
+/// The binary form of a `timestamptz`: microseconds since 2000-01-01T00:00:00Z as a big-endian i64, the
+/// largest for `infinity` (https://www.postgresql.org/docs/current/datatype-datetime.html).
+impl<'a> FromSql<'a> for UtcMicros {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        Ok(Self::from_micros_since_2000(i64::from_be_bytes(raw.try_into()?)))
     }
 
     fn accepts(ty: &Type) -> bool {
@@ -187,26 +207,38 @@ impl<'a> FromSql<'a> for Instant {
     }
 }
 
-/// As the driver takes it for a `timestamptz`.
-fn system_times(versions: Option<&Vec<Instant>>) -> Option<Vec<SystemTime>> {
-    let time = |instant: &Instant| {
-        let micros = Duration::from_micros(instant.unix_micros().unsigned_abs());
-        let is_before = instant.unix_micros() < 0;
-        if is_before { SystemTime::UNIX_EPOCH - micros } else { SystemTime::UNIX_EPOCH + micros }
+/// In the type that the driver sends as a `timestamptz`.
+fn as_timestamps(versions: &[UtcMicros]) -> Vec<Timestamp<SystemTime>> {
+    const YEAR_2000: Duration = Duration::from_secs(946_684_800);
+    let timestamp = |version: &UtcMicros| match version.micros_since_2000() {
+        i64::MIN => Timestamp::NegInfinity,
+        i64::MAX => Timestamp::PosInfinity,
+        micros => {
+            let (year_2000, distance) = (SystemTime::UNIX_EPOCH + YEAR_2000, micros.unsigned_abs());
+            let distance = Duration::from_micros(distance);
+            Timestamp::Value(if micros < 0 { year_2000 - distance } else { year_2000 + distance })
+        }
     };
-    versions.map(|versions| versions.iter().map(time).collect())
+    versions.iter().map(timestamp).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Instant, SystemTime, system_times};
+    use super::{Duration, SystemTime, Timestamp, UtcMicros, as_timestamps};
 
     #[test]
-    fn a_version_may_be_from_before_1970() {
-        let second = Duration::from_secs(1);
-        let versions = [-1_000_000, 0, 1_000_000].map(Instant::from_unix_micros).to_vec();
-        let epoch = SystemTime::UNIX_EPOCH;
-        assert_eq!(system_times(Some(&versions)), Some(vec![epoch - second, epoch, epoch + second]));
-        assert_eq!(system_times(None), None);
+    fn a_version_may_lie_before_1970_or_at_infinity() {
+        let year_2000 = SystemTime::UNIX_EPOCH + Duration::from_secs(946_684_800);
+        for (micros, wanted) in [
+            (i64::MIN, Timestamp::NegInfinity),
+            (-946_684_801_000_000, Timestamp::Value(SystemTime::UNIX_EPOCH - Duration::from_secs(1))),
+            (-1, Timestamp::Value(year_2000 - Duration::from_micros(1))),
+            (0, Timestamp::Value(year_2000)),
+            (1, Timestamp::Value(year_2000 + Duration::from_micros(1))),
+            (i64::MAX, Timestamp::PosInfinity),
+        ] {
+            let versions = vec![UtcMicros::from_micros_since_2000(micros)];
+            assert_eq!(as_timestamps(&versions), [wanted]);
+        }
     }
 }

@@ -1,37 +1,48 @@
-//! What an operator does for a user, by law: hand out all of the user's tasks, or delete them.
-//! Relies on [`Caller`] as all of the store does. Each is one statement, which sees one moment and
-//! is done wholly or not at all; it has no time limit.
+//! The commands `export` and `purge`: all tasks of one user are printed or deleted, as the law may
+//! demand. Whoever runs them has `DATABASE_URL` and with it all tasks, so they take a plain user id and
+//! no token. Each is one statement: it sees one moment, and is done as a whole or not at all.
 
-use super::connect::connect_once;
+use super::connect::{ServerLimit, connect};
 use super::sqlstate::cause;
-use super::statements::{COUNT, LIST_UP, PURGE};
+use super::statements::{COUNT, EXPORT, PURGE};
 use super::task;
-use crate::auth::Caller;
-use crate::task::Task;
+use super::url::DatabaseUrl;
+use crate::limits::{COMMAND_STATEMENT_MAX, EXPORT_ROW_MAX};
+use crate::task::{Task, UserId};
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::{ToSql, Type};
 
-/// Gives the caller's tasks to `take`, by id, as long as it wants more. Holds one at a time.
-/// Errors of this and the next: why the database cannot be reached or refused.
-pub fn export(url: &str, caller: &Caller, take: &mut dyn FnMut(&Task) -> bool) -> Result<(), String> {
-    let (mut client, _) = connect_once(url)?;
-    let user_id = caller.user_id();
-    // On all pages, whatever the state, without an end.
-    let values: super::Values = &[&user_id, &i64::MIN, &None::<bool>, &None::<i64>, &0_i64];
-    let mut rows =
-        client.query_typed_raw(LIST_UP.sql, LIST_UP.typed(values)).map_err(|error| cause(&error))?;
-    while let Some(row) = rows.next().map_err(|error| cause(&error))? {
+/// Passes the user's tasks to `take`, by id, until it returns false. Holds one task at a time.
+/// Errors of this and the next: the reason for which the database cannot be reached or refuses.
+pub fn export(
+    url: &DatabaseUrl,
+    user_id: &UserId,
+    take: &mut dyn FnMut(&Task) -> bool,
+) -> Result<(), String> {
+    let user_id = user_id.as_str();
+    let (mut session, ()) = connect(url, ServerLimit::None, |_| Ok(())).map_err(|error| error.reason)?;
+    let deadline = session.deadline();
+    let values: [(&(dyn ToSql + Sync), Type); 1] = [(&user_id, Type::TEXT)];
+    let rows = session.within(COMMAND_STATEMENT_MAX).query_typed_raw(EXPORT, values);
+    let mut rows = rows.map_err(|error| cause(&error))?;
+    loop {
+        // The reader of the output may be slow, so the limit is that of one row.
+        deadline.set_after(EXPORT_ROW_MAX);
+        let Some(row) = rows.next().map_err(|error| cause(&error))? else {
+            return Ok(());
+        };
         if !take(&task(user_id, &row).map_err(|error| cause(&error))?) {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
 }
 
-/// How many tasks of the caller were deleted; or would be.
-pub fn purge(url: &str, caller: &Caller, only_count: bool) -> Result<u64, String> {
-    let (mut client, _) = connect_once(url)?;
-    let values: [(&(dyn ToSql + Sync), Type); 1] = [(&caller.user_id(), Type::TEXT)];
+/// How many tasks of the user were deleted; with `only_count`, how many would be.
+pub fn purge(url: &DatabaseUrl, user_id: &UserId, only_count: bool) -> Result<u64, String> {
+    let (mut session, ()) = connect(url, ServerLimit::None, |_| Ok(())).map_err(|error| error.reason)?;
+    let client = session.within(COMMAND_STATEMENT_MAX);
+    let user_id = user_id.as_str();
+    let values: [(&(dyn ToSql + Sync), Type); 1] = [(&user_id, Type::TEXT)];
     let count = match only_count {
         true => client.query_typed_one(COUNT, &values).and_then(|row| row.try_get(0)).map(i64::unsigned_abs),
         false => client.execute_typed(PURGE, &values),

@@ -1,25 +1,27 @@
-//! What PostgreSQL's refusal of a statement means: for the connection, for another try, and for the
-//! client.
+//! What the failure of a statement means: for the connection, for another try, and for the client.
 
 use crate::error::{Error, FieldError};
+use crate::limits::READ_ONLY_RETRY;
 use crate::task::{DESCRIPTION_LENGTH, TITLE_LENGTH, TITLE_NOT_BLANK, broken};
-use postgres::error::SqlState;
+use postgres::error::{DbError, Severity, SqlState};
 use std::error::Error as _;
 use std::time::Duration;
 
-/// So often all connections are made anew because a server takes no writes.
-const READ_ONLY_RETRY: Duration = Duration::from_secs(5);
+const POOLER_REMEDY: &str = "; where a pooler in transaction mode is in between, set DATABASE_PREPARED=false";
 
 /// What became of a statement that failed.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Fate {
     /// Rolled back for a reason that may be gone at the next try.
     Aborted,
-    /// Not done on this connection: what was prepared no longer fits the table or is gone, or the
-    /// server takes no writes any more. On a new one it may be.
+    /// Not done on this connection: a prepared statement no longer fits the table or is gone, or the
+    /// server accepts no writes any more. On a new connection it may be done.
     Stale,
-    /// The connection broke: nobody knows whether the statement was done.
+    /// The connection broke or fell silent: nobody knows whether the statement was done.
     Lost,
+    /// The server lost a connection of its own, to a server behind it: nobody knows whether the
+    /// statement was done. The connection to this server is well.
+    Unclear,
     /// Rolled back for a reason that passes by itself, but not at once.
     Passing,
     /// Rolled back for good.
@@ -31,7 +33,7 @@ impl Fate {
     /// on a connection of that age.
     pub fn of(error: &postgres::Error, age: Duration) -> Self {
         let Some(state) = error.code() else {
-            // Not the server's answer: the connection broke, or a value cannot be converted.
+            // Not the server's answer: the connection broke, or a value could not be converted.
             let is_io = error.source().is_some_and(|source| source.is::<std::io::Error>());
             return if is_io || error.is_closed() { Self::Lost } else { Self::Refused };
         };
@@ -39,27 +41,44 @@ impl Fate {
             SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Self::Aborted,
             SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME => Self::Stale,
             SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => Self::Passing,
-            // A standby, or a primary that became one: a new connection may find the primary.
+            // A standby, or a primary that has become one: a new connection may find the primary.
             SqlState::READ_ONLY_SQL_TRANSACTION if age >= READ_ONLY_RETRY => Self::Stale,
             SqlState::READ_ONLY_SQL_TRANSACTION => Self::Passing,
+            // Citus reports a dead worker like this, on a connection that goes on.
+            _ if state.code().starts_with("08") && !ends_connection(error) => Self::Unclear,
             _ if state.code().starts_with("08") || state.code().starts_with("57P") => Self::Lost,
             _ if state.code().starts_with("53") => Self::Passing,
             _ => Self::Refused,
         }
     }
 
+    /// What the client is told. `may_repeat`: the statement does no harm when it is done twice.
     pub fn error(self, error: &postgres::Error, may_repeat: bool) -> Error {
         match (self, broken_rule(error)) {
             (Self::Refused, Some(rule)) => Error::Invalid(vec![rule]),
             (Self::Refused, None) => Error::Database(cause(error)),
-            (Self::Lost, _) if !may_repeat => Error::Unknown(cause(error)),
+            (Self::Lost | Self::Unclear, _) if !may_repeat => Error::Unknown(cause(error)),
             _ => Error::Unavailable(cause(error)),
         }
     }
 }
 
-/// Bodies are checked before, so this is a row from before the rules, which a change of another
-/// column of it would have to keep.
+/// Whether the server ended the connection with this message
+/// (https://www.postgresql.org/docs/current/protocol-error-fields.html).
+fn ends_connection(error: &postgres::Error) -> bool {
+    let severity = error.as_db_error().and_then(DbError::parsed_severity);
+    !matches!(severity, Some(Severity::Error))
+}
+
+/// Whether a prepared statement is not there, or another one is in its place: a pooler has given the
+/// connection another session of PostgreSQL.
+pub fn is_lost_statement(error: &postgres::Error) -> bool {
+    let lost = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT];
+    error.code().is_some_and(|code| lost.contains(code))
+}
+
+/// The field whose rule the change breaks. The request's own fields are checked before, so it is a
+/// field of a row from before the rules, which the change leaves as it is.
 fn broken_rule(error: &postgres::Error) -> Option<FieldError> {
     match error.as_db_error()?.constraint()? {
         "tasks_title_length" => Some(broken("title", TITLE_LENGTH)),
@@ -69,10 +88,11 @@ fn broken_rule(error: &postgres::Error) -> Option<FieldError> {
     }
 }
 
-/// The whole chain, for the log; of what the server says, not the DETAIL: there it quotes rows.
+/// The error and its sources, for the log. Leaves out the server's DETAIL, which quotes rows.
 pub fn cause(error: &postgres::Error) -> String {
     if let Some(refusal) = error.as_db_error() {
-        return format!("{}: {} ({})", refusal.severity(), refusal.message(), refusal.code().code());
+        let remedy = if is_lost_statement(error) { POOLER_REMEDY } else { "" };
+        return format!("{}: {} ({}){remedy}", refusal.severity(), refusal.message(), refusal.code().code());
     }
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,10 +1,9 @@
 //! TLS to PostgreSQL: libpq's `sslmode` and `sslrootcert`, through rustls
 //! (https://www.postgresql.org/docs/current/libpq-ssl.html).
-//! Guarantees: a connection is never less than what `DATABASE_URL` asks for; what cannot be had is
-//! an error that names the parameter and never its value.
+//! Guarantees: no connection is less protected than `DATABASE_URL` asks for; a mode that cannot be had
+//! is an error that names the parameter and never its value.
 
 use percent_encoding::percent_decode_str;
-use postgres::config::SslMode;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
@@ -15,9 +14,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How far connections are to be encrypted, and the server to be believed.
+/// Whether a connection is encrypted, by libpq's `sslmode` and `sslnegotiation`.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Encryption {
+    /// `disable`.
+    Disabled,
+    /// `prefer`: where the server does TLS; plain where it does not, or where the handshake fails.
+    Preferred,
+    /// `require` and stricter.
+    Required,
+    /// The same with `sslnegotiation=direct`: the first byte is one of TLS.
+    Direct,
+}
+
+/// What `DATABASE_URL` says about encryption and about the server's certificate.
 pub struct Tls {
-    pub mode: SslMode,
+    pub encryption: Encryption,
+    pub connector: MakeRustlsConnect,
     verifier: Arc<Verifier>,
 }
 
@@ -25,34 +38,35 @@ pub struct Tls {
 struct Verifier {
     trust: Trust,
     algorithms: WebPkiSupportedAlgorithms,
-    /// The version that was agreed on first.
+    /// The protocol version of the first handshake.
     version: OnceLock<&'static str>,
 }
 
 #[derive(Debug)]
 enum Trust {
-    /// Whoever answers.
+    /// The certificate is not looked at.
     Any,
-    /// A certificate from one of these.
+    /// The certificate must come from one of these authorities.
     Chain(RootCertStore),
-    /// That, in the host's name.
+    /// It must also carry the host's name.
     ChainAndName(RootCertStore),
 }
 
 impl Tls {
-    /// Takes out of the URL what its driver does not know, and gives the rest.
+    /// Takes the parameters out of the URL that the driver does not know, and returns the URL without
+    /// them. Errors: the parameter and what is wrong with it.
     pub fn parse(url: &str) -> Result<(Self, String), String> {
-        // A password may hold a question mark: the driver's URL has a query behind the first @ alone.
+        // A password may contain a question mark: the query begins behind the first @.
         let (credentials, place) = url.split_at(url.find('@').unwrap_or(0));
         let (place, query) = place.split_once('?').unwrap_or((place, ""));
         let (mut given, mut rest) = (HashMap::new(), Vec::new());
-        // Names too, as the driver would take an encoded one for what is not looked at here.
+        // Names are decoded as well: the driver would understand an encoded `sslmode`.
         let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let (name, value) = (decoded(name), decoded(value));
             match (&*name, &*value) {
-                // The last means what a client without GSSAPI does anyway.
+                // This service does no GSSAPI encryption, so these two values ask for nothing.
                 ("sslmode" | "sslrootcert", _) | ("gssencmode", "disable" | "prefer") => {}
                 _ => rest.push(parameter),
             }
@@ -61,52 +75,53 @@ impl Tls {
             }
         }
         let given = |name| given.get(name).map(AsRef::as_ref);
-        let (mode, trust) = choose(given("sslmode"), given("sslrootcert"))?;
+        let (encryption, trust) = choose(given("sslmode"), given("sslrootcert"))?;
         let algorithms = ring::default_provider().signature_verification_algorithms;
         let verifier = Arc::new(Verifier { trust, algorithms, version: OnceLock::new() });
-        Ok((Self { mode, verifier }, format!("{credentials}{place}?{}", rest.join("&"))))
+        let connector = connector(Arc::clone(&verifier))?;
+        Ok((Self { encryption, connector, verifier }, format!("{credentials}{place}?{}", rest.join("&"))))
     }
 
-    pub fn connector(&self) -> Result<MakeRustlsConnect, String> {
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("sslmode: {error}"))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&self.verifier) as _)
-            .with_no_client_auth();
-        // Required from PostgreSQL 17 on with sslnegotiation=direct.
-        config.alpn_protocols = vec![b"postgresql".to_vec()];
-        Ok(MakeRustlsConnect::new(config))
-    }
-
-    /// Of connections that were made.
-    pub fn report(&self) -> String {
+    /// One line for `tinytasks check` about the connections made so far.
+    pub fn report(&self, is_encrypted: bool) -> String {
         let checked = match self.verifier.trust {
             Trust::Any => "the server's certificate is not checked",
             Trust::Chain(_) => "the server's certificate is checked, the name in it is not",
             Trust::ChainAndName(_) => "the server's certificate and the name in it are checked",
         };
         match self.verifier.version.get() {
-            Some(version) => format!("encryption: {version}, {checked}"),
-            None => "encryption: none".to_owned(),
+            Some(version) if is_encrypted => format!("encryption: {version}, {checked}"),
+            _ => "encryption: none".to_owned(),
         }
     }
 }
 
-const VERIFY_CA: &str = "sslmode: everybody has a certificate of a public authority, so verify-ca needs \
+fn connector(verifier: Arc<Verifier>) -> Result<MakeRustlsConnect, String> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("sslmode: {error}"))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    // PostgreSQL 17 and newer require it with sslnegotiation=direct.
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    Ok(MakeRustlsConnect::new(config))
+}
+
+const VERIFY_CA: &str = "sslmode: anybody can get a certificate of a public authority, so verify-ca needs \
     an authority of your own in sslrootcert; give that, or verify-full";
 const UNUSED_ROOT: &str = "sslrootcert: would not be looked at; add sslmode=verify-full";
 
-fn choose(mode: Option<&str>, root: Option<&str>) -> Result<(SslMode, Trust), String> {
+fn choose(mode: Option<&str>, root: Option<&str>) -> Result<(Encryption, Trust), String> {
     let own = root.filter(|root| *root != "system");
     Ok(match (mode, root, own) {
-        (Some("disable"), None, _) => (SslMode::Disable, Trust::Any),
-        (None | Some("prefer"), None, _) => (SslMode::Prefer, Trust::Any),
-        (Some("require"), None, _) => (SslMode::Require, Trust::Any),
-        (Some("require" | "verify-ca"), _, Some(file)) => (SslMode::Require, Trust::Chain(read(file)?)),
-        (Some("verify-full"), _, Some(file)) => (SslMode::Require, Trust::ChainAndName(read(file)?)),
+        (Some("disable"), None, _) => (Encryption::Disabled, Trust::Any),
+        (None | Some("prefer"), None, _) => (Encryption::Preferred, Trust::Any),
+        (Some("require"), None, _) => (Encryption::Required, Trust::Any),
+        (Some("require" | "verify-ca"), _, Some(file)) => (Encryption::Required, Trust::Chain(read(file)?)),
+        (Some("verify-full"), _, Some(file)) => (Encryption::Required, Trust::ChainAndName(read(file)?)),
         (Some("verify-full"), _, None) | (None, Some("system"), _) => {
-            (SslMode::Require, Trust::ChainAndName(system()?))
+            (Encryption::Required, Trust::ChainAndName(system()?))
         }
         (Some("verify-ca"), ..) => return Err(VERIFY_CA.to_owned()),
         (None | Some("disable" | "prefer" | "require"), ..) => return Err(UNUSED_ROOT.to_owned()),
@@ -124,7 +139,7 @@ fn read(file: &str) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err("sslrootcert: the file has no certificate".to_owned()) } else { Ok(roots) }
 }
 
-/// What the distribution trusts (`ca-certificates`), or `SSL_CERT_FILE`.
+/// The authorities that the operating system trusts (`ca-certificates`), or `SSL_CERT_FILE`.
 fn system() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -134,6 +149,9 @@ fn system() -> Result<RootCertStore, String> {
 
 type Signed = Result<HandshakeSignatureValid, Error>;
 
+/// With `Trust::Any` nothing of the certificate is read, its signature included: whoever may present
+/// any certificate has the key to it, and webpki cannot read those of X.509 version 1, which servers
+/// that were set up by hand have.
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -155,12 +173,18 @@ impl ServerCertVerifier for Verifier {
 
     fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer, by: &Signature) -> Signed {
         self.version.get_or_init(|| "TLS 1.2");
-        verify_tls12_signature(message, cert, by, &self.algorithms)
+        match self.trust {
+            Trust::Any => Ok(HandshakeSignatureValid::assertion()),
+            _ => verify_tls12_signature(message, cert, by, &self.algorithms),
+        }
     }
 
     fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer, by: &Signature) -> Signed {
         self.version.get_or_init(|| "TLS 1.3");
-        verify_tls13_signature(message, cert, by, &self.algorithms)
+        match self.trust {
+            Trust::Any => Ok(HandshakeSignatureValid::assertion()),
+            _ => verify_tls13_signature(message, cert, by, &self.algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,16 +1,15 @@
-//! A request body → the content of a task. All that is wrong with it is found, not only the first.
+//! Parses a request body into the content of a task. Knows no header and no route.
+//! Guarantees: the answer lists every rule that the body breaks, and only this file makes a [`Text`].
 
 use crate::error::{Error, FieldError};
+use crate::limits::{DESCRIPTION_CHARS_MAX, TITLE_CHARS_MAX};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-const TITLE_CHARS_MAX: usize = 200;
-const DESCRIPTION_CHARS_MAX: usize = 1000;
-
-/// A title or a description that keeps its rule: only this file makes one.
+/// A title or a description that keeps its rule.
 pub struct Text(String);
 
 impl Text {
@@ -19,7 +18,7 @@ impl Text {
     }
 }
 
-/// All that a client decides about a task: the body of POST and of PUT.
+/// The fields of a task that its client decides: the body of POST and of PUT.
 pub struct Content {
     pub title: Text,
     pub description: Option<Text>,
@@ -27,64 +26,94 @@ pub struct Content {
 }
 
 impl Content {
-    /// POST: `complete` is false when absent. Errors: `Malformed`, `Invalid`.
+    /// Parses the body of POST; an absent `complete` means false. Errors: `Malformed`, `Invalid`.
     pub fn for_create(body: &[u8]) -> Result<Self, Error> {
         Self::parse(body, Some(false))
     }
 
-    /// PUT: `complete` is required. Errors: `Malformed`, `Invalid`.
+    /// Parses the body of PUT, which must have `complete`. Errors: `Malformed`, `Invalid`.
     pub fn for_replace(body: &[u8]) -> Result<Self, Error> {
         Self::parse(body, None)
     }
 
     fn parse(body: &[u8], complete_default: Option<bool>) -> Result<Self, Error> {
         let members = Members::parse(body)?;
-        let (given, mut errors) = members.read();
+        let (given, mut errors) = members.check();
         if members.title.is_absent() {
             errors.push(broken("title", MISSING));
         }
         if members.complete.is_absent() && complete_default.is_none() {
             errors.push(broken("complete", MISSING));
         }
-        match (given.title, given.complete.or(complete_default)) {
+        let complete = given.complete.into_option().or(complete_default);
+        match (given.title.into_option(), complete) {
             (Some(title), Some(complete)) if errors.is_empty() => {
-                Ok(Self { title, description: given.description.flatten(), complete })
+                Ok(Self { title, description: given.description.into_option().flatten(), complete })
             }
             _ => Err(Error::Invalid(errors)),
         }
     }
 }
 
-/// The body of PATCH: what is None stays as it is. At least one is given.
+/// What a change does to one field. An absent field, `null` and a value are three cases, so a
+/// nullable field is a `Change<Option<T>>`.
+#[derive(Default)]
+pub enum Change<T> {
+    #[default]
+    Keep,
+    Set(T),
+}
+
+impl<T> Change<T> {
+    pub fn as_ref(&self) -> Change<&T> {
+        match self {
+            Self::Keep => Change::Keep,
+            Self::Set(value) => Change::Set(value),
+        }
+    }
+
+    /// Returns None for `Keep`.
+    pub fn into_option(self) -> Option<T> {
+        match self {
+            Self::Keep => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+/// A change of a task: the body of PATCH, which sets at least one field, or that of PUT, which sets
+/// all of them.
 #[derive(Default)]
 pub struct Patch {
-    pub title: Option<Text>,
-    /// The inner None is `null`, which clears the description.
-    pub description: Option<Option<Text>>,
-    pub complete: Option<bool>,
+    pub title: Change<Text>,
+    /// `Set(None)` clears the description.
+    pub description: Change<Option<Text>>,
+    pub complete: Change<bool>,
 }
 
 impl Patch {
-    /// Errors: `Malformed`, `Invalid`.
+    /// Parses the body of PATCH. Errors: `Malformed`, `Invalid`.
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
         let members = Members::parse(body)?;
-        if [&members.title, &members.description, &members.complete].iter().all(|member| member.is_absent()) {
+        if members.title.is_absent() && members.description.is_absent() && members.complete.is_absent() {
             return Err(malformed("must have at least one of title, description, complete", "no_fields"));
         }
-        let (given, errors) = members.read();
-        if errors.is_empty() { Ok(given) } else { Err(Error::Invalid(errors)) }
+        let (patch, errors) = members.check();
+        if errors.is_empty() { Ok(patch) } else { Err(Error::Invalid(errors)) }
     }
 }
 
-/// PUT changes all of it.
 impl From<Content> for Patch {
     fn from(content: Content) -> Self {
-        let (title, description) = (Some(content.title), Some(content.description));
-        Self { title, description, complete: Some(content.complete) }
+        Self {
+            title: Change::Set(content.title),
+            description: Change::Set(content.description),
+            complete: Change::Set(content.complete),
+        }
     }
 }
 
-/// A rule: the message and the type of its [`FieldError`].
+/// The message and the type of a [`FieldError`].
 type Rule = (&'static str, &'static str);
 const MISSING: Rule = ("is required", "missing");
 const NOT_NULL: Rule = ("must not be null", "null");
@@ -96,8 +125,9 @@ pub const TITLE_NOT_BLANK: Rule = ("must not be empty or white space alone", "bl
 pub const TITLE_LENGTH: Rule = ("must be at most 200 characters", "too_long");
 pub const DESCRIPTION_LENGTH: Rule = ("must be at most 1000 characters", "too_long");
 
-/// The error of a member of the body that breaks a rule.
-pub fn broken(member: &'static str, (msg, kind): Rule) -> FieldError {
+/// The error for a member of the body that breaks `rule`.
+pub fn broken(member: &'static str, rule: Rule) -> FieldError {
+    let (msg, kind) = rule;
     FieldError { loc: vec!["body", member], msg, kind }
 }
 
@@ -105,7 +135,7 @@ fn malformed(msg: &'static str, kind: &'static str) -> Error {
     Error::Malformed(vec![FieldError { loc: vec!["body"], msg, kind }])
 }
 
-/// A JSON value of the body that was not looked into yet.
+/// The JSON text of one member of the body, before its value is checked.
 #[derive(Default)]
 enum Member<'a> {
     #[default]
@@ -123,18 +153,28 @@ impl<'a> Member<'a> {
         matches!(self, Self::Absent)
     }
 
-    /// None when absent. `read` gives None for `null`.
-    fn read<T>(&self, read: impl FnOnce(&str) -> Result<T, Rule>) -> Result<Option<Option<T>>, Rule> {
+    /// Parses the value with `parse`. `Keep` means that the member is absent, `Set(None)` that it is
+    /// `null`. Errors: the rule that it breaks.
+    fn check<T>(&self, parse: impl FnOnce(&str) -> Result<T, Rule>) -> Result<Change<Option<T>>, Rule> {
         match self {
-            Self::Absent => Ok(None),
-            Self::Given("null") => Ok(Some(None)),
-            Self::Given(json) => read(json).map(|value| Some(Some(value))),
+            Self::Absent => Ok(Change::Keep),
+            Self::Given("null") => Ok(Change::Set(None)),
+            Self::Given(json) => parse(json).map(|value| Change::Set(Some(value))),
             Self::Repeated => Err(ONCE),
+        }
+    }
+
+    /// The same for a member that must not be `null`.
+    fn check_not_null<T>(&self, parse: impl FnOnce(&str) -> Result<T, Rule>) -> Result<Change<T>, Rule> {
+        match self.check(parse)? {
+            Change::Keep => Ok(Change::Keep),
+            Change::Set(Some(value)) => Ok(Change::Set(value)),
+            Change::Set(None) => Err(NOT_NULL),
         }
     }
 }
 
-/// The members of the body that the service knows. Others are ignored.
+/// The members of the body that the service knows; it ignores all others.
 #[derive(Default)]
 struct Members<'a> {
     title: Member<'a>,
@@ -151,18 +191,18 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// What is good, and all that is not.
-    fn read(&self) -> (Patch, Vec<FieldError>) {
+    /// The members that keep their rules, and an error for each of the others.
+    fn check(&self) -> (Patch, Vec<FieldError>) {
         let (mut patch, mut errors) = (Patch::default(), Vec::new());
-        match self.title.read(title).and_then(not_null) {
+        match self.title.check_not_null(title) {
             Ok(title) => patch.title = title,
             Err(rule) => errors.push(broken("title", rule)),
         }
-        match self.description.read(description) {
+        match self.description.check(description) {
             Ok(description) => patch.description = description,
             Err(rule) => errors.push(broken("description", rule)),
         }
-        match self.complete.read(|json| json.parse().map_err(|_| BOOLEAN)).and_then(not_null) {
+        match self.complete.check_not_null(|json| json.parse().map_err(|_| BOOLEAN)) {
             Ok(complete) => patch.complete = complete,
             Err(rule) => errors.push(broken("complete", rule)),
         }
@@ -170,13 +210,9 @@ impl<'a> Members<'a> {
     }
 }
 
-fn not_null<T>(value: Option<Option<T>>) -> Result<Option<T>, Rule> {
-    value.map(|value| value.ok_or(NOT_NULL)).transpose()
-}
-
 fn title(json: &str) -> Result<Text, Rule> {
     match text(json)? {
-        // `is_whitespace` is Unicode's White_Space; the table's constraint spells it out.
+        // `is_whitespace` means Unicode's White_Space; schema.sql lists its code points.
         title if title.chars().all(char::is_whitespace) => Err(TITLE_NOT_BLANK),
         title if title.chars().count() > TITLE_CHARS_MAX => Err(TITLE_LENGTH),
         title => Ok(Text(title)),
@@ -189,7 +225,7 @@ fn description(json: &str) -> Result<Text, Rule> {
     if fits { Ok(Text(description)) } else { Err(DESCRIPTION_LENGTH) }
 }
 
-/// The text of a JSON string, if PostgreSQL can hold it.
+/// The value of a JSON string. Errors: it is no string, or PostgreSQL cannot store its text.
 fn text(json: &str) -> Result<String, Rule> {
     if !json.starts_with('"') {
         return Err(STRING);
@@ -199,12 +235,12 @@ fn text(json: &str) -> Result<String, Rule> {
     text.filter(|text| !text.contains('\0')).ok_or(STORABLE)
 }
 
-/// A JSON string as bytes. Asked for bytes, serde_json lets a lone surrogate pass (as bytes that
-/// are not UTF-8); asked for text, it would refuse the whole body as bad JSON.
+/// A JSON string as bytes. serde_json decodes a lone surrogate into bytes that are not UTF-8, so
+/// that one field can be refused; decoding into text would make it refuse the whole body.
 #[derive(Deserialize)]
 struct Octets<'a>(#[serde(borrow)] Cow<'a, [u8]>);
 
-/// By hand, because a derived reader would refuse the whole body for one repeated member.
+/// Written by hand, because a derived implementation refuses the whole body for a repeated member.
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
@@ -236,8 +272,8 @@ impl<'de> Deserialize<'de> for Members<'de> {
 mod tests {
     use super::Content;
 
-    /// The table refuses what is too long with the same words, so only here it is seen that nothing
-    /// of the kind gets there.
+    /// The table refuses a long text with the same message, so a test through HTTP would not notice
+    /// that this check is missing.
     #[test]
     fn lengths_are_judged_before_the_table_is_asked() {
         for (title, description, fits) in [(200, 1000, true), (201, 1, false), (1, 1001, false)] {

@@ -1,23 +1,23 @@
-//! The domain: what a task is. No I/O, no HTTP, no SQL.
-//! Guarantees: what was parsed keeps the contract's rules, and holds exactly what was sent.
+//! The domain types: a task, its owner, its versions, a page of a list. No I/O, no HTTP, no SQL.
+//! Guarantees: a parsed value keeps the contract's rules and holds exactly what the client sent.
 //! A *character* is a Unicode code point.
 
 mod body;
 
-pub use body::{Content, DESCRIPTION_LENGTH, Patch, TITLE_LENGTH, TITLE_NOT_BLANK, Text, broken};
+pub use body::{Change, Content, DESCRIPTION_LENGTH, Patch, TITLE_LENGTH, TITLE_NOT_BLANK, Text, broken};
 
 use crate::error::FieldError;
+use crate::limits::USER_ID_CHARS_MAX;
 use serde::{Serialize, Serializer};
 use std::fmt;
-
-const USER_ID_CHARS_MAX: usize = 255;
+use std::ops::Range;
 
 /// The owner of tasks: 1–255 characters that PostgreSQL can hold (no U+0000), not `.` or `..`.
 #[derive(Clone)]
 pub struct UserId(String);
 
 impl UserId {
-    /// None when the text breaks the rule.
+    /// Returns None when the text is empty, longer than 255 characters or has a U+0000.
     pub fn parse(text: String) -> Option<Self> {
         let fits = (1..=USER_ID_CHARS_MAX).contains(&text.chars().count()) && !text.contains('\0');
         // RFC 3986 section 5.2.4: a client removes these segments from a path, so no URL names them.
@@ -34,7 +34,7 @@ impl UserId {
 pub struct TaskId(i64);
 
 impl TaskId {
-    /// Takes `[1-9][0-9]*` alone.
+    /// Accepts `[1-9][0-9]*` up to 2^63 − 1. Errors: the rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         let is_canonical = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|_| is_canonical);
@@ -50,7 +50,7 @@ impl TaskId {
     }
 }
 
-/// A stored task, as clients see it.
+/// A stored task in the form that clients see. Borrows from the database's answer.
 #[derive(Serialize)]
 pub struct Task<'a> {
     pub id: i64,
@@ -58,62 +58,127 @@ pub struct Task<'a> {
     pub title: &'a str,
     pub description: Option<&'a str>,
     pub complete: bool,
-    pub created_at: Instant,
-    pub updated_at: Instant,
+    pub created_at: UtcMicros,
+    pub updated_at: UtcMicros,
 }
 
-/// Which versions of a task a request is about. A version is named by its `updated_at`, which
-/// changes with every change.
+/// The entity tags that a precondition lists, as the versions of a task that they name.
+pub enum Tags {
+    /// `*`: every version of a task that exists.
+    Any,
+    /// Tags that this service never gives out name no version and are left out.
+    Listed(Vec<UtcMicros>),
+}
+
+impl Tags {
+    pub fn match_version(&self, version: UtcMicros) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(versions) => versions.contains(&version),
+        }
+    }
+}
+
+/// What a request requires of the current version of a task (RFC 9110 section 13.1). A version is
+/// named by its `updated_at`, which changes with every change. None: the field is absent.
 pub struct Precondition {
-    /// `If-Match`: one of these. None where any will do.
-    pub any_of: Option<Vec<Instant>>,
-    /// `If-None-Match`: none of these. None for `*`: no version at all.
-    pub none_of: Option<Vec<Instant>>,
+    /// The current version must be one of these.
+    pub if_match: Option<Tags>,
+    /// The current version must be none of these.
+    pub if_none_match: Option<Tags>,
 }
 
-/// A page of a list.
+/// Which part of a user's tasks a list shows.
 #[derive(Clone, Copy)]
 pub struct Page {
     pub complete: Option<bool>,
     pub is_descending: bool,
-    /// Only tasks behind that id in the order.
+    /// Only tasks that follow this id in the chosen order.
     pub after: Option<i64>,
     pub offset: i64,
-    /// At most so many, or all.
+    /// At most this many tasks; None means all.
     pub limit: Option<i64>,
 }
 
-/// A moment, in microseconds from 1970-01-01T00:00:00Z.
+/// An instant as PostgreSQL's `timestamptz` holds it: microseconds since 2000-01-01T00:00:00Z, where
+/// the smallest and the largest number mean `-infinity` and `infinity`. Every stored instant has
+/// exactly one value here, so each can be compared and sent back unchanged.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Instant(i64);
+pub struct UtcMicros(i64);
 
-impl Instant {
-    pub fn from_unix_micros(micros: i64) -> Self {
+impl UtcMicros {
+    const UNIX_MICROS_OF_2000: i64 = 946_684_800_000_000;
+
+    pub fn from_micros_since_2000(micros: i64) -> Self {
         Self(micros)
     }
 
-    pub fn unix_micros(self) -> i64 {
+    pub fn micros_since_2000(self) -> i64 {
         self.0
     }
 
+    /// The number that an entity tag shows: for instants that clocks show, microseconds since 1970.
+    pub fn version(self) -> u64 {
+        self.0.wrapping_add(Self::UNIX_MICROS_OF_2000).cast_unsigned()
+    }
+
+    /// The reverse of [`UtcMicros::version`]. Returns None where PostgreSQL has no such instant: it has
+    /// those from 4714 BC to 294276, `-infinity` and `infinity`.
+    pub fn from_version(version: u64) -> Option<Self> {
+        const FINITE: Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
+        let micros = version.cast_signed().wrapping_sub(Self::UNIX_MICROS_OF_2000);
+        let exists = FINITE.contains(&micros) || micros == i64::MIN || micros == i64::MAX;
+        exists.then_some(Self(micros))
+    }
+
     pub fn now() -> Self {
-        Self(jiff::Timestamp::now().as_microsecond())
+        Self(jiff::Timestamp::now().as_microsecond() - Self::UNIX_MICROS_OF_2000)
     }
 }
 
-/// RFC 3339: UTC, six fraction digits, `Z`. It can write the years 0 to 9999; what old rows hold
-/// beyond (`infinity`) is shown as the nearest.
-impl fmt::Display for Instant {
+/// RFC 3339: UTC, six fraction digits, `Z`. Shows the years 0 to 9999; an instant outside them, which
+/// only other programs can have stored, is shown as the nearest one inside.
+impl fmt::Display for UtcMicros {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MICROS_MIN: i64 = -62_167_219_200_000_000;
-        const MICROS_MAX: i64 = 253_402_207_200_000_000;
-        let micros = self.0.clamp(MICROS_MIN, MICROS_MAX);
-        write!(f, "{:.6}", jiff::Timestamp::from_microsecond(micros).unwrap_or_default())
+        /// 0000-01-01T00:00:00Z, since 1970.
+        const UNIX_MICROS_MIN: i64 = -62_167_219_200_000_000;
+        /// 9999-12-30T22:00:00Z, since 1970: the last second that jiff can write.
+        const UNIX_MICROS_MAX: i64 = 253_402_207_200_000_000;
+        let unix_micros = self.0.saturating_add(Self::UNIX_MICROS_OF_2000);
+        let shown = unix_micros.clamp(UNIX_MICROS_MIN, UNIX_MICROS_MAX);
+        write!(f, "{:.6}", jiff::Timestamp::from_microsecond(shown).unwrap_or_default())
     }
 }
 
-impl Serialize for Instant {
+impl Serialize for UtcMicros {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::UtcMicros;
+
+    #[test]
+    fn every_stored_instant_has_a_version_of_its_own_and_a_text_within_the_years_0_to_9999() {
+        for (micros, text) in [
+            (i64::MIN, "0000-01-01T00:00:00.000000Z"),
+            (-211_813_488_000_000_000, "0000-01-01T00:00:00.000000Z"),
+            (-946_684_800_000_001, "1969-12-31T23:59:59.999999Z"),
+            (-946_684_800_000_000, "1970-01-01T00:00:00.000000Z"),
+            (0, "2000-01-01T00:00:00.000000Z"),
+            (1, "2000-01-01T00:00:00.000001Z"),
+            (9_223_371_331_199_999_999, "9999-12-30T22:00:00.000000Z"),
+            (i64::MAX, "9999-12-30T22:00:00.000000Z"),
+        ] {
+            let instant = UtcMicros::from_micros_since_2000(micros);
+            assert_eq!(instant.to_string(), text);
+            assert_eq!(UtcMicros::from_version(instant.version()), Some(instant), "{text}");
+        }
+        for micros in [i64::MIN + 1, -211_813_488_000_000_001, 9_223_371_331_200_000_000, i64::MAX - 1] {
+            let version = UtcMicros::from_micros_since_2000(micros).version();
+            assert_eq!(UtcMicros::from_version(version), None, "{micros}");
+        }
     }
 }

@@ -19,6 +19,7 @@ mod ledger;
 mod probe;
 mod raw;
 mod reference;
+mod relay;
 mod servers;
 mod token;
 
@@ -56,6 +57,7 @@ mod scale_out;
 mod schema;
 mod shutdown;
 mod stalled_log;
+mod silence;
 mod systemd;
 mod tasks;
 mod tidy;

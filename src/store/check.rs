@@ -1,0 +1,184 @@
+//! `tinytasks check`: connects as `serve` does and looks for everything that can make it fail. Speaks
+//! of the table as a whole, never of one user's tasks.
+
+use super::connect::{ServerLimit, Session, connect};
+use super::readiness::examine;
+use super::schema::{NEXT_ID, OUT_OF_RANGE};
+use super::sqlstate::cause;
+use super::statements::{STATEMENTS, Statement};
+use crate::config;
+use crate::limits::{COMMAND_STATEMENT_MAX, STATEMENT_MAX};
+use postgres::types::Type;
+use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+
+/// Passes a line to `say` for each thing that is well. Errors: each thing that is not, with its remedy.
+pub fn check(database: &config::Database, say: &mut dyn FnMut(&str)) -> Result<(), Vec<String>> {
+    let mut session = open(database).map_err(|reason| vec![format!("database: {reason}")])?;
+    let server = "select current_setting('server_version'), current_setting('server_encoding')";
+    let server = pairs(session.within(STATEMENT_MAX), server).map_err(|reason| vec![reason])?;
+    let (version, encoding) = server.into_iter().next().unwrap_or_default();
+    say(&format!("database: PostgreSQL {version}"));
+    say(&database.url.tls.report(session.is_encrypted));
+    let mut reasons = Vec::new();
+    if encoding != "UTF8" {
+        reasons.push(format!("encoding: is {encoding}, must be UTF8; make a new database"));
+    }
+    if database.prepared {
+        match is_pooled_by_transaction(database, &mut session) {
+            Ok(false) => say("connections: each has a session of its own"),
+            Ok(true) => reasons.push(POOLED.to_owned()),
+            Err(reason) => reasons.push(format!("connections: {reason}")),
+        }
+    }
+    match statements_can_run(&mut session) {
+        Ok(()) => say("schema: every statement can be done"),
+        // The table cannot be looked at any further.
+        Err(more) => return Err([reasons, more].concat()),
+    }
+    let client = session.within(COMMAND_STATEMENT_MAX);
+    for examination in [distribution, sequence, instants, old_rows] {
+        match examination(client) {
+            Ok(line) => say(&line),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+}
+
+fn open(database: &config::Database) -> Result<Session, String> {
+    let limit = if database.prepared { ServerLimit::Statement } else { ServerLimit::None };
+    connect(&database.url, limit, |_| Ok(())).map(|(session, ())| session).map_err(|error| error.reason)
+}
+
+const POOLED: &str = "connections: two of them share one session of PostgreSQL, so a pooler in transaction mode \
+    is in between, and prepared statements would get lost; set DATABASE_PREPARED=false";
+
+/// Whether two connections that are open at the same time turn out to have the same server process.
+fn is_pooled_by_transaction(database: &config::Database, one: &mut Session) -> Result<bool, String> {
+    let mut other = open(database)?;
+    let process = |session: &mut Session| -> Result<i32, String> {
+        let row = session.within(STATEMENT_MAX).query_typed_one("select pg_backend_pid()", &[]);
+        row.and_then(|row| row.try_get(0)).map_err(|error| cause(&error))
+    };
+    let (mut ones, mut others) = (Vec::new(), Vec::new());
+    // More than once, because other clients may use the pooler at the same time.
+    for _ in 0..4 {
+        ones.push(process(one)?);
+        others.push(process(&mut other)?);
+    }
+    let first = ones.first();
+    Ok(ones.iter().any(|one| others.contains(one) || Some(one) != first))
+}
+
+/// Errors: the findings, and the statements that PostgreSQL would refuse.
+fn statements_can_run(session: &mut Session) -> Result<(), Vec<String>> {
+    let findings = examine(session.within(STATEMENT_MAX)).map_err(|error| vec![cause(&error)])?;
+    let mut reasons: Vec<_> = findings.into_iter().map(|finding| finding.text).collect();
+    if reasons.is_empty() {
+        for statement in STATEMENTS {
+            let planned = session.within(STATEMENT_MAX).simple_query(&explain(statement));
+            if let Err(error) = planned {
+                reasons.push(format!("schema: {}; run `tinytasks migrate`", cause(&error)));
+            }
+        }
+    }
+    reasons.dedup();
+    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+}
+
+/// To be planned, a statement needs its columns and indexes, and the rights. With values rather than
+/// nulls: Citus refuses to insert a null into the column that a table is distributed by.
+fn explain(statement: &Statement) -> String {
+    let mut sql = statement.sql.to_owned();
+    for (number, ty) in (1..).zip(statement.types) {
+        let value = match *ty {
+            Type::TEXT => "''::text",
+            Type::INT8 => "0::bigint",
+            Type::BOOL => "false",
+            _ => "'{}'::timestamptz[]",
+        };
+        sql = sql.replace(&format!("${number}"), value);
+    }
+    format!("explain {sql}")
+}
+
+/// Whether Citus distributes the table. Only there the function `citus_version` exists.
+fn distribution(client: &mut Client) -> Result<String, String> {
+    let has_citus = "select '', count(*) from pg_extension where extname = 'citus'";
+    if pairs(client, has_citus)?.first().is_none_or(|(_, count)| count == "0") {
+        return Ok("distribution: none; the table is on one server".to_owned());
+    }
+    let table = "select distribution_column, (shard_count)::text from citus_tables where table_name = 'tasks'::regclass";
+    let Some((column, shards)) = pairs(client, table)?.into_iter().next() else {
+        return Ok("distribution: none; Citus is there, and tasks is not distributed".to_owned());
+    };
+    let nodes = "select count(*)::text, '' from pg_dist_node where noderole = 'primary' and shouldhaveshards";
+    let nodes = pairs(client, nodes)?.into_iter().next().unwrap_or_default().0;
+    match column.as_str() {
+        "user_id" => Ok(format!("distribution: by user_id, {shards} shards on {nodes} nodes of Citus")),
+        _ => Err(format!(
+            "distribution: by {column}, must be by user_id; run `select undistribute_table('tasks')` and \
+             `select create_distributed_table('tasks', 'user_id')`"
+        )),
+    }
+}
+
+/// Rows that were imported with their ids do not move the sequence: it would give their ids again.
+fn sequence(client: &mut Client) -> Result<String, String> {
+    let ids = pairs(client, NEXT_ID).map_err(|reason| format!("ids: {reason}"))?;
+    let (is_behind, next) = ids.into_iter().next().unwrap_or_default();
+    match is_behind.as_str() {
+        "t" => Err(format!(
+            "ids: the sequence lies behind the table and would give ids again; run `tinytasks migrate`, or \
+             `select setval(pg_get_serial_sequence('tasks', 'id'), {next}, false)` while nobody writes"
+        )),
+        "f" => Ok("ids: the sequence is ahead of every id".to_owned()),
+        _ => Ok("ids: not examined, as this role may not look at the sequence".to_owned()),
+    }
+}
+
+/// Rows with instants that RFC 3339 cannot write.
+fn instants(client: &mut Client) -> Result<String, String> {
+    let found = pairs(client, OUT_OF_RANGE).map_err(|reason| format!("rows: {reason}"))?;
+    match found.first() {
+        Some((count, _)) if count != "0" => Err(format!(
+            "rows: {count} have a created_at or updated_at outside the years 1 to 9999; run `tinytasks migrate`"
+        )),
+        _ => Ok("rows: all instants can be shown".to_owned()),
+    }
+}
+
+/// How many rows from before break each constraint that was not validated. The rules are the table's
+/// own: query_to_xml is PostgreSQL's way to run a statement that was made from a row.
+const OLD_ROWS: &str = "
+    select conname, (xpath('/row/count/text()', query_to_xml(
+            format('select count(*) from tasks where not (%s)', pg_get_expr(conbin, conrelid)),
+            false, true, '')))[1]::text
+        from pg_constraint
+        where conrelid = 'tasks'::regclass and contype = 'c' and not convalidated
+        order by conname";
+
+fn old_rows(client: &mut Client) -> Result<String, String> {
+    let counts = pairs(client, OLD_ROWS).map_err(|reason| format!("rows: {reason}"))?;
+    let broken: Vec<_> = counts
+        .iter()
+        .filter(|(_, count)| count != "0")
+        .map(|(rule, count)| format!("{count} break {rule}"))
+        .collect();
+    if broken.is_empty() {
+        return Ok("rows: all keep the rules".to_owned());
+    }
+    let broken = broken.join(", ");
+    Err(format!("rows: {broken}; they can be read, but not changed until they are mended"))
+}
+
+/// The first two columns of all rows, as text.
+fn pairs(client: &mut Client, sql: &str) -> Result<Vec<(String, String)>, String> {
+    let messages = client.simple_query(sql).map_err(|error| cause(&error))?;
+    let text = |row: &SimpleQueryRow, column| row.get(column).unwrap_or_default().to_owned();
+    let pair = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => Some((text(row, 0), text(row, 1))),
+        _ => None,
+    };
+    Ok(messages.iter().filter_map(pair).collect())
+}

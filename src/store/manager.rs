@@ -1,0 +1,253 @@
+//! Makes the pool's connections and decides which of them may still be used: what r2d2 asks for.
+
+use super::connect::{ConnectError, ServerLimit, Session, connect, is_silence};
+use super::sqlstate::{Fate, cause, is_lost_statement};
+use super::statements::{STATEMENTS, Statement, Values};
+use super::url::DatabaseUrl;
+use super::watch::Watch;
+use crate::config;
+use crate::limits::{CHECKOUT_MAX, FULL_RETRY_EMPTY, FULL_RETRY_MAX, FULL_RETRY_MIN, PING_AFTER, PING_MAX};
+use crate::panic::{guarded, lock};
+use postgres::Row;
+use r2d2::ManageConnection;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Makes connections as `DATABASE_URL` says now, and decides which ones may still be used.
+pub struct Connector {
+    url: Mutex<Arc<DatabaseUrl>>,
+    /// False for a pooler that cannot keep prepared statements. It keeps no session settings either.
+    is_prepared: bool,
+    size: u32,
+    /// Connections from before this instant are not used again: one of them was broken or its
+    /// statements no longer fit the table, so the others will be as well.
+    distrusted: Mutex<Option<Instant>>,
+    full: Mutex<Full>,
+    /// Connections of the pool that are open.
+    open: AtomicU32,
+    given_up: AtomicU64,
+    has_warned: AtomicBool,
+}
+
+/// The server, or the role, has as many connections as it may have.
+#[derive(Default)]
+struct Full {
+    retry_at: Option<Instant>,
+    pause: Duration,
+}
+
+impl Connector {
+    pub fn new(database: config::Database) -> Self {
+        Self {
+            url: Mutex::new(Arc::new(database.url)),
+            is_prepared: database.prepared,
+            size: database.pool_size.get(),
+            distrusted: Mutex::default(),
+            full: Mutex::default(),
+            open: AtomicU32::new(0),
+            given_up: AtomicU64::new(0),
+            has_warned: AtomicBool::new(false),
+        }
+    }
+
+    /// The most connections there may be.
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Connections that were given up since the start because no answer came in time.
+    pub fn given_up(&self) -> u64 {
+        self.given_up.load(Relaxed)
+    }
+
+    /// Connections made from now on use `url`. Errors: it names another database.
+    pub fn reconnect_with(&self, url: DatabaseUrl) -> Result<(), String> {
+        let mut current = lock(&self.url);
+        if !current.is_same_database(&url) {
+            return Err("DATABASE_URL: names another database; that takes a restart".to_owned());
+        }
+        *current = Arc::new(url);
+        Ok(())
+    }
+
+    pub fn url(&self) -> Arc<DatabaseUrl> {
+        Arc::clone(&lock(&self.url))
+    }
+
+    pub fn distrust_all(&self) {
+        *lock(&self.distrusted) = Some(Instant::now());
+    }
+
+    fn is_distrusted(&self, connection: &Connection) -> bool {
+        lock(&self.distrusted).is_some_and(|since| connection.born <= since)
+    }
+
+    /// Draws the conclusions of a failed statement for its connection and for all others.
+    pub fn note_failure(&self, connection: &mut Connection, fate: Fate, error: &postgres::Error) {
+        if matches!(fate, Fate::Lost | Fate::Stale) {
+            connection.is_spent = true;
+            self.distrust_all();
+        }
+        if is_silence(error) {
+            self.given_up.fetch_add(1, Relaxed);
+        }
+        if is_lost_statement(error) && self.is_prepared && !self.has_warned.swap(true, Relaxed) {
+            log::warn!(
+                reason = cause(error).as_str();
+                "prepared statements get lost: a pooler in transaction mode is between the service and \
+                 PostgreSQL; set DATABASE_PREPARED=false"
+            );
+        }
+    }
+
+    /// A connection with its prepared statements. The limit of an attempt covers both.
+    fn open(self: &Arc<Self>) -> Result<Connection, ConnectError> {
+        let server_limit = if self.is_prepared { ServerLimit::Statement } else { ServerLimit::None };
+        let (session, prepared) = connect(&self.url(), server_limit, |client| {
+            let mut prepared = Vec::new();
+            for statement in STATEMENTS.iter().filter(|_| self.is_prepared) {
+                prepared.push((*statement, client.prepare_typed(statement.sql, statement.types)?));
+            }
+            Ok(prepared)
+        })?;
+        let now = Instant::now();
+        self.open.fetch_add(1, Relaxed);
+        let connector = Arc::clone(self);
+        Ok(Connection { session, prepared, born: now, last_used: now, is_spent: false, connector })
+    }
+
+    /// Errors: a server is full, and it is not yet time to ask again.
+    fn wait_while_full(&self) -> io::Result<()> {
+        let mut full = lock(&self.full);
+        let now = Instant::now();
+        if full.retry_at.is_some_and(|at| now < at) {
+            return Err(io::Error::other("the database allows no more connections"));
+        }
+        // Of several threads one asks.
+        full.retry_at = full.retry_at.map(|_| now + full.pause);
+        Ok(())
+    }
+
+    /// The pause doubles up to `FULL_RETRY_MAX`; without any connection it stays short, because then
+    /// nothing can be served.
+    fn note_full(&self, reason: &str) {
+        let open = self.open.load(Relaxed);
+        let mut full = lock(&self.full);
+        if full.retry_at.is_none() {
+            log::warn!(connections = open, wanted = self.size, reason = reason;
+                "the database allows no more connections");
+        }
+        full.pause = match open {
+            0 => FULL_RETRY_EMPTY,
+            _ => (full.pause * 2).clamp(FULL_RETRY_MIN, FULL_RETRY_MAX),
+        };
+        full.retry_at = Some(Instant::now() + full.pause);
+    }
+}
+
+/// What r2d2 asks to make and to judge connections.
+pub struct Manager {
+    connector: Arc<Connector>,
+    watch: Arc<Watch>,
+}
+
+impl Manager {
+    /// A pool that is filled from now on, by threads of r2d2.
+    pub fn fill(connector: Arc<Connector>, watch: Arc<Watch>) -> r2d2::Pool<Self> {
+        r2d2::Pool::builder()
+            .max_size(connector.size)
+            .connection_timeout(CHECKOUT_MAX)
+            // Calls `is_valid`, which asks the server only where that is needed.
+            .test_on_check_out(true)
+            // Connections are kept for ever: a broken one is found when it is used.
+            .idle_timeout(None)
+            .max_lifetime(None)
+            // The reason is in the log line of each request that gets no connection.
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build_unchecked(Self { connector, watch })
+    }
+}
+
+impl ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = io::Error;
+
+    /// The driver panics where its runtime gets no file descriptor; r2d2 would lose this place.
+    fn connect(&self) -> io::Result<Connection> {
+        self.connector.wait_while_full()?;
+        let open = || match self.connector.open() {
+            Ok(connection) => {
+                *lock(&self.connector.full) = Full::default();
+                Ok(connection)
+            }
+            Err(error) => {
+                if error.is_full {
+                    self.connector.note_full(&error.reason);
+                }
+                Err(io::Error::other(error.reason))
+            }
+        };
+        guarded(open, io::Error::other)
+    }
+
+    /// A ping costs a round trip, so a connection in constant use gets none.
+    fn is_valid(&self, connection: &mut Connection) -> io::Result<()> {
+        if self.connector.is_distrusted(connection) {
+            return Err(io::Error::other("a connection of the same age was broken"));
+        }
+        if connection.last_used.elapsed() <= PING_AFTER {
+            return Ok(());
+        }
+        let answer = connection.session.within(PING_MAX).is_valid(PING_MAX);
+        answer.map_err(|error| {
+            // The others are pinged one after the other only while the server is known to answer.
+            if !self.watch.is_answering() {
+                self.connector.distrust_all();
+            }
+            io::Error::other(error)
+        })
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.is_spent || connection.session.is_closed() || self.connector.is_distrusted(connection)
+    }
+}
+
+/// A session and the statements that were prepared on it (none with `DATABASE_PREPARED=false`).
+pub struct Connection {
+    session: Session,
+    prepared: Vec<(&'static Statement, postgres::Statement)>,
+    born: Instant,
+    last_used: Instant,
+    is_spent: bool,
+    connector: Arc<Connector>,
+}
+
+impl Connection {
+    pub fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// Errors also: no answer came within `limit`.
+    pub fn query(
+        &mut self,
+        statement: &'static Statement,
+        values: Values,
+        limit: Duration,
+    ) -> Result<Vec<Row>, postgres::Error> {
+        self.last_used = Instant::now();
+        let client = self.session.within(limit);
+        match self.prepared.iter().find(|(prepared, _)| std::ptr::eq(*prepared, statement)) {
+            Some((_, prepared)) => client.query(prepared, values),
+            None => client.query_typed(statement.sql, &statement.typed(values)),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.connector.open.fetch_sub(1, Relaxed);
+    }
+}

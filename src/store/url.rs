@@ -1,0 +1,229 @@
+//! `DATABASE_URL`, parsed once: where PostgreSQL is, and how to talk to it. Guarantees: a parameter that
+//! this service does not support is refused by name, and no message repeats a value (a password may be
+//! mistyped into any of them).
+
+use super::sqlstate::cause;
+use super::tls::{Encryption, Tls};
+use crate::limits::{CONNECT_CEILING, CONNECT_MAX, SILENT_ADDRESS_LAST, UNACKNOWLEDGED_MAX};
+use crate::panic::lock;
+use postgres::Config;
+use postgres::config::{ChannelBinding, Host, LoadBalanceHosts, SslMode, SslNegotiation};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// A checked `DATABASE_URL`. Has no `Debug` and no `Display`, because it holds the password.
+pub struct DatabaseUrl {
+    config: Config,
+    pub tls: Tls,
+    /// For one address: from the first packet to a connection that can be used.
+    pub connect_max: Duration,
+    /// The addresses that did not answer in time, and when that was.
+    silent: Mutex<HashMap<Address, Instant>>,
+}
+
+/// Where one attempt to connect goes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// With the host's name, for its certificate.
+    Tcp { host: String, ip: IpAddr, port: u16 },
+    /// The directory of the socket.
+    Unix { directory: PathBuf, port: u16 },
+}
+
+/// A host as the URL has it.
+enum Server {
+    Named { host: String, port: u16 },
+    Known(Address),
+}
+
+impl DatabaseUrl {
+    /// Errors: what is wrong with the text, and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+            return Err("must begin with postgres://".to_owned());
+        }
+        // The driver would take the password behind that ? for the name of a parameter, and print it.
+        if text.split_once('?').is_some_and(|(_, parameters)| parameters.contains('@')) {
+            return Err("has an @ behind a ?; in a password or a value write %40 and %3F for them".to_owned());
+        }
+        let (mut tls, text) = Tls::parse(text)?;
+        // The driver's message names the parameter, never its value.
+        let config: Config = text.parse().map_err(|error| cause(&error))?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err("names no host; give postgres://user:password@host/database".to_owned());
+        }
+        check_numbers(&config)?;
+        if config.get_channel_binding() == ChannelBinding::Require && tls.encryption == Encryption::Disabled {
+            return Err("channel_binding: require needs TLS; give sslmode=require or stricter".to_owned());
+        }
+        if config.get_ssl_negotiation() == SslNegotiation::Direct {
+            if tls.encryption != Encryption::Required {
+                return Err("sslnegotiation: direct needs sslmode=require or stricter".to_owned());
+            }
+            tls.encryption = Encryption::Direct;
+        }
+        let connect_max = config.get_connect_timeout().copied().unwrap_or(CONNECT_MAX).min(CONNECT_CEILING);
+        Ok(Self { config, tls, connect_max, silent: Mutex::default() })
+    }
+
+    /// Whether both name the same hosts and the same database, with whatever user and password.
+    pub fn is_same_database(&self, other: &Self) -> bool {
+        let name = |config: &Config| config.get_dbname().or(config.get_user()).map(str::to_owned);
+        let (one, two) = (&self.config, &other.config);
+        one.get_hosts() == two.get_hosts()
+            && one.get_hostaddrs() == two.get_hostaddrs()
+            && one.get_ports() == two.get_ports()
+            && name(one) == name(two)
+    }
+
+    /// Every address of every host, in the order in which they are to be tried: as in the URL, but
+    /// those last that did not answer a moment ago. Errors: no name could be resolved.
+    pub fn addresses(&self) -> Result<Vec<Address>, String> {
+        let (mut addresses, mut reasons) = (Vec::new(), Vec::new());
+        for server in self.servers() {
+            match server {
+                Server::Known(address) => addresses.push(address),
+                Server::Named { host, port } => match resolve(&host, port) {
+                    Ok(found) => addresses.extend(found),
+                    Err(reason) => reasons.push(reason),
+                },
+            }
+        }
+        if addresses.is_empty() {
+            return Err(reasons.join("; "));
+        }
+        if self.config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            shuffle(&mut addresses);
+        }
+        addresses.sort_by_key(|address| self.was_silent(address));
+        Ok(addresses)
+    }
+
+    /// The address did not answer in time; for a while it is tried after the others.
+    pub fn mark_silent(&self, address: Address) {
+        let mut silent = lock(&self.silent);
+        // A name may stand for other addresses every time, so old entries have to go.
+        silent.retain(|_, since| since.elapsed() < SILENT_ADDRESS_LAST);
+        silent.insert(address, Instant::now());
+    }
+
+    fn was_silent(&self, address: &Address) -> bool {
+        lock(&self.silent).get(address).is_some_and(|since| since.elapsed() < SILENT_ADDRESS_LAST)
+    }
+
+    /// A host belongs to the address at the same place, and to the port; a single port is that of all.
+    fn servers(&self) -> Vec<Server> {
+        let (hosts, ips, ports) =
+            (self.config.get_hosts(), self.config.get_hostaddrs(), self.config.get_ports());
+        let server = |index: usize| {
+            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+            match (hosts.get(index), ips.get(index)) {
+                (Some(Host::Tcp(host)), None) => Server::Named { host: host.clone(), port },
+                (Some(Host::Unix(directory)), _) => {
+                    Server::Known(Address::Unix { directory: directory.clone(), port })
+                }
+                (Some(Host::Tcp(host)), Some(ip)) => {
+                    Server::Known(Address::Tcp { host: host.clone(), ip: *ip, port })
+                }
+                // A certificate then has to carry the address.
+                (None, Some(ip)) => Server::Known(Address::Tcp { host: ip.to_string(), ip: *ip, port }),
+                (None, None) => Server::Named { host: String::new(), port },
+            }
+        };
+        (0..hosts.len().max(ips.len())).map(server).collect()
+    }
+
+    /// The driver's settings for one address. It takes every connection over TCP for one that begins
+    /// with TLS; [`Negotiation`](super::stream::Negotiation) decides.
+    pub fn config_for(&self, address: &Address, options: Option<&str>) -> Config {
+        let (from, mut to) = (&self.config, Config::new());
+        if let Some(user) = from.get_user() {
+            to.user(user);
+        }
+        if let Some(password) = from.get_password() {
+            to.password(password);
+        }
+        if let Some(name) = from.get_dbname() {
+            to.dbname(name);
+        }
+        let options: Vec<_> = options.into_iter().chain(from.get_options()).collect();
+        if !options.is_empty() {
+            to.options(&options.join(" "));
+        }
+        to.application_name(from.get_application_name().unwrap_or("tinytasks"))
+            .target_session_attrs(from.get_target_session_attrs())
+            .channel_binding(from.get_channel_binding())
+            .connect_timeout(self.connect_max)
+            .tcp_user_timeout(UNACKNOWLEDGED_MAX)
+            .keepalives(from.get_keepalives())
+            .keepalives_idle(UNACKNOWLEDGED_MAX);
+        if let Some(interval) = from.get_keepalives_interval() {
+            to.keepalives_interval(interval);
+        }
+        if let Some(retries) = from.get_keepalives_retries() {
+            to.keepalives_retries(retries);
+        }
+        match address {
+            Address::Tcp { host, ip, port } => to
+                .host(host)
+                .hostaddr(*ip)
+                .port(*port)
+                .ssl_mode(SslMode::Require)
+                .ssl_negotiation(SslNegotiation::Direct),
+            // As libpq: sslmode is ignored there.
+            Address::Unix { directory, port } => {
+                to.host_path(directory).port(*port).ssl_mode(SslMode::Disable)
+            }
+        };
+        to
+    }
+}
+
+/// Errors: hosts, addresses and ports of the URL do not belong together.
+fn check_numbers(config: &Config) -> Result<(), String> {
+    let (hosts, ips) = (config.get_hosts().len(), config.get_hostaddrs().len());
+    if hosts > 0 && ips > 0 && hosts != ips {
+        return Err(format!("hostaddr: names {ips} addresses for {hosts} hosts; give one for each"));
+    }
+    let (ports, servers) = (config.get_ports().len(), hosts.max(ips));
+    if ports > 1 && ports != servers {
+        return Err(format!(
+            "port: names {ports} ports for {servers} hosts; give one for all or one for each"
+        ));
+    }
+    Ok(())
+}
+
+/// The addresses of a name, each once. Errors: the name and why it has none.
+fn resolve(host: &str, port: u16) -> Result<Vec<Address>, String> {
+    use std::net::ToSocketAddrs;
+    let found = (host, port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;
+    let mut addresses = Vec::new();
+    for socket in found {
+        let address = Address::Tcp { host: host.to_owned(), ip: socket.ip(), port };
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() { Err(format!("{host}: has no address")) } else { Ok(addresses) }
+}
+
+/// `load_balance_hosts=random`: an order that differs from one connection to the next.
+fn shuffle(addresses: &mut [Address]) {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new();
+    addresses.sort_by_cached_key(|address| random.hash_one(address));
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, ip, port } if *host == ip.to_string() => write!(f, "{ip} port {port}"),
+            Self::Tcp { host, ip, port } => write!(f, "{host} ({ip}) port {port}"),
+            Self::Unix { directory, port } => write!(f, "{} port {port}", directory.display()),
+        }
+    }
+}

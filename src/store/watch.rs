@@ -1,0 +1,218 @@
+//! Watches the database on a connection of its own: applies the schema, fills the pool, and knows at
+//! every moment whether requests can be served. So `/health` needs no connection of the pool and does
+//! not wait for one. After a minute without requests and questions about health it asks nothing, so
+//! that a database which is suspended when idle can be.
+
+use super::connect::{ServerLimit, Session, connect};
+use super::manager::{Connector, Manager};
+use super::readiness::{Finding, examine};
+use super::schema;
+use super::sqlstate::cause;
+use crate::error::Error;
+use crate::limits::{
+    ANSWER_AGE_MAX, EXAMINE_INTERVAL, FIRST_ANSWER_MAX, NOT_READY_RETRY, PING_MAX, REST_AFTER, SCHEMA_MAX,
+    STATEMENT_MAX, WATCH_INTERVAL,
+};
+use crate::panic::{every, lock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Whether requests can be served.
+#[derive(Clone, PartialEq)]
+pub enum Readiness {
+    Ready,
+    /// The database does not answer.
+    Unreachable,
+    /// It answers, but its schema or the role's rights do not let the statements of the service run.
+    NotReady,
+}
+
+pub struct Watch {
+    connector: Arc<Connector>,
+    /// Empty until the database was ready for the first time.
+    connections: OnceLock<r2d2::Pool<Manager>>,
+    state: Mutex<State>,
+    /// Signalled when the database has answered, and when somebody asks after a rest.
+    changed: Condvar,
+}
+
+struct State {
+    /// What the last examination has found.
+    findings: Vec<Finding>,
+    answered: Option<Instant>,
+    /// The last request, or question about health.
+    asked: Instant,
+    /// Why the database cannot be reached, or is not ready: what the log has said last.
+    trouble: String,
+}
+
+impl State {
+    fn is_answering(&self) -> bool {
+        self.answered.is_some_and(|at| at.elapsed() <= ANSWER_AGE_MAX)
+    }
+
+    fn is_resting(&self) -> bool {
+        self.asked.elapsed() > REST_AFTER
+    }
+}
+
+/// Starts the watching thread. Errors: there can be no more threads.
+pub fn start(watch: Arc<Watch>, auto_migrate: bool) -> Result<(), String> {
+    let work = move || {
+        let Err(reason) = watch.keep_one_connection(auto_migrate);
+        watch.note_trouble("database out of reach", &reason);
+    };
+    every(WATCH_INTERVAL, "watch", work).map_err(|error| format!("no thread for the database: {error}"))
+}
+
+impl Watch {
+    pub fn new(connector: Arc<Connector>) -> Self {
+        let state =
+            State { findings: Vec::new(), answered: None, asked: Instant::now(), trouble: String::new() };
+        let (connections, changed) = (OnceLock::new(), Condvar::new());
+        Self { connector, connections, state: Mutex::new(state), changed }
+    }
+
+    pub fn connections(&self) -> Option<&r2d2::Pool<Manager>> {
+        self.connections.get()
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        let (mut state, was_resting) = self.note_question();
+        let end = Instant::now() + FIRST_ANSWER_MAX;
+        // After a rest the last answer says nothing, and the next one is on its way.
+        while was_resting && !state.is_answering() && Instant::now() < end {
+            let left = end.saturating_duration_since(Instant::now());
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if !state.is_answering() {
+            Readiness::Unreachable
+        } else if state.findings.is_empty() {
+            Readiness::Ready
+        } else {
+            Readiness::NotReady
+        }
+    }
+
+    /// Errors: `Unavailable` while row-level security hides rows from the service's role: a list would
+    /// be short.
+    pub fn note_request(&self) -> Result<(), Error> {
+        let (state, _) = self.note_question();
+        match state.findings.iter().find(|finding| finding.hides_rows) {
+            Some(finding) => Err(Error::Unavailable(finding.text.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The state, and whether this question ended a rest.
+    fn note_question(&self) -> (MutexGuard<'_, State>, bool) {
+        let mut state = lock(&self.state);
+        let was_resting = state.is_resting();
+        state.asked = Instant::now();
+        if was_resting {
+            self.changed.notify_all();
+        }
+        (state, was_resting)
+    }
+
+    /// The database has answered just now.
+    pub fn note_answer(&self) {
+        lock(&self.state).answered = Some(Instant::now());
+        self.changed.notify_all();
+    }
+
+    pub fn is_answering(&self) -> bool {
+        lock(&self.state).is_answering()
+    }
+
+    pub fn is_up(&self) -> bool {
+        let state = lock(&self.state);
+        state.is_answering() || state.is_resting() && state.trouble.is_empty()
+    }
+
+    /// The error of a request that comes before the pool is there.
+    pub fn no_pool(&self) -> Error {
+        let reason = lock(&self.state).trouble.clone();
+        Error::Unavailable(if reason.is_empty() { "no database yet".to_owned() } else { reason })
+    }
+
+    fn note_trouble(&self, what: &str, reason: &str) {
+        let mut state = lock(&self.state);
+        // The same trouble again is not news.
+        if state.trouble != reason {
+            log::error!(reason = reason; "{what}");
+            reason.clone_into(&mut state.trouble);
+        }
+    }
+
+    /// Errors: why there is no connection, or no longer.
+    fn keep_one_connection(self: &Arc<Self>, auto_migrate: bool) -> Result<std::convert::Infallible, String> {
+        self.wait_while_resting();
+        let (mut session, ()) =
+            connect(&self.connector.url(), ServerLimit::None, |_| Ok(())).map_err(|error| error.reason)?;
+        let mut examined = None;
+        loop {
+            if examined.is_none_or(|at: Instant| at.elapsed() >= self.examine_interval()) {
+                self.make_ready(&mut session, auto_migrate)?;
+                examined = Some(Instant::now());
+            }
+            let ping = session.within(PING_MAX).is_valid(PING_MAX);
+            ping.map_err(|error| cause(&error))?;
+            self.note_answer();
+            thread::sleep(WATCH_INTERVAL);
+            self.wait_while_resting();
+        }
+    }
+
+    fn examine_interval(&self) -> Duration {
+        if lock(&self.state).findings.is_empty() { EXAMINE_INTERVAL } else { NOT_READY_RETRY }
+    }
+
+    /// Examines the database, applies the schema where that is wanted and not yet done, and fills the
+    /// pool once all is well. Errors: the database does not answer.
+    fn make_ready(self: &Arc<Self>, session: &mut Session, auto_migrate: bool) -> Result<(), String> {
+        let mut findings = self.examine(session)?;
+        if auto_migrate && self.connections.get().is_none() {
+            // Where nothing is missing it is a matter of milliseconds.
+            let limit = if findings.is_empty() { STATEMENT_MAX } else { SCHEMA_MAX };
+            if let Err(error) = schema::apply(session, limit) {
+                if session.is_closed() {
+                    return Err(error);
+                }
+                findings = vec![Finding { text: error, hides_rows: false }];
+            } else {
+                findings = self.examine(session)?;
+            }
+        }
+        let reasons: Vec<_> = findings.iter().map(|finding| finding.text.as_str()).collect();
+        if reasons.is_empty() {
+            self.connections.get_or_init(|| Manager::fill(Arc::clone(&self.connector), Arc::clone(self)));
+            self.note_ready();
+        } else {
+            self.note_trouble("database not ready", &reasons.join("; "));
+        }
+        lock(&self.state).findings = findings;
+        Ok(())
+    }
+
+    fn examine(&self, session: &mut Session) -> Result<Vec<Finding>, String> {
+        examine(session.within(STATEMENT_MAX)).map_err(|error| cause(&error))
+    }
+
+    fn note_ready(&self) {
+        let mut state = lock(&self.state);
+        let is_first = state.answered.is_none();
+        if is_first || !state.trouble.is_empty() {
+            log::info!("database connected");
+            state.trouble.clear();
+        }
+    }
+
+    fn wait_while_resting(&self) {
+        let mut state = lock(&self.state);
+        while state.is_resting() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
