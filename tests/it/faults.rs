@@ -1,19 +1,16 @@
 //! A database that is away, slow, locked, read-only or broken: what clients are told meanwhile, and
 //! that the service gets well by itself.
 
-use crate::{
+use crate::support::{
     harness::{App, Cluster, Database, eventually, eventually_settles},
     http::{Connection, Response},
-    probe::Blocked,
+    locks::Blocked,
     raw::status,
 };
 use serde_json::json;
 use std::{
     collections::BTreeSet,
-    io::{self, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
     process::Command,
-    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -363,97 +360,6 @@ fn a_column_added_or_a_type_changed_under_the_service_does_no_harm() {
             assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{sql}: {statuses:?}");
             statuses == [200, 200, 200]
         });
-    }
-}
-
-/// What a pooler would see of the service.
-#[derive(Default, Debug)]
-struct Seen {
-    /// Names of the settings that sessions start with.
-    sessions: BTreeSet<String>,
-    statements: usize,
-    named_statements: usize,
-}
-
-/// Passes connections on to the database, and listens (the protocol:
-/// https://www.postgresql.org/docs/current/protocol-message-formats.html).
-struct Tap {
-    address: String,
-    seen: Arc<Mutex<Seen>>,
-}
-
-impl Tap {
-    fn start(server: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let tap = Self { address: listener.local_addr().unwrap().to_string(), seen: Arc::default() };
-        let (server, seen) = (server.to_owned(), Arc::clone(&tap.seen));
-        // Ends with the process: a thread that waits costs nothing.
-        thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let Ok(upstream) = TcpStream::connect(&server) else { return };
-                let (mut from, mut to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
-                thread::spawn(move || {
-                    let _ = io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Both);
-                });
-                let seen = Arc::clone(&seen);
-                thread::spawn(move || {
-                    let _ = listen(&client, &upstream, &seen);
-                    let _ = upstream.shutdown(Shutdown::Both);
-                });
-            }
-        });
-        tap
-    }
-}
-
-/// One direction: from the client to the server.
-fn listen(mut client: &TcpStream, mut server: &TcpStream, seen: &Mutex<Seen>) -> io::Result<()> {
-    let mut is_start = true;
-    loop {
-        let mut head = vec![0; if is_start { 4 } else { 5 }];
-        client.read_exact(&mut head)?;
-        let length = u32::from_be_bytes(head[head.len() - 4..].try_into().unwrap());
-        let mut body = vec![0; length as usize - 4];
-        client.read_exact(&mut body)?;
-        let mut seen = seen.lock().unwrap();
-        if is_start {
-            let texts = String::from_utf8_lossy(&body[4..]);
-            let names = texts.trim_end_matches('\0').split('\0').step_by(2);
-            seen.sessions.extend(names.map(str::to_owned));
-        } else if head[0] == b'P' {
-            seen.statements += 1;
-            seen.named_statements += usize::from(body[0] != 0);
-        }
-        is_start = false;
-        drop(seen);
-        server.write_all(&[head, body].concat())?;
-    }
-}
-
-#[test]
-fn a_pooler_that_keeps_no_session_sees_no_named_statement_and_no_setting() {
-    let database = Database::create();
-    let tap = Tap::start(database.server_address());
-    // Without the question for TLS, which would come first.
-    let url = database.url.replace(database.server_address(), &tap.address) + "?sslmode=disable";
-    let setup = App::setup().database(database).env("DATABASE_URL", &url);
-    let app = setup.env("DATABASE_PREPARED", "false").spawn();
-    let alice = app.user("alice");
-    let id = alice.create_id();
-    let task = json!({"title": "t", "description": "d", "complete": true});
-    alice.on_task("PUT", id).json(task.clone()).send().expect(200);
-    alice.on_task("PATCH", id).json(json!({"description": null})).send().expect(200);
-    assert_eq!(alice.list()["tasks"], json!([alice.task(id)]));
-    alice.on_task("DELETE", id).send().expect(204);
-    alice.on_task("DELETE", id).send().expect(404);
-    let seen = tap.seen.lock().unwrap();
-    assert!(!seen.sessions.is_empty() && seen.statements > 5, "{seen:?}");
-    assert_eq!(seen.named_statements, 0, "{seen:?}");
-    // Those that PgBouncer takes unless it is told of more.
-    for name in &seen.sessions {
-        let is_taken = ["user", "database", "client_encoding", "application_name"].contains(&name.as_str());
-        assert!(is_taken, "{name}: {seen:?}");
     }
 }
 

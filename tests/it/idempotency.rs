@@ -1,9 +1,10 @@
 //! "Concurrency and retries" in the contract: `Idempotency-Key`.
 
-use crate::{
+use crate::support::{
     harness::{App, User},
     http::{Connection, Request, Response},
-    probe::{second_instance, tagged},
+    instances::second_instance,
+    tasks::tagged,
 };
 use serde_json::{Value, json};
 use std::{sync::Barrier, thread};

@@ -1,5 +1,5 @@
 //! Black-box tests: the built binary on a port of its own, against a PostgreSQL database of its own.
-//! `./scripts/test` brings the database server; see `harness.rs` for what a test starts with.
+//! `./scripts/test` brings the database server; see `support/harness` for what a test starts with.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,21 +12,15 @@
     reason = "in a test a broken assumption is a failure, and should stop it at once"
 )]
 
-mod harness;
-mod http;
-mod ledger;
-mod probe;
-mod raw;
-mod reference;
-mod servers;
-mod token;
+mod support;
 
-mod attack;
+mod admin;
 mod audit;
 mod auth;
 mod bare;
 mod cli;
 mod conditional;
+mod connections;
 mod contract;
 mod cors;
 mod database;
@@ -34,21 +28,23 @@ mod database_tls;
 mod docs;
 mod durability;
 mod faults;
-mod fuzz;
-mod gate;
+mod framing;
 mod idempotency;
 mod instances;
 mod jwks;
 mod limits;
 mod list;
 mod logging;
+mod long_lists;
 mod metrics;
 mod model;
 mod operations;
 mod package;
+mod pooler;
 mod privacy;
 mod proxies;
 mod race;
+mod routes;
 mod scale_out;
 mod schema;
 mod shutdown;
@@ -57,5 +53,5 @@ mod tasks;
 mod tidy;
 mod tls;
 mod unix;
+mod users;
 mod validation;
-mod wire;

@@ -1,6 +1,7 @@
 //! HTTPS by the gate: versions, renewal of the certificate, and clients that never finish.
 
-use crate::{
+use crate::support::{
+    certificates::make_pair,
     harness::{App, Directory, eventually, run_binary},
     http::Response,
     raw::{Over, Raw, beside, read_answer},
@@ -24,17 +25,6 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-
-/// A certificate that signs itself, and its key, both named after `name`.
-pub fn make_pair(directory: &Directory, name: &str) -> [String; 2] {
-    let files = ["cert", "key"].map(|kind| directory.write(&format!("{name}.{kind}"), ""));
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    command.args(["-days", "2", "-subj", &format!("/CN={name}"), "-out", &files[0], "-keyout", &files[1]]);
-    let output = command.output().expect("openssl is installed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    files
-}
 
 /// A service with the pair `first`. Both files may be replaced: they are `cert` and `key`.
 fn spawn(directory: &Directory, variables: &[(&str, &str)]) -> App {

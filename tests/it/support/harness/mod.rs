@@ -2,19 +2,25 @@
 //! database of its own, a clean environment and an empty working directory. When it goes out of
 //! scope the service is stopped and all of it is removed, so tests may run side by side.
 
-use crate::{
+mod database;
+mod process;
+
+pub use database::{Cluster, Database};
+pub use process::{Outcome, binary, limited, run, run_binary};
+
+use crate::support::{
     http::{Request, Response},
     token::{SECRET, segment, token},
 };
-use postgres::{Client, NoTls};
+use process::{inheriting, wait};
 use serde_json::{Value, json};
 use socket2::Socket;
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     sync::{
         Arc, Condvar, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -25,10 +31,9 @@ use std::{
 
 /// For conditions that come true soon or never: far beyond what a loaded machine needs. Less of it,
 /// from `TINYTASKS_TEST_PATIENCE_SECONDS`, where many tests are meant to fail.
-static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
-    let seconds = env::var("TINYTASKS_TEST_PATIENCE_SECONDS").ok().map(|seconds| seconds.parse().unwrap());
-    Duration::from_secs(seconds.unwrap_or(30))
-});
+static PATIENCE: LazyLock<Duration> =
+    LazyLock::new(|| Duration::from_secs(number("TINYTASKS_TEST_PATIENCE_SECONDS", 30)));
+
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// The contract gives a stopping service 10 s for what is in flight.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -86,147 +91,6 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// An empty database on the shared server, or on another.
-pub struct Database {
-    server_url: String,
-    pub name: String,
-    pub url: String,
-}
-
-impl Database {
-    pub fn create() -> Self {
-        Self::create_as("")
-    }
-
-    /// With options of `create database`.
-    pub fn create_as(options: &str) -> Self {
-        let url = env::var("TINYTASKS_TEST_DATABASE_URL");
-        Self::make(&url.expect("TINYTASKS_TEST_DATABASE_URL is unset: run ./scripts/test"), options)
-    }
-
-    /// The URL is that of a superuser and ends in `/postgres`.
-    pub fn create_on(server_url: &str) -> Self {
-        Self::make(server_url, "")
-    }
-
-    fn make(server_url: &str, options: &str) -> Self {
-        let name = unique_name();
-        let base = server_url.strip_suffix("/postgres").expect("the server's URL ends in /postgres");
-        let database = Self { server_url: server_url.to_owned(), url: format!("{base}/{name}"), name };
-        database.on_server(&format!("create database {} {options}", database.name));
-        database
-    }
-
-    fn on_server(&self, sql: &str) {
-        Client::connect(&self.server_url, NoTls).unwrap().batch_execute(sql).unwrap();
-    }
-
-    pub fn client(&self) -> Client {
-        Client::connect(&self.url, NoTls).unwrap()
-    }
-
-    pub fn execute(&self, sql: &str) {
-        self.client().batch_execute(sql).unwrap();
-    }
-
-    /// The first column of the first row, as text.
-    pub fn value(&self, sql: &str) -> String {
-        let row = self.client().query_one(&format!("select ({sql})::text"), &[]).unwrap();
-        row.get(0)
-    }
-
-    /// Polls until so many statements of other sessions wait for a lock.
-    pub fn wait_until_blocked(&self, count: i64) {
-        let mut client = self.client();
-        let sql = "select count(*) from pg_stat_activity \
-                   where datname = current_database() and wait_event_type = 'Lock'";
-        eventually("statements that wait for a lock", || {
-            client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == count
-        });
-    }
-
-    /// Ends every session but the one that does this.
-    pub fn terminate_sessions(&self) {
-        self.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity \
-             where datname = current_database() and pid <> pg_backend_pid()",
-        );
-    }
-
-    /// Host and port.
-    pub fn server_address(&self) -> &str {
-        let (_, rest) = self.url.split_once("://").unwrap();
-        let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-        rest.split('/').next().unwrap()
-    }
-
-    /// The URL with another user and password.
-    pub fn url_as(&self, role: &str, password: &str) -> String {
-        format!("postgres://{role}:{password}@{}/{}", self.server_address(), self.name)
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        // The server itself may be gone: a test may have stopped it.
-        if let Ok(mut client) = Client::connect(&self.server_url, NoTls) {
-            let sql = format!("drop database if exists {} with (force)", self.name);
-            let _ = client.batch_execute(&sql);
-        }
-    }
-}
-
-/// The binary, in a clean environment and an empty working directory.
-pub fn binary(directory: &Directory) -> Command {
-    let built = env!("CARGO_BIN_EXE_tinytasks");
-    let mut command = Command::new(env::var("TINYTASKS_BIN").unwrap_or_else(|_| built.to_owned()));
-    command.env_clear().current_dir(directory.path()).stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// What a command that ends by itself has left.
-#[derive(Debug)]
-pub struct Outcome {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-/// Runs a command to its end. Its output has to fit into a pipe.
-pub fn run(mut command: Command) -> Outcome {
-    let mut child = command.spawn().unwrap();
-    let status = wait(&mut child, *PATIENCE);
-    if status.is_none() {
-        let _ = child.kill();
-    }
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let outcome =
-        Outcome { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
-    assert!(status.is_some(), "{command:?} did not end: {outcome:?}");
-    outcome
-}
-
-/// Runs the binary to its end.
-pub fn run_binary(args: &[&str], variables: &[(&str, &str)]) -> Outcome {
-    let directory = Directory::create();
-    let mut command = binary(&directory);
-    command.args(args).envs(variables.iter().copied());
-    run(command)
-}
-
-fn wait(child: &mut Child, timeout: Duration) -> Option<ExitStatus> {
-    let start = Instant::now();
-    loop {
-        let status = child.try_wait().unwrap();
-        if status.is_some() || start.elapsed() > timeout {
-            return status;
-        }
-        thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -535,74 +399,8 @@ impl User<'_> {
     }
 }
 
-/// A PostgreSQL server that a test may stop, in a directory of its own.
-pub struct Cluster {
-    directory: Directory,
-}
-
-impl Cluster {
-    pub fn start() -> Self {
-        let cluster = Self { directory: Directory::create() };
-        cluster.script("start", &[]);
-        cluster
-    }
-
-    pub fn start_again(&self) {
-        self.script("start", &[]);
-    }
-
-    pub fn stop(&self) {
-        self.script("stop", &["immediate"]);
-    }
-
-    /// Of its superuser, ending in `/postgres`.
-    pub fn url(&self) -> String {
-        self.script("url", &[])
-    }
-
-    /// Its first line on standard output.
-    fn script(&self, command: &str, more: &[&str]) -> String {
-        let mut command = self.command(command, more);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        // Its end is awaited, not that of the pipe: the server may inherit it.
-        let status = wait(&mut child, *PATIENCE * 2);
-        assert!(status.is_some_and(|status| status.success()), "{command:?}: {status:?}");
-        let mut line = String::new();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.take(1000).read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-
-    fn command(&self, command: &str, more: &[&str]) -> Command {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
-        let mut built = Command::new(script);
-        built.arg(command).arg(self.directory.path().join("cluster")).args(more);
-        built
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        // No assertion: the test may have stopped it.
-        let _ = self.command("stop", &["immediate"]).stdout(Stdio::null()).status();
-    }
-}
-
-/// The same command with a socket as its third descriptor.
-fn inheriting(command: &Command, socket: OwnedFd) -> Command {
-    let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" 3<&0 0</dev/null";
-    let mut inheriting = Command::new("/bin/sh");
-    inheriting.args(["-c", script]).arg(command.get_program()).stdin(socket);
-    inheriting.env_clear().current_dir(command.get_current_dir().unwrap());
-    inheriting.stdout(Stdio::piped()).stderr(Stdio::piped());
-    inheriting
-}
-
-/// The same command with so many open files at most.
-pub fn limited(command: &Command, descriptors: u32) -> Command {
-    let mut limited = Command::new("/bin/sh");
-    limited.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\"")]).arg(command.get_program());
-    limited.env_clear().current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
-    limited.stdout(Stdio::piped()).stderr(Stdio::piped());
-    limited
+/// The number in that environment variable, or the default where it is unset.
+pub fn number(name: &str, default: u64) -> u64 {
+    let Ok(text) = env::var(name) else { return default };
+    text.parse().unwrap_or_else(|_| panic!("{name} must be a number: {text}"))
 }

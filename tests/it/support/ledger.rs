@@ -2,8 +2,9 @@
 //! acknowledged may be missing, nothing may be there twice, nothing that was refused may be there.
 //! Each writer has a user of its own and one request under way, so it knows what may be in the table.
 
-use crate::{
+use crate::support::{
     http::{Connection, Request, Response},
+    reference::Random,
     token::token,
 };
 use postgres::{Client, NoTls};
@@ -23,27 +24,6 @@ use std::{
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// How many entries of its ledger a writer works on: the lists stay short.
 const RECENT: usize = 20;
-
-/// SplitMix64 (https://prng.di.unimi.it/splitmix64.c): small, and good enough to choose with.
-pub struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.below(to - from))
-    }
-}
 
 /// One try of one request.
 #[derive(Clone, Debug)]
@@ -129,7 +109,7 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(name: &str, seed: u64) -> Self {
-        let (random, ledger) = (Random(seed), BTreeMap::new());
+        let (random, ledger) = (Random::new(seed), BTreeMap::new());
         Self { user: name.to_owned(), token: token(name), random, stamps: 0, ledger, tally: Tally::default() }
     }
 
@@ -158,8 +138,8 @@ impl Writer {
     fn choose(&mut self) -> Option<String> {
         let there = self.ledger.iter().rev().filter(|(_, entry)| !entry.may_be_absent);
         let titles: Vec<&String> = there.map(|(title, _)| title).take(RECENT).collect();
-        let index = self.random.below(titles.len().max(1) as u64);
-        titles.get(index as usize).map(|title| (*title).clone())
+        let index = self.random.below(titles.len().max(1));
+        titles.get(index).map(|title| (*title).clone())
     }
 
     /// Never twice the same, and in order.
@@ -177,7 +157,7 @@ impl Writer {
     /// One try. None: a 503 or no answer, so nobody knows.
     fn send(&mut self, run: &Run, request: &Request) -> Option<Response> {
         let addresses = run.addresses.lock().unwrap().clone();
-        let address = &addresses[self.random.below(addresses.len() as u64) as usize];
+        let address = &addresses[self.random.below(addresses.len())];
         let began = Instant::now();
         let response = exchange(address, request).ok();
         let status = response.as_ref().map(|response| response.status);

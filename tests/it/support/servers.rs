@@ -1,7 +1,7 @@
 //! PostgreSQL servers that a test may crash, freeze, fill and promote: made by scripts/cluster, each
 //! in a directory of its own. The shared server is left in peace.
 
-use crate::harness::{Directory, eventually};
+use crate::support::harness::{Directory, eventually};
 use postgres::{Client, NoTls};
 use std::{
     fs::{self, File},

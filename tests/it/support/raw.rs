@@ -1,23 +1,24 @@
 //! A client of bytes: sends anything, in any pieces, and tells how the connection ended. And the
 //! victim, who has to be served while others attack.
 
-use crate::{
+use crate::support::{
     harness::{App, eventually},
-    http::{Response, connect},
+    http::{Connection, Response, connect},
 };
-use socket2::Socket;
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
     fs,
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
 
+pub const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+pub const ORIGIN: &str = "Origin: http://localhost:3000\r\n";
 /// Beyond the longest deadline of the gate.
 const READ_TIMEOUT: Duration = Duration::from_secs(100);
-
 /// A method that is not known here.
 const UNKNOWN: &str = "";
 
@@ -235,4 +236,72 @@ pub fn status(app: &App, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/status", app.pid())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// The answer to these bytes, held against the rules.
+pub fn answer(app: &App, bytes: &[u8]) -> (Response, Connection) {
+    let mut connection = Connection::open(&app.address).unwrap();
+    connection.write(bytes);
+    let first_line = String::from_utf8_lossy(bytes).chars().take(90).collect::<String>();
+    let response = connection.read("GET").unwrap_or_else(|error| panic!("{error}: {first_line}"));
+    response.hold_to_the_rules("GET", "/nothing in particular");
+    (response, connection)
+}
+
+pub fn open_many(app: &App, count: usize, begun: &str) -> Vec<Raw> {
+    let open = |_| {
+        let mut raw = Raw::open(app);
+        raw.send(begun);
+        raw
+    };
+    (0..count).map(open).collect()
+}
+
+/// So many come and stay, several in each hundredth of a second.
+pub fn crowd(app: &App, count: usize) -> Vec<Raw> {
+    let mut crowd = Vec::new();
+    while crowd.len() < count {
+        crowd.extend(open_many(app, 5, ""));
+        thread::sleep(Duration::from_millis(10));
+    }
+    crowd
+}
+
+/// Has asked for more than socket buffers hold, and reads none of it.
+pub fn slow_reader(app: &App, target: &str, fields: &str, requests: usize) -> Raw {
+    let (domain, server) = match app.address.strip_prefix("unix:") {
+        Some(path) => (Domain::UNIX, SockAddr::unix(path).unwrap()),
+        None => (Domain::IPV4, app.address.parse::<SocketAddr>().unwrap().into()),
+    };
+    let socket = Socket::new(domain, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(2048).unwrap();
+    socket.connect(&server).unwrap();
+    let mut raw = Raw::on(socket);
+    raw.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n").repeat(requests));
+    raw
+}
+
+/// The one answer to all that is sent, and the connection closed in order after it.
+pub fn only_answer(app: &App, case: &str, bytes: &[u8]) -> Response {
+    let mut raw = Raw::open(app);
+    raw.send(bytes);
+    let (mut answers, end) = raw.answers(&[]);
+    assert_eq!(answers.len(), 1, "{case}: {answers:?}");
+    assert_eq!(end, End::Closed, "{case}: {answers:?}");
+    answers.remove(0)
+}
+
+#[track_caller]
+pub fn assert_refused(case: &str, answer: &Response, wanted: (u16, &str)) {
+    assert_eq!((answer.status, answer.json()["error_code"].as_str().unwrap()), wanted, "{case}: {answer:?}");
+    assert_eq!(answer.field("Connection"), Some("close"), "{case}");
+    answer.hold_to_the_rules("GET", "/nothing in particular");
+}
+
+pub fn with_a_body(fields: &str, body: &str) -> String {
+    format!("POST /health HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n{body}")
+}
+
+pub fn as_chunks(text: &str) -> String {
+    with_a_body("Transfer-Encoding: chunked", text)
 }

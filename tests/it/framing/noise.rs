@@ -2,24 +2,19 @@
 //! are exactly those that the reference expects. `TINYTASKS_FUZZ_SEED` and
 //! `TINYTASKS_FUZZ_REQUESTS` choose other noise, and more of it.
 
-use crate::{
-    harness::App,
+use crate::support::{
+    harness::{App, number},
     http::is_request_id,
     raw::{End, Raw, beside_a_victim},
     reference::{Meaning, Random, Verdict, is_refusal, read, stream},
 };
 use std::{
-    env,
     sync::atomic::{AtomicU64, Ordering::SeqCst},
     thread,
     time::Instant,
 };
 
 const THREADS: u64 = 4;
-
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |value| value.parse().unwrap())
-}
 
 /// All requests in the bytes, and the status of the refusal that ends them.
 fn expected(bytes: &[u8]) -> (Vec<Meaning>, Option<u16>) {

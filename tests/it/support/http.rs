@@ -1,7 +1,7 @@
 //! An HTTP/1.1 client that also sends what no library would, and that judges every answer by the
 //! rules that hold for all of them, so that no test has to.
 
-use crate::contract::hold_to_the_document;
+use crate::support::document::hold_to_the_document;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{

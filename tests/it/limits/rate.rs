@@ -1,6 +1,6 @@
-//! What the operator may ask of clients beyond: `RATE_LIMIT` and `REQUIRE_IF_MATCH`.
+//! `RATE_LIMIT`: so many requests a second for each user.
 
-use crate::{
+use crate::support::{
     harness::{App, eventually},
     http::Response,
     token::token,
@@ -108,48 +108,4 @@ fn without_the_variables_there_is_no_limit_and_no_demand() {
     }
     alice.on_task("PATCH", id).json(json!({"complete": true})).send().expect(200);
     alice.on_task("DELETE", id).send().expect(204);
-}
-
-#[test]
-fn a_change_needs_if_match_where_it_is_required() {
-    let app = App::setup().env("REQUIRE_IF_MATCH", "true").spawn();
-    let alice = app.user("alice");
-    let id = alice.create_id();
-    let body = json!({"title": "changed", "complete": true});
-    for method in ["PUT", "PATCH", "DELETE"] {
-        let request = alice.on_task(method, id);
-        let request = if method == "DELETE" { request } else { request.json(body.clone()) };
-        request.send().expect_problem(428, "PRECONDITION_REQUIRED");
-        // Not the same as If-Match: a change made meanwhile would still be lost.
-        request.clone().header("If-None-Match", "\"x\"").send().expect_problem(428, "PRECONDITION_REQUIRED");
-        // What is said and does not hold is 412, as ever.
-        for tag in ["\"x\"", "x", "", "W/\"x\""] {
-            request.clone().header("If-Match", tag).send().expect_problem(412, "PRECONDITION_FAILED");
-        }
-        assert_eq!(alice.task(id)["title"], "a task");
-    }
-    let etag = alice.on_task("GET", id).send().expect(200).field("ETag").unwrap().to_owned();
-    alice.on_task("PUT", id).json(body.clone()).header("If-Match", &etag).send().expect(200);
-    alice.on_task("PUT", id).json(body).header("If-Match", &etag).send().expect(412);
-    alice.on_task("PATCH", id).json(json!({"complete": false})).header("If-Match", "*").send().expect(200);
-    alice.on_task("DELETE", id).header("If-Match", "*").send().expect(204);
-}
-
-#[test]
-fn the_demand_comes_after_the_body_and_before_the_task() {
-    let app = App::setup().env("REQUIRE_IF_MATCH", "true").spawn();
-    let alice = app.user("alice");
-    let id = alice.create_id();
-    for method in ["PUT", "PATCH"] {
-        let request = || alice.on_task(method, id);
-        request().body("{}").header("Content-Type", "text/plain").send().expect(415);
-        request().text("{").send().expect(400);
-        request().json(json!({"title": "", "complete": true})).send().expect(422);
-        alice.request(method, "/tasks/x").json(json!({"title": "t", "complete": true})).send().expect(422);
-    }
-    alice.request("DELETE", "/tasks/x").send().expect(422);
-    app.delete(&format!("/api/alice/tasks/{id}")).send().expect(401);
-    app.delete(&format!("/api/alice/tasks/{id}")).bearer(&token("bob")).send().expect(403);
-    alice.on_task("DELETE", id + 1000).send().expect(428);
-    alice.on_task("DELETE", id + 1000).header("If-Match", "*").send().expect(404);
 }
