@@ -3,6 +3,7 @@
 use crate::support::{
     harness::{App, User},
     http::Connection,
+    locks::Held,
     tasks::tagged,
     token::token,
 };
@@ -300,9 +301,7 @@ fn of_two_changes_of_one_version_at_once_one_is_done() {
     for (method, other) in [("PATCH", "PATCH"), ("PUT", "PUT"), ("PATCH", "DELETE"), ("DELETE", "DELETE")] {
         let id = alice.create_id();
         let (_, tag) = tagged(alice, id);
-        let mut holder = app.database.client();
-        let mut lock = holder.transaction().unwrap();
-        lock.execute("select from tasks where id = $1 for update", &[&id]).unwrap();
+        let held = Held::rows(&app.database);
         let mut statuses = thread::scope(|scope| {
             let both = [method, other].map(|method| {
                 let request = alice.on_task(method, id).header("If-Match", &tag);
@@ -310,7 +309,7 @@ fn of_two_changes_of_one_version_at_once_one_is_done() {
                 scope.spawn(move || request.send().status)
             });
             app.database.wait_until_blocked(2);
-            lock.rollback().unwrap();
+            held.release();
             both.map(|one| one.join().unwrap())
         });
         statuses.sort_unstable();
@@ -332,16 +331,15 @@ fn a_version_that_goes_while_a_change_waits_for_it_is_412() {
     let body = json!({"title": "lost", "complete": true});
     for method in ["PUT", "PATCH", "DELETE"] {
         let (_, tag) = tagged(alice, id);
-        let mut holder = app.database.client();
-        let mut change = holder.transaction().unwrap();
-        let sql = "update tasks set title = 'kept', updated_at = updated_at + interval '1 microsecond' where id = $1";
-        change.execute(sql, &[&id]).unwrap();
+        let sql =
+            "update tasks set title = 'kept', updated_at = updated_at + interval '1 microsecond' where id = ";
+        let held = Held::by(&app.database, &format!("{sql}{id}"));
         thread::scope(|scope| {
             let request = alice.on_task(method, id).header("If-Match", &tag);
             let request = if method == "DELETE" { request } else { request.json(body.clone()) };
             let waits = scope.spawn(move || request.send());
             app.database.wait_until_blocked(1);
-            change.commit().unwrap();
+            held.commit();
             waits.join().unwrap().expect_problem(412, "PRECONDITION_FAILED");
         });
         assert_eq!(alice.task(id)["title"], "kept", "{method}");

@@ -4,6 +4,7 @@
 use crate::support::{
     harness::{App, eventually},
     http::Connection,
+    locks::Held,
     raw::{
         End, HEALTH, Raw, assert_refused, beside_a_victim, crowd, only_answer, open_many, status,
         wait_for_no_client, wait_for_waiting_clients,
@@ -93,7 +94,7 @@ fn the_connection_is_kept_or_closed_as_the_client_has_it() {
     raw.assert_ends_silently();
 }
 
-/// In several writes, each waiting for the client's delayed acknowledgement, it took 44 ms.
+/// In several writes, each of which waits for the client's delayed acknowledgement, it would take 44 ms.
 #[test]
 fn a_large_answer_is_written_in_one_go() {
     let app = App::spawn();
@@ -103,7 +104,7 @@ fn a_large_answer_is_written_in_one_go() {
     }
     let request = alice.request("GET", "/tasks").bytes();
     let mut raw = Raw::open(&app);
-    let mut times: Vec<_> = (0..20)
+    let times: Vec<_> = (0..20)
         .map(|_| {
             let start = Instant::now();
             raw.send(&request);
@@ -111,8 +112,8 @@ fn a_large_answer_is_written_in_one_go() {
             start.elapsed()
         })
         .collect();
-    times.sort();
-    assert!(times[5] < Duration::from_millis(38), "{times:?}");
+    // Each of them would take longer; on a busy machine not all are quick.
+    assert!(times.iter().min() < Some(&Duration::from_millis(38)), "{times:?}");
     raw.send("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(raw.answer().unwrap().expect(200).body.len() > 1 << 20);
     assert!(raw.answer().is_none());
@@ -273,11 +274,13 @@ fn exhausted_descriptors_are_waited_out_and_logged_once_a_second() {
     let is_complaint = |line: &&str| line.contains("cannot accept a connection");
     let complaints = |app: &App| app.log_so_far().lines().filter(is_complaint).count();
     let before = complaints(&app);
+    let start = Instant::now();
     set_limit(&app, 20);
     let mut waiting = open_many(&app, 50, HEALTH);
-    thread::sleep(Duration::from_millis(3500));
+    eventually("several lines", || complaints(&app) >= before + 3);
     let seen = complaints(&app) - before;
-    assert!((1..=5).contains(&seen), "{seen} lines in 3.5 s");
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(seen as f64 <= seconds + 2.0, "{seen} lines in {seconds} s");
     assert!(app.is_running());
     set_limit(&app, 256);
     for raw in &mut waiting {
@@ -290,9 +293,7 @@ fn exhausted_descriptors_are_waited_out_and_logged_once_a_second() {
 fn a_stop_ends_what_is_idle_and_finishes_what_runs() {
     let mut app = App::spawn();
     let id = app.user("alice").create_id();
-    let mut holder = app.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.execute("select from tasks for update", &[]).unwrap();
+    let held = Held::rows(&app.database);
     let mut running = Raw::open(&app);
     let patch = app.user("alice").on_task("PATCH", id).json(json!({"complete": true}));
     running.send([patch.bytes().as_slice(), HEALTH.as_bytes()].concat());
@@ -302,14 +303,13 @@ fn a_stop_ends_what_is_idle_and_finishes_what_runs() {
     for raw in &mut kept {
         raw.answer().unwrap().expect(200);
     }
-    let start = Instant::now();
     app.signal("TERM");
     for raw in silent.iter_mut().chain(&mut kept) {
         raw.assert_ends_silently();
     }
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(running.is_quiet(), "they end while the request still runs");
     eventually("the end of the listener", || TcpStream::connect(&app.address).is_err());
-    lock.rollback().unwrap();
+    held.release();
     let (answers, end) = running.answers(&[]);
     assert_eq!((answers.len(), end), (1, End::Closed), "{answers:?}");
     assert_eq!((answers[0].status, answers[0].field("Connection")), (200, Some("close")));

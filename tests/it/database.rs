@@ -7,6 +7,7 @@ use crate::support::{
     harness::{App, Database, Setup, eventually},
     http::Request,
     ledger::{Answer, Run, Writer, assert_kept, tally, work_while},
+    locks::Held,
     servers::{Server, UNSAFE},
 };
 use postgres::{Client, NoTls};
@@ -221,15 +222,14 @@ fn a_database_that_stands_still_for_a_while() {
 fn a_lock_on_the_table() {
     let mut scene = Scene::new(App::spawn());
     (scene.writers, scene.pause) = (Writer::several(60, 1), Duration::from_millis(200));
-    let mut holder = scene.app.database.client();
+    let client = scene.app.database.client();
     scene.survives(Health::Up, |_| {
         let begins = Instant::now();
-        let mut lock = holder.transaction().unwrap();
-        lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
+        let held = Held::on(client, "lock table tasks in access exclusive mode");
         let gone = Instant::now();
         thread::sleep(Duration::from_secs(8));
         let mends = Instant::now();
-        lock.rollback().unwrap();
+        held.release();
         Outage { begins, gone, mends, back: Instant::now() }
     });
 }
@@ -352,9 +352,7 @@ fn a_statement_that_is_cancelled_is_503_and_not_done() {
     let alice = app.user("alice");
     let before = alice.create("a task");
     let id = before["id"].as_i64().unwrap();
-    let mut holder = app.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
+    let held = Held::table(&app.database);
     let update = json!({"title": "t", "complete": true});
     for request in [
         alice.request("GET", "/tasks"),
@@ -376,7 +374,7 @@ fn a_statement_that_is_cancelled_is_503_and_not_done() {
         });
     }
     app.get("/health").send().expect(200);
-    lock.rollback().unwrap();
+    held.release();
     assert_eq!(alice.list()["tasks"], json!([before]));
 }
 

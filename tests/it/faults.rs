@@ -4,7 +4,7 @@
 use crate::support::{
     harness::{App, Cluster, Database, eventually, eventually_settles},
     http::{Connection, Response},
-    locks::Blocked,
+    locks::{Blocked, Held},
     raw::status,
 };
 use serde_json::json;
@@ -200,13 +200,11 @@ fn a_write_that_waits_for_a_lock_too_long_is_503_and_not_done() {
     let alice = app.user("alice");
     let id = alice.create_id();
     let before = alice.task(id);
-    let mut holder = app.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.execute("select from tasks for update", &[]).unwrap();
+    let held = Held::rows(&app.database);
     let start = Instant::now();
     assert_unavailable(alice.on_task("PATCH", id).json(json!({"complete": true})).send());
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    lock.rollback().unwrap();
+    held.release();
     assert_eq!(alice.task(id), before);
     alice.on_task("PATCH", id).json(json!({"complete": true})).send().expect(200);
 }
@@ -242,7 +240,8 @@ fn a_request_that_finds_every_connection_taken_is_503_in_time() {
     let blocked = Blocked::patch(&app);
     let start = Instant::now();
     assert_unavailable(app.user("bob").request("GET", "/tasks").send());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // After 8.5 s it would be the answer for a request that takes too long, not that of the full pool.
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     // The database itself is there, and what needs none of it is served.
     app.get("/health").send().expect(200);
     app.get("/api/bob/tasks").send().expect(401);
@@ -257,8 +256,7 @@ fn a_request_that_finds_every_connection_taken_is_503_in_time() {
 fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
     let app = App::spawn();
     let alice = app.user("alice");
-    let mut holder = app.database.client();
-    holder.batch_execute("begin; lock table tasks").unwrap();
+    let held = Held::table(&app.database);
     thread::scope(|scope| {
         for _ in 0..100 {
             scope.spawn(|| assert_unavailable(alice.request("GET", "/tasks?limit=1000").send()));
@@ -269,7 +267,7 @@ fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
     let lines: Vec<_> = log.lines().filter(|line| line.contains(" route=/api/{user_id}/tasks ")).collect();
     assert_eq!(lines.len(), 100, "one line each: {log}");
     assert!(lines.iter().all(|line| line.contains(" status=503 ")), "{log}");
-    drop(holder);
+    held.release();
     alice.request("GET", "/tasks?limit=1000").send().expect(200);
 }
 

@@ -8,6 +8,7 @@ use crate::support::{
     http::{Connection, Request},
     instances::Instance,
     ledger::{Answer, Run, Writer, assert_kept, findings, tally, work_while},
+    locks::Held,
     servers::{Server, UNSAFE},
     token::token,
 };
@@ -273,9 +274,7 @@ fn a_request_that_was_sent_is_never_sent_again() {
     assert!(line.contains("127.0.0.1") && !line.contains("192.0.2.1"), "{line}");
 
     // While it waits for a lock, its instance goes, and another one is there.
-    let mut holder = first.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
+    let held = Held::table(&first.database);
     let sent = thread::scope(|scope| {
         let sent = scope.spawn(|| post("sent").header("X-Request-Id", "sent").send());
         first.database.wait_until_blocked(1);
@@ -294,7 +293,7 @@ fn a_request_that_was_sent_is_never_sent_again() {
     });
     let sent = sent.expect_problem(503, "SERVICE_UNAVAILABLE");
     assert_eq!(sent.field("X-Request-Id"), Some("sent"));
-    lock.rollback().unwrap();
+    held.release();
 
     // Now none is left.
     let id = "\"}, {\"two\": \"";

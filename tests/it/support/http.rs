@@ -5,7 +5,7 @@ use crate::support::document::hold_to_the_document;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     time::Duration,
 };
@@ -14,6 +14,7 @@ use std::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Larger than any answer to a test. One without end would fill the memory.
 const BODY_BYTES_MAX: usize = 32 << 20;
+const LINE_BYTES_MAX: u64 = 1 << 16;
 
 /// A request that is being put together; `send` opens a connection for it.
 #[derive(Clone)]
@@ -100,7 +101,7 @@ impl Request {
     }
 
     /// As `send`, for a service that may be gone.
-    pub fn try_send(&self) -> std::io::Result<Response> {
+    pub fn try_send(&self) -> io::Result<Response> {
         let mut connection = Connection::open(&self.address)?;
         connection.write(&self.bytes());
         let response = connection.read(&self.method)?;
@@ -113,7 +114,7 @@ impl Request {
 }
 
 /// To a host and port, or to `unix:/path`.
-pub fn connect(address: &str) -> std::io::Result<Socket> {
+pub fn connect(address: &str) -> io::Result<Socket> {
     let Some(path) = address.strip_prefix("unix:") else {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -130,7 +131,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn open(address: &str) -> std::io::Result<Self> {
+    pub fn open(address: &str) -> io::Result<Self> {
         let socket = connect(address)?;
         socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let reader = BufReader::new(socket);
@@ -142,75 +143,109 @@ impl Connection {
         let _ = self.reader.get_mut().write_all(bytes);
     }
 
-    /// One answer to a request of that method. An error when the connection ends before it does.
-    pub fn read(&mut self, method: &str) -> std::io::Result<Response> {
-        let status_line = self.line()?;
-        let mut parts = status_line.splitn(3, ' ');
-        assert_eq!(parts.next(), Some("HTTP/1.1"), "{status_line}");
-        let status = parts.next().unwrap().parse().unwrap();
-        // That of an error is also the problem's title.
-        let reason = match status {
-            100 => Some("Continue"),
-            200 => Some("OK"),
-            201 => Some("Created"),
-            204 => Some("No Content"),
-            304 => Some("Not Modified"),
-            _ => parts.clone().next(),
-        };
-        assert_eq!(parts.next(), reason, "{status_line}");
-        let mut fields = Vec::new();
-        loop {
-            let line = self.line()?;
-            if line.is_empty() {
-                break;
-            }
-            let (name, value) = line.split_once(':').expect(&line);
-            fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-        }
-        let mut response = Response { status, fields, body: Vec::new() };
-        if method != "HEAD" && status >= 200 && status != 204 && status != 304 {
-            response.body = self.body(&response)?;
-        }
-        Ok(response)
-    }
-
-    fn line(&mut self) -> std::io::Result<String> {
-        let mut line = String::new();
-        self.reader.read_line(&mut line)?;
-        match line.strip_suffix("\r\n") {
-            Some(line) => Ok(line.to_owned()),
-            None => Err(std::io::Error::other(format!("the answer ends in {line:?}"))),
-        }
-    }
-
-    fn body(&mut self, response: &Response) -> std::io::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        if let Some(length) = response.field("Content-Length") {
-            body.resize(length.parse().unwrap(), 0);
-            self.reader.read_exact(&mut body)?;
-        } else if response.field("Transfer-Encoding") == Some("chunked") {
-            loop {
-                let length = usize::from_str_radix(&self.line()?, 16).unwrap();
-                let mut chunk = vec![0; length];
-                self.reader.read_exact(&mut chunk)?;
-                assert_eq!(self.line()?, "", "a chunk ends with its length");
-                if length == 0 {
-                    break;
-                }
-                body.extend(chunk);
-                assert!(body.len() <= BODY_BYTES_MAX, "the answer has no end");
-            }
-        } else {
-            self.reader.read_to_end(&mut body)?;
-        }
-        Ok(body)
+    /// One answer to a request of that method, which may be an interim one. An error when the connection
+    /// ends before the answer does.
+    pub fn read(&mut self, method: &str) -> io::Result<Response> {
+        let response = read_response(&mut self.reader, method)?;
+        response.ok_or_else(|| io::Error::other("the connection ends before an answer"))
     }
 
     /// Whether the service has closed: nothing more comes, and no time-out either.
     pub fn is_at_end(&mut self) -> bool {
         self.reader
             .fill_buf()
-            .map_or_else(|error| error.kind() == std::io::ErrorKind::ConnectionReset, <[u8]>::is_empty)
+            .map_or_else(|error| error.kind() == io::ErrorKind::ConnectionReset, <[u8]>::is_empty)
+    }
+}
+
+/// Reads the next response, which may be an interim one. `None` when the stream ends before it begins.
+/// The method is that of the request, or empty where the service may not have understood it: then it
+/// is seen from the end of the stream whether the body was left out, as it is for HEAD.
+pub fn read_response(stream: &mut impl BufRead, method: &str) -> io::Result<Option<Response>> {
+    if is_at_end(stream)? {
+        return Ok(None);
+    }
+    let status_line = read_line(stream)?;
+    let mut parts = status_line.splitn(3, ' ');
+    assert_eq!(parts.next(), Some("HTTP/1.1"), "{status_line}");
+    let status = parts.next().unwrap().parse().unwrap();
+    // The reason phrase of an error is also the title of the problem, and is judged there.
+    let reason = match status {
+        100 => Some("Continue"),
+        200 => Some("OK"),
+        201 => Some("Created"),
+        204 => Some("No Content"),
+        304 => Some("Not Modified"),
+        _ => parts.clone().next(),
+    };
+    assert_eq!(parts.next(), reason, "{status_line}");
+    let mut fields = Vec::new();
+    loop {
+        let line = read_line(stream)?;
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(": ").expect(&line);
+        fields.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    let mut response = Response { status, fields, body: Vec::new() };
+    if has_body(stream, method, &response)? {
+        response.body = read_body(stream, &response)?;
+    }
+    Ok(Some(response))
+}
+
+fn has_body(stream: &mut impl BufRead, method: &str, response: &Response) -> io::Result<bool> {
+    let is_of_head = method == "HEAD" && response.field("Connection").is_none();
+    if is_of_head || response.status < 200 || [204, 304].contains(&response.status) {
+        return Ok(false);
+    }
+    let may_be_left_out = ["", "HEAD"].contains(&method) && response.field("Connection").is_some();
+    Ok(!may_be_left_out || !is_at_end(stream)?)
+}
+
+/// By its length, in chunks, or up to the end of the stream (RFC 9112 section 6).
+fn read_body(stream: &mut impl BufRead, response: &Response) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    if let Some(length) = response.field("Content-Length") {
+        body.resize(length.parse().unwrap(), 0);
+        stream.read_exact(&mut body)?;
+    } else if response.field("Transfer-Encoding") == Some("chunked") {
+        loop {
+            let length = usize::from_str_radix(&read_line(stream)?, 16).unwrap();
+            let mut chunk = vec![0; length];
+            stream.read_exact(&mut chunk)?;
+            assert_eq!(read_line(stream)?, "", "a chunk ends with its length");
+            if length == 0 {
+                break;
+            }
+            body.extend(chunk);
+            assert!(body.len() <= BODY_BYTES_MAX, "the answer has no end");
+        }
+    } else {
+        stream.read_to_end(&mut body)?;
+    }
+    Ok(body)
+}
+
+fn is_at_end(stream: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        match stream.fill_buf() {
+            // Reading from a socket with a time-out is interrupted when its process was stopped.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read.map(<[u8]>::is_empty),
+        }
+    }
+}
+
+/// Without its CRLF.
+fn read_line(stream: &mut impl BufRead) -> io::Result<String> {
+    let mut line = Vec::new();
+    stream.take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+    match line.strip_suffix(b"\r\n") {
+        Some(line) => Ok(String::from_utf8(line.to_owned()).unwrap()),
+        // A connection that was reset says so when it is read again.
+        None => Err(stream.read(&mut [0]).err().unwrap_or_else(|| io::Error::other("an unfinished line"))),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Locks that a test holds while a request of the service runs into them.
 
-use crate::support::{harness::App, http::Response};
+use crate::support::{
+    harness::{App, Database},
+    http::Response,
+};
 use postgres::Client;
 use serde_json::json;
 use std::{
@@ -8,9 +11,48 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+/// A transaction of the test's own. It holds its locks until it ends.
+pub struct Held {
+    client: Client,
+    /// The number of rows that its statement found or changed.
+    pub rows: u64,
+}
+
+impl Held {
+    /// Runs the statement, and leaves its transaction open.
+    pub fn by(database: &Database, sql: &str) -> Self {
+        Self::on(database.client(), sql)
+    }
+
+    /// The same on a connection that is there already.
+    pub fn on(mut client: Client, sql: &str) -> Self {
+        client.batch_execute("begin").unwrap();
+        let rows = client.execute(sql, &[]).unwrap();
+        Self { client, rows }
+    }
+
+    /// The locks of all tasks.
+    pub fn rows(database: &Database) -> Self {
+        Self::by(database, "select from tasks for update")
+    }
+
+    /// The lock of the whole table: nobody can even read it.
+    pub fn table(database: &Database) -> Self {
+        Self::by(database, "lock table tasks in access exclusive mode")
+    }
+
+    pub fn commit(mut self) {
+        self.client.batch_execute("commit").unwrap();
+    }
+
+    pub fn release(mut self) {
+        self.client.batch_execute("rollback").unwrap();
+    }
+}
+
 /// A request that waits for the lock of a task.
 pub struct Blocked {
-    holder: Client,
+    held: Held,
     running: JoinHandle<io::Result<Response>>,
 }
 
@@ -18,17 +60,16 @@ impl Blocked {
     /// PATCH makes a new task of alice's complete.
     pub fn patch(app: &App) -> Self {
         let id = app.user("alice").create_id();
-        let mut holder = app.database.client();
-        holder.batch_execute("begin; select from tasks for update").unwrap();
+        let held = Held::rows(&app.database);
         let patch = app.user("alice").on_task("PATCH", id).json(json!({"complete": true}));
         let running = thread::spawn(move || patch.try_send());
         app.database.wait_until_blocked(1);
-        Self { holder, running }
+        Self { held, running }
     }
 
     /// Frees the task, and waits for the answer.
     pub fn finish(self) -> io::Result<Response> {
-        drop(self.holder);
+        self.held.release();
         self.running.join().unwrap()
     }
 

@@ -3,7 +3,7 @@
 
 use crate::support::{
     harness::{App, eventually},
-    http::{Connection, Response, connect},
+    http::{Connection, Response, connect, read_response},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
@@ -134,53 +134,16 @@ fn is_reset(error: &io::Error) -> bool {
     [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind())
 }
 
-/// One final answer, with or without interim ones before it; None where the stream ends instead.
+/// The next final answer; interim ones before it are passed over. `None` where the stream ends instead.
 pub fn read_answer(stream: &mut impl BufRead, method: &str) -> io::Result<Option<Response>> {
     loop {
-        match stream.fill_buf() {
-            Ok([]) => return Ok(None),
-            Ok(_) => {}
-            // A machine that was stopped goes on like this, where a socket has a time-out.
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        }
-        let status_line = read_line(stream)?;
-        let status = status_line.strip_prefix("HTTP/1.1 ").expect(&status_line);
-        let status = status.split(' ').next().unwrap().parse().unwrap();
-        let mut fields = Vec::new();
-        loop {
-            let line = read_line(stream)?;
-            if line.is_empty() {
-                break;
-            }
-            let (name, value) = line.split_once(": ").expect(&line);
-            fields.push((name.to_ascii_lowercase(), value.to_owned()));
-        }
-        if status == 100 {
-            assert_eq!(fields, [], "an interim answer says nothing");
+        let Some(answer) = read_response(stream, method)? else { return Ok(None) };
+        if answer.status == 100 {
+            assert_eq!(answer.fields, [], "an interim answer says nothing");
             continue;
         }
-        let mut answer = Response { status, fields, body: Vec::new() };
-        let length = answer.field("Content-Length").map(|length| length.parse().unwrap());
-        assert_eq!(length.is_none(), status == 204, "{answer:?}");
-        // Of a refused request the method may be unknown to either side.
-        let is_cut = method == "HEAD" && answer.field("Connection").is_none();
-        let may_be_cut = [UNKNOWN, "HEAD"].contains(&method) && answer.field("Connection").is_some();
-        if !(is_cut || may_be_cut && stream.fill_buf()?.is_empty()) {
-            answer.body.resize(length.unwrap_or(0), 0);
-            stream.read_exact(&mut answer.body)?;
-        }
+        assert_eq!(answer.field("Content-Length").is_none(), answer.status == 204, "{answer:?}");
         return Ok(Some(answer));
-    }
-}
-
-fn read_line(stream: &mut impl BufRead) -> io::Result<String> {
-    let mut line = Vec::new();
-    stream.take(1 << 16).read_until(b'\n', &mut line)?;
-    match line.strip_suffix(b"\r\n") {
-        Some(line) => Ok(String::from_utf8(line.to_owned()).unwrap()),
-        // A connection that was reset tells so when it is read again.
-        None => Err(stream.read(&mut [0]).err().unwrap_or_else(|| io::Error::other("an unfinished line"))),
     }
 }
 
@@ -221,16 +184,26 @@ pub fn beside<T>(victim: impl Fn() + Sync, attack: impl FnOnce() -> T) -> T {
     })
 }
 
-/// The longest time that the action took.
+/// A deadline of so many seconds was kept: not earlier, and later only by what a busy machine needs.
+/// The next longer deadline of the service is 20 s away at least.
+#[track_caller]
+pub fn assert_deadline(seconds: u64, took: Duration) {
+    let range = Duration::from_millis(seconds * 1000 - 100)..Duration::from_secs(seconds + 10);
+    assert!(range.contains(&took), "{took:?} is not {seconds} s");
+}
+
+/// The longest time that the action took. It is done once at least.
 fn slowest_until(is_over: &AtomicBool, interval: Duration, action: impl Fn()) -> Duration {
     let mut slowest = Duration::ZERO;
-    while !is_over.load(SeqCst) {
+    loop {
         let start = Instant::now();
         action();
         slowest = slowest.max(start.elapsed());
+        if is_over.load(SeqCst) {
+            return slowest;
+        }
         thread::sleep(interval);
     }
-    slowest
 }
 
 /// The connection by which the service was found healthy has ended.
