@@ -1,4 +1,4 @@
-//! The listener at `ADMIN_ADDR`: the probes, and that it stands what the public one stands.
+//! The listener at `ADMIN_ADDR`: the probes, and that it survives the attacks that the public one does.
 
 use crate::support::{
     harness::{App, Database, eventually},
@@ -26,10 +26,10 @@ fn the_probes_tell_living_from_ready() {
         }
     }
     app.admin_by("HEAD", "/metrics").send().expect(200);
-    // Probes come for ever: they are not in the log unless one asks for it.
+    // Probes never end, so they are logged only at a lower level.
     let log = app.log().join("\n");
     assert!(!log.contains("route=/health/live") && !log.contains("route=/metrics"), "{log}");
-    // Nor are they at the public address.
+    // The public address does not have them.
     for target in ["/metrics", "/health/live", "/health/ready"] {
         app.get(target).send().expect(404);
     }
@@ -71,14 +71,14 @@ fn the_admin_listener_stands_what_the_public_one_stands() {
     let get = || app.admin("/metrics");
     get().header("Transfer-Encoding", "x").send().expect_problem(400, "VALIDATION_ERROR");
     get().header("X", &"x".repeat(17_000)).send().expect_problem(431, "HEADERS_TOO_LARGE");
-    // No page in a browser reads it.
+    // No page in a browser can read it.
     let answer = get().header("Origin", "http://localhost:3000").send().expect(200);
     assert_eq!(answer.field("Access-Control-Allow-Origin"), None);
-    // Far more than it has room for: the one idle longest goes.
+    // More connections than it has room for: the one that is idle longest is closed.
     let idle: Vec<_> = (0..100).map(|_| Connection::open(&address).unwrap()).collect();
     get().send().expect(200);
     drop(idle);
-    // And none of it is a refusal of the public gate, whose service it leaves alone.
+    // None of this counts as a refusal of the public listener, or disturbs it.
     let samples = scrape(&app);
     for reason in ["VALIDATION_ERROR", "PAYLOAD_TOO_LARGE", "HEADERS_TOO_LARGE"] {
         let seen = value(&samples, "tinytasks_gate_refusals_total", &[("reason", reason)]);

@@ -12,14 +12,14 @@ use crate::support::{
 use serde_json::{Value, json};
 use std::{sync::Barrier, thread};
 
-/// Of an answer, what is not of that moment alone.
+/// The answer without what differs from moment to moment.
 fn lasting(response: &Response) -> (u16, Vec<(String, String)>, Vec<u8>) {
     let is_lasting = |(name, _): &&(String, String)| !["date", "x-request-id"].contains(&name.as_str());
     let mut fields: Vec<_> = response.fields.iter().filter(is_lasting).cloned().collect();
     fields.sort();
     let mut body = response.body.clone();
     if response.status >= 400 {
-        // A problem's length goes with the request id.
+        // The length of a problem depends on that of the request id.
         fields.retain(|(name, _)| name != "content-length");
         if !body.is_empty() {
             let mut problem = response.json();
@@ -36,7 +36,7 @@ fn two_instances_give_the_same_answers() {
     let second = second_instance(&first);
     insert_many(&first.database, "carol", 1234, 0);
     let balanced = |turn: usize| if turn.is_multiple_of(2) { &first } else { &second };
-    // What one has answered, both tell.
+    // Both instances return what one of them has stored.
     let assert_same = |rest: &str, if_none_match: Option<&str>| {
         for user_id in ["alice", "carol"] {
             for method in ["GET", "HEAD"] {
@@ -66,7 +66,7 @@ fn two_instances_give_the_same_answers() {
         assert_same(&format!("/tasks/{id}"), None);
         assert_same(&format!("/tasks/{id}"), Some(&tag));
 
-        // A change at one is a change for the other.
+        // A change by one instance is seen through the other.
         let change = |app: &App| {
             let request = app.user("alice").on_task("PATCH", id).json(json!({"description": "d"}));
             request.header("If-Match", &tag).send()
@@ -147,7 +147,7 @@ fn two_instances_give_the_same_answers_and_are_one_service() {
         assert_eq!(one, other, "{} {}", request.method, request.target);
     }
 
-    // Both at the same instant: one creates, one changes, whoever it is.
+    // Of requests to both at the same instant, one creates or changes, whichever comes first.
     for round in 0..10 {
         let create = alice.request("POST", "/tasks").json(json!({"title": "t"}));
         let create = create.header("Idempotency-Key", &format!("key-{round}"));

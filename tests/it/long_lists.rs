@@ -10,7 +10,7 @@ use crate::support::{
 };
 use serde_json::Value;
 
-/// Far more than all buffers on the way hold: some 4 KB each.
+/// Some 4 KB each: together far more than all buffers on the way hold.
 const WIDE_TASKS: i64 = 10_000;
 const DESCRIPTION_CHARS_MAX: i32 = 1000;
 /// Lists that may be streamed at once.
@@ -19,7 +19,7 @@ const SLOW_CLIENTS: usize = 30;
 #[test]
 fn without_a_limit_the_list_is_whole_however_long() {
     let app = App::spawn();
-    // Around what the service may read at once.
+    // Near the number of tasks that the service reads at once.
     for count in [0, 1, 127, 128, 129, 255, 256, 257, 1234] {
         let user_id = format!("user-{count}");
         let user = app.user(&user_id);
@@ -50,7 +50,7 @@ fn without_a_limit_the_list_is_whole_however_long() {
     }
 }
 
-/// 40 MB of JSON, of which the service holds a page at a time.
+/// The list is 40 MB of JSON, and the service holds one page of it at a time.
 #[test]
 fn a_list_of_any_length_takes_the_same_memory() {
     let app = App::spawn();
@@ -130,7 +130,7 @@ fn a_list_that_fails_on_the_way_ends_without_an_end() {
         let bytes = if is_old { old_bytes(&request) } else { request.bytes() };
         let client = SlowClient::send(&app, &bytes);
         assert_eq!(client.status(), "200");
-        // Nothing of the service's stands in the way: it holds no lock while the client waits.
+        // The service holds no lock while the client waits, so the table can be changed.
         let mut holder = app.database.client();
         let mut change = holder.transaction().unwrap();
         change.batch_execute("alter table tasks rename to tasks_away").unwrap();
@@ -141,7 +141,7 @@ fn a_list_that_fails_on_the_way_ends_without_an_end() {
         let (head, body) = client.rest();
         assert!(body.len() > 1000, "{fault}: {} bytes", body.len());
         assert!(head.to_lowercase().contains("transfer-encoding: chunked") != is_old, "{head}");
-        // In chunks the end is missing; without them, that of the JSON text.
+        // With chunks the last one is missing; without them, the end of the JSON text.
         assert!(!body.ends_with(b"\r\n0\r\n\r\n"), "{fault}");
         let text = String::from_utf8_lossy(&body);
         assert!(!text.contains("\"count\"") && !text.contains("error_code"), "{fault}");
@@ -168,13 +168,13 @@ fn a_client_that_reads_slowly_holds_no_database_connection() {
         let id = app.user("bob").create_id();
         app.user("bob").on_task("DELETE", id).send().expect(204);
     }
-    // Nor is a transaction open.
+    // No transaction is open either.
     eventually("idleness", || {
         let sql = "select count(*) from pg_stat_activity where datname = current_database() \
                    and application_name = 'tinytasks' and state <> 'idle'";
         app.database.value(sql) == "0"
     });
-    // A connection that the database ends meanwhile is no harm to the list either.
+    // The list also survives when the database ends the connection meanwhile.
     app.database.terminate_sessions();
     let (_, body) = client.rest();
     let end = format!("],\"count\":{WIDE_TASKS}}}\r\n0\r\n\r\n");

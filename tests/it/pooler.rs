@@ -17,7 +17,8 @@ use std::{
     time::Duration,
 };
 
-/// Debian's, in transaction mode, with fewer connections to the server than the service has to it.
+/// Debian's PgBouncer in transaction mode. It has fewer connections to the server than the service has to
+/// PgBouncer.
 struct PgBouncer {
     child: Child,
     address: String,
@@ -33,7 +34,7 @@ impl PgBouncer {
         let (_, rest) = database.url.split_once("://").unwrap();
         let (user, password) = rest.split_once('@').unwrap().0.split_once(':').unwrap();
         let directory = Directory::create();
-        // It does not serve as root: the setting `user` is who it becomes.
+        // PgBouncer refuses to run as root, so the setting `user` names another user.
         let is_root = fs::metadata(directory.path()).unwrap().uid() == 0;
         let user_line = if is_root { "user = postgres\n" } else { "" };
         let path = directory.write(
@@ -69,7 +70,7 @@ fn all_works_through_pgbouncer_in_transaction_mode() {
     let database = Database::create();
     let bouncer = PgBouncer::start(&database);
     let url = database.url.replace(database.server_address(), &bouncer.address);
-    // The schema comes through it as well.
+    // The migration runs through it too.
     let setup = App::setup().database(database).env("DATABASE_URL", &url);
     let app = setup.env("DATABASE_PREPARED", "false").spawn();
     let alice = app.user("alice");
@@ -94,7 +95,7 @@ fn all_works_through_pgbouncer_in_transaction_mode() {
     alice.on_task("DELETE", id).send().expect(204);
     alice.on_task("GET", id).send().expect(404);
 
-    // Many at once share the pooler's two connections.
+    // Many clients share the pooler's two connections.
     let mut writers = Writer::several(12, 1);
     let run = Run::new(std::slice::from_ref(&app.address), Duration::ZERO);
     work_while(&run, &mut writers, || thread::sleep(Duration::from_secs(2)));
@@ -127,7 +128,7 @@ impl Tap {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tap = Self { address: listener.local_addr().unwrap().to_string(), seen: Arc::default() };
         let (server, seen) = (server.to_owned(), Arc::clone(&tap.seen));
-        // Ends with the process: a thread that waits costs nothing.
+        // The thread ends with the process.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(upstream) = TcpStream::connect(&server) else { return };
@@ -175,7 +176,7 @@ fn listen(mut client: &TcpStream, mut server: &TcpStream, seen: &Mutex<Seen>) ->
 fn a_pooler_that_keeps_no_session_sees_no_named_statement_and_no_setting() {
     let database = Database::create();
     let tap = Tap::start(database.server_address());
-    // Without the question for TLS, which would come first.
+    // Without TLS, which would be asked for first.
     let url = database.url.replace(database.server_address(), &tap.address) + "?sslmode=disable";
     let setup = App::setup().database(database).env("DATABASE_URL", &url);
     let app = setup.env("DATABASE_PREPARED", "false").spawn();
@@ -190,7 +191,7 @@ fn a_pooler_that_keeps_no_session_sees_no_named_statement_and_no_setting() {
     let seen = tap.seen.lock().unwrap();
     assert!(!seen.sessions.is_empty() && seen.statements > 5, "{seen:?}");
     assert_eq!(seen.named_statements, 0, "{seen:?}");
-    // Those that PgBouncer takes unless it is told of more.
+    // The settings that PgBouncer takes by default.
     for name in &seen.sessions {
         let is_taken = ["user", "database", "client_encoding", "application_name"].contains(&name.as_str());
         assert!(is_taken, "{name}: {seen:?}");

@@ -243,7 +243,7 @@ fn a_single_valued_header_sent_twice_is_400() {
         assert_eq!((loc.to_lowercase(), kind), wanted);
     }
     assert_eq!(alice.list()["count"], 0);
-    // Header fields that nobody reads may come as often as they like.
+    // Header fields that the service does not read may be repeated.
     alice.request("GET", "/tasks").header("X-A", "1").header("X-A", "2").send().expect(200);
     alice.request("GET", "/tasks").header("Accept", "a/b").header("Accept", "c/d").send().expect(200);
 }

@@ -1,4 +1,4 @@
-//! Whose path a token opens: the user of the token against the user of the path.
+//! Which paths a token opens: its user has to be the user of the path.
 
 use crate::{
     auth::{assert_invalid, assert_missing},

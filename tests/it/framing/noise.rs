@@ -1,5 +1,5 @@
-//! Seeded noise through the real port: the service lives, every answer is well-formed, and there
-//! are exactly those that the reference expects. `TINYTASKS_FUZZ_SEED` and
+//! Seeded noise through the real port: the service survives, every answer is well-formed, and there
+//! are exactly the answers that the reference expects. `TINYTASKS_FUZZ_SEED` and
 //! `TINYTASKS_FUZZ_REQUESTS` choose other noise, and more of it.
 
 use crate::support::{
@@ -52,7 +52,7 @@ fn assert_answered(app: &App, bytes: &[u8], random: &mut Random) -> u64 {
         assert!([200, 204, 400, 401, 403, 404, 405].contains(&answer.status), "{answer:?}: {:?}", context());
         assert_eq!(answer.field("Connection").is_some(), request.is_last, "{answer:?}: {:?}", context());
         if answer.status == 400 {
-            // Of the service: what the gate finds wrong is the end.
+            // This 400 is about the content. After one about the framing the connection would end.
             assert!(!answer.text().contains("framing"), "{answer:?}: {:?}", context());
         }
         if let [id] = request.values("X-Request-Id").as_slice()

@@ -1,4 +1,5 @@
-//! What is no request, or not for certain: one problem document, and the end of the connection.
+//! Bytes that are no request, or that can be read in two ways: the answer is one problem document, and
+//! the connection ends.
 
 use crate::support::{
     harness::App,
@@ -72,7 +73,7 @@ fn malformed_framing_is_400_and_the_end_of_the_connection() {
     assert_eq!(app.user("alice").list()["count"], 0);
 }
 
-/// Behind each stands a request that must never be seen as one.
+/// Each case is followed by a request that must never be served.
 #[test]
 fn what_is_ambiguous_is_refused_and_what_follows_is_not_read() {
     let app = App::spawn();
@@ -227,7 +228,7 @@ fn a_refusal_can_be_read_by_a_client_that_is_still_sending() {
                 (431, "HEADERS_TOO_LARGE"),
             ),
         ] {
-            // At once, and in pieces of which some come after the answer.
+            // All at once; then in pieces, some of which are sent after the answer.
             let answer = only_answer(&app, case, format!("{head}{body}").as_bytes());
             assert_refused(case, &answer, wanted);
             let mut raw = Raw::open(&app);

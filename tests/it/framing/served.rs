@@ -1,4 +1,4 @@
-//! What looks odd and is a request all the same, however its bytes are cut into pieces.
+//! Requests that look odd but are well-formed, however their bytes are cut into pieces.
 
 use crate::support::{
     harness::App,
@@ -62,7 +62,7 @@ fn a_target_in_absolute_form_is_cut_where_its_path_begins() {
         ("http://x/health?http://y/nothing", 200),
         ("http://x", 200),
         ("http://x?a", 200),
-        // The path is empty, and the rest a query.
+        // The path is empty, and the rest is a query.
         ("http://x?/nothing", 200),
         ("http://x?a=/nothing", 200),
         ("http://x//health", 404),
@@ -123,7 +123,7 @@ fn a_chunked_body_arrives_whole_however_it_is_cut() {
     let whole = format!("{head}{chunks}");
     let mut raw = Raw::open(&app);
     beside_a_victim(&app, || {
-        // Two pieces, cut everywhere in the body and around the end of the head.
+        // Two pieces, cut at every place in the body and around the end of the head.
         for cut in head.len() - 6..=whole.len() {
             let (one, other) = whole.split_at(cut);
             raw.send(one);
@@ -248,7 +248,7 @@ fn a_client_is_told_to_continue_when_its_body_is_wanted() {
         let mut raw = Raw::on(stream);
         raw.send(body);
         raw.answer().unwrap().expect(405);
-        // The body does not wait, or part of it: the answer comes, with or without an interim one.
+        // The client sends its body, or a part, at once: it is answered, with or without an interim answer.
         for cut in [1, body.len()] {
             raw.send(expecting(fields) + &body[..cut]);
             raw.send(&body[cut..]);
@@ -257,7 +257,7 @@ fn a_client_is_told_to_continue_when_its_body_is_wanted() {
         raw.send(HEALTH);
         raw.answer().unwrap().expect(200);
     }
-    // None where the body is not wanted, not awaited, or the client is too old to know.
+    // No interim answer where the body is refused, where there is none, or where the client is of HTTP/1.0.
     for (version, fields, wanted) in [
         ("HTTP/1.1", "Content-Length: 65537", "HTTP/1.1 413 "),
         ("HTTP/1.1", "Content-Length: 1000000000000", "HTTP/1.1 413 "),

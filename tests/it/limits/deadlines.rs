@@ -52,11 +52,11 @@ fn begun_heads_and_bodies_hold_up_nobody() {
     }
 }
 
-/// All deadlines run at the same time, with one victim beside them.
+/// All deadlines are tested at the same time, with one victim, because they take so long.
 #[test]
 fn deadlines_are_kept_however_the_bytes_trickle() {
     let app = App::spawn();
-    // With what was read of the head, if it was.
+    // Where the head was read, the answer has the fields that depend on it.
     let is_told = |case: &str, answers: &[Response], is_read: bool| {
         assert_eq!(answers.len(), 1, "{case}: {answers:?}");
         assert_refused(case, &answers[0], (408, "REQUEST_TIMEOUT"));
@@ -116,7 +116,7 @@ fn deadlines_are_kept_however_the_bytes_trickle() {
                     assert_deadline(seconds, begin.elapsed());
                 });
             }
-            // Nobody is there to be told anything.
+            // A connection that is idle between requests is closed without an answer.
             for count in [0, 1, 3] {
                 let app = &app;
                 scope.spawn(move || {
@@ -130,7 +130,7 @@ fn deadlines_are_kept_however_the_bytes_trickle() {
                     assert_deadline(75, begin.elapsed());
                 });
             }
-            // Many of them: each holds no more than its own thread.
+            // Slow readers are cut off; each of them keeps only its own thread.
             scope.spawn(|| {
                 let readers: Vec<_> =
                     (0..40).map(|_| slow_reader(&app, "/docs/swagger-ui-bundle.js", "", 8)).collect();
@@ -153,11 +153,11 @@ fn deadlines_are_kept_however_the_bytes_trickle() {
         );
         assert_eq!(lines.len(), if case == "slow-body" { 1 } else { 40 });
     }
-    // 75 s later nothing is left of it all.
+    // After 75 s all their threads have ended.
     eventually("the end of the threads", || status(&app, "Threads") < 100);
 }
 
-/// Sends a byte of it at a time until the service has had enough.
+/// Sends one byte at a time until the service answers or closes.
 fn trickle(mut raw: Raw, bytes: &str, interval: Duration) -> (Vec<Response>, End, Duration) {
     let start = Instant::now();
     for byte in bytes.bytes().chain(std::iter::repeat(b'a')) {

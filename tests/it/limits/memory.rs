@@ -1,4 +1,4 @@
-//! Large answers and slow readers: what they may take of the memory, of the kernel's too.
+//! The memory that large answers and slow readers may take, in the service and in the kernel.
 
 use crate::support::{
     harness::{App, eventually},
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Also when a test fails, so that its threads end.
+/// Runs the action at the end of its scope, also when a test fails, so that the test's threads end.
 struct OnDrop<F: Fn()>(F);
 
 impl<F: Fn()> Drop for OnDrop<F> {
@@ -29,7 +29,7 @@ fn readers_that_stop_reading_share_what_memory_there_is_for_large_answers() {
     let app = App::spawn();
     let before = status(&app, "VmRSS");
     let readers: Vec<_> = (0..400).map(|_| slow_reader(&app, "/docs/swagger-ui-bundle.js", "", 1)).collect();
-    // Their answers are made as fast as the machine can; what counts is the time after that.
+    // First their answers are made, as fast as the machine can. The victim comes after that.
     thread::sleep(Duration::from_secs(1));
     beside_a_victim(&app, || thread::sleep(Duration::from_secs(1)));
     let taken = status(&app, "VmHWM").saturating_sub(before);
@@ -53,7 +53,8 @@ fn has_room(app: &App, request: &Request) -> bool {
     answer.status == 200
 }
 
-/// Each has asked for 4 MiB, and reads hardly any of it. In `/docs`, above, there is nothing to be held.
+/// Each reader has asked for 4 MiB of tasks, and reads hardly any of it. (A file of `/docs`, as in the
+/// test above, is part of the program and takes no memory.)
 #[test]
 fn slow_readers_of_large_answers_make_room_for_others() {
     let app = App::spawn();
@@ -73,7 +74,7 @@ fn slow_readers_of_large_answers_make_room_for_others() {
     thread::scope(|scope| {
         for _ in 0..12 {
             scope.spawn(|| {
-                // Whoever is cut off comes again.
+                // A reader that is cut off connects again.
                 while !is_over.load(SeqCst) {
                     let mut reader = slow_reader(&app, target, &authorization, 1);
                     while !is_over.load(SeqCst) && reader.read_some(4096) {
@@ -83,7 +84,7 @@ fn slow_readers_of_large_answers_make_room_for_others() {
             });
         }
         let _end = OnDrop(|| is_over.store(true, SeqCst));
-        // What is small is served at once, and what is large as soon as it is wanted or a little later.
+        // A small list is served at once, a large one when there is room again.
         eventually("a reader that is cut off", || {
             small.send().expect(200);
             has_room(&app, &large);
@@ -94,11 +95,11 @@ fn slow_readers_of_large_answers_make_room_for_others() {
         }
     });
     let taken = status(&app, "VmHWM").saturating_sub(before);
-    // Besides the 32 MiB, what is being made in four turns, and what the allocator keeps of that.
+    // The 32 MiB, four answers that are being made, and what the allocator keeps of these.
     assert!(taken < 256 * 1024, "{taken} kB more than before");
 }
 
-/// The allocator gives back at once what is freed, so that its habits are not measured.
+/// The allocator is set to return freed memory at once, so that only memory in use is measured.
 #[test]
 fn many_large_answers_at_once_are_made_in_turn() {
     let app = App::setup().env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_ARENA_MAX", "2").spawn();
@@ -137,7 +138,8 @@ fn slow_readers_of_long_lists_keep_nobody_waiting() {
     drop(readers);
 }
 
-/// The service has closed its side, and is not asked to hold what is left. The kernel would, for minutes.
+/// The service has closed its side before the client has read the answer. By default the kernel would
+/// keep the rest for minutes.
 #[test]
 fn an_answer_that_nobody_takes_leaves_the_kernel() {
     const COUNT: usize = 20;
@@ -153,7 +155,7 @@ fn an_answer_that_nobody_takes_leaves_the_kernel() {
     }
 }
 
-/// Connections to the service that have no process there any more, and unsent bytes.
+/// The number of connections to the service that have unsent bytes and belong to no process any more.
 fn orphans(app: &App) -> usize {
     let port = app.address.parse::<SocketAddr>().unwrap().port();
     let table = fs::read_to_string("/proc/net/tcp").unwrap();

@@ -1,5 +1,5 @@
-//! Limits: of sizes, of memory, of time, and of requests a second. Each ends what exceeds it, and
-//! nobody else notices.
+//! Limits of sizes, of memory, of time, and of requests a second. What exceeds a limit is ended, and
+//! other clients do not notice.
 
 mod deadlines;
 mod memory;

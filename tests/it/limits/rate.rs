@@ -7,7 +7,7 @@ use crate::support::{
 };
 use serde_json::json;
 
-/// The number behind `r=` or such, in a field of the draft's form.
+/// The number of a parameter such as `r` in a field `RateLimit` or `RateLimit-Policy`.
 fn parameter(answer: &Response, field: &str, name: &str) -> u64 {
     let value = answer.field(field).unwrap_or_else(|| panic!("{field} is missing: {answer:?}"));
     let value = value.strip_prefix("\"user\";").expect(value);
@@ -38,7 +38,7 @@ fn a_user_has_so_many_requests_and_others_have_their_own() {
         passed += 1;
         assert!(passed < 100);
     };
-    // A slow machine may have earned one meanwhile.
+    // On a slow machine another request may have become allowed meanwhile.
     assert!(passed >= 3, "{passed}");
     let refused = refused.expect_problem(429, "RATE_LIMITED");
     let wait: u64 = refused.field("Retry-After").unwrap().parse().unwrap();
@@ -49,7 +49,7 @@ fn a_user_has_so_many_requests_and_others_have_their_own() {
 
     let answer = app.user("bob").request("GET", "/tasks").send().expect(200);
     assert_eq!(parameter(&answer, "RateLimit", "r"), 2);
-    // A change that was refused was not made.
+    // A refused change was not made.
     assert_eq!(app.database.value("select count(*) from tasks"), "0");
 }
 
@@ -70,7 +70,7 @@ fn what_is_refused_costs_nothing_and_comes_back() {
 fn the_limit_comes_after_the_user_is_known_and_before_the_rest() {
     let app = App::setup().env("RATE_LIMIT", "0.01").spawn();
     let tasks = "/api/alice/tasks";
-    // None of these is alice's, and so none is counted as hers.
+    // No request that fails before the user is known counts.
     for _ in 0..3 {
         assert!(!is_told(&app.get(tasks).send().expect(401)));
         assert!(!is_told(&app.get(tasks).bearer("x").send().expect(401)));
@@ -80,7 +80,7 @@ fn the_limit_comes_after_the_user_is_known_and_before_the_rest() {
         assert!(!is_told(&app.post("/nothing").bearer(&token("alice")).send().expect(404)));
         assert!(!is_told(&app.delete(tasks).bearer(&token("alice")).send().expect(405)));
     }
-    // Errors tell of it as well, and count.
+    // An error of a known user counts, and its answer has the fields.
     assert!(is_told(&app.user("alice").request("POST", "/tasks").text("{}").send().expect(422)));
     let bad = app.user("alice").request("POST", "/tasks").text("{}");
     bad.header("X-Request-Id", "a").header("X-Request-Id", "b").send().expect_problem(429, "RATE_LIMITED");

@@ -1,4 +1,4 @@
-//! What is too long or too many is refused with its own status, and takes no memory before.
+//! Whatever is too long or too many is refused with its own status, and is never kept in memory.
 
 use crate::support::{
     harness::App,
@@ -48,7 +48,7 @@ fn a_declared_length_over_64_kib_is_answered_at_once() {
     }
 }
 
-/// The answer comes before all has arrived, so the connection may also end with a reset.
+/// The service answers before all bytes have arrived, so the connection may also end with a reset.
 #[track_caller]
 fn assert_refused_at_once(app: &App, bytes: &[u8], status: u16, error_code: &str) {
     let case = String::from_utf8_lossy(bytes).chars().take(120).collect::<String>();
@@ -74,14 +74,14 @@ fn limits_of_the_head_have_their_own_answers() {
         let value = "x".repeat(length - host.len() - name.len() - "\r\n\r\n".len());
         format!("GET /health HTTP/1.1\r\n{host}{name}{value}\r\n\r\n")
     };
-    // Whether line ends count is nobody's business: some bytes of distance.
+    // The limits are tested with some bytes of distance: whether line ends count is not specified.
     for good in [line(8 * 1024 - 2), many(64), large(16 * 1024)] {
         answer(&app, good.as_bytes()).0.expect(200);
     }
     assert_refused_at_once(&app, line(8 * 1024 + 3).as_bytes(), 414, "URI_TOO_LONG");
     assert_refused_at_once(&app, many(65).as_bytes(), 431, "HEADERS_TOO_LARGE");
     assert_refused_at_once(&app, large(16 * 1024 + 5).as_bytes(), 431, "HEADERS_TOO_LARGE");
-    // Without an end, and more than any buffer has room for.
+    // Without an end, and larger than any buffer.
     let endless = "x".repeat(1 << 20);
     assert_refused_at_once(&app, format!("GET /{endless}").as_bytes(), 414, "URI_TOO_LONG");
     let field = format!("GET / HTTP/1.1\r\nHost: x\r\nX-A: {endless}");

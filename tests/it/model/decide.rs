@@ -26,7 +26,7 @@ pub fn methods(call: &Call) -> &'static str {
 }
 
 impl User {
-    /// In the contract's order of checks.
+    /// The outcome, by the contract's order of checks.
     pub fn decide(&self, call: &Call) -> Outcome {
         if call.task.as_deref() == Some("") {
             return refused(404, "NOT_FOUND", "there is nothing at this path");
@@ -162,7 +162,7 @@ impl Body {
         )
     }
 
-    /// All that is wrong.
+    /// Every rule that the body breaks.
     pub fn rules(&self, needs_title: bool, needs_complete: bool) -> Vec<Rule> {
         fn rule<T>(member: &Member<T>, is_needed: bool, may_be_null: bool) -> Option<&'static str> {
             match member {

@@ -1,4 +1,4 @@
-//! What is sent: texts, bodies, ids, tags and queries, by chance.
+//! Chooses by chance what is sent: calls, texts, bodies, ids, tags and queries.
 
 use super::{
     Actor, Body, Call, Content, KEYS, Login, MARK, Member, ORIGIN, PHRASES, THREADS, Tags, USERS_PER_THREAD,
@@ -11,7 +11,7 @@ use crate::support::{
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// JSON of a text, in one of its spellings.
+/// The text as a JSON string, sometimes all in escapes.
 fn spelled(random: &mut Random, text: &str) -> String {
     if !random.one_in(6) {
         return json!(text).to_string();
@@ -22,8 +22,7 @@ fn spelled(random: &mut Random, text: &str) -> String {
 
 impl User {
     pub fn new(world_seed: u64, index: u64) -> Self {
-        // Marks of one run differ from those of another in the same database, and from each other
-        // in one digit.
+        // Marks of two runs in one database differ, and those of one run differ in one digit.
         let mark = format!("{MARK}{:04x}{index:04x}", world_seed & 0xffff);
         let id = match index % 12 {
             0 => mark.clone(),
@@ -52,7 +51,7 @@ impl User {
         Self { index, id, mark, tokens, tasks, keys, deleted: Vec::new() }
     }
 
-    /// It names a task, but not the user's own.
+    /// Whether the call names another user's task.
     pub fn is_anothers(&self, world: &World, call: &Call) -> bool {
         let id = call.task.as_ref().and_then(|task| task.parse::<i64>().ok());
         let owner = id.and_then(|id| world.ids.lock().unwrap().get(&id).copied());
@@ -63,7 +62,7 @@ impl User {
         self.index.is_multiple_of(USERS_PER_THREAD)
     }
 
-    /// A text of the user's own that keeps its rule.
+    /// A valid text with the user's mark.
     fn text(&self, random: &mut Random, chars_max: usize) -> String {
         let text = match random.below(12) {
             0 => format!(" {} ", self.mark),
@@ -94,7 +93,7 @@ impl User {
         }
     }
 
-    /// As it is, or with a single difference.
+    /// The content unchanged, or with a single difference.
     pub fn altered(&self, random: &mut Random, mut content: Content) -> Content {
         match random.below(8) {
             0 => content.title = self.text(random, 200),
@@ -109,7 +108,7 @@ impl User {
         content
     }
 
-    /// For a method; in one of three cases with something wrong.
+    /// A body for the method. Some have mistakes.
     pub fn body(&self, random: &mut Random, method: &str, like: Option<&Content>) -> Body {
         let one_in = if method == "PATCH" { 2 } else { 4 };
         let good = |random: &mut Random, chars_max: usize| {
@@ -124,7 +123,7 @@ impl User {
             2 if random.one_in(4) => Member::Good(String::new(), "\"\"".to_owned()),
             _ => good(random, 1000),
         };
-        // Of a collector's, enough are complete for a list of these alone to come in parts.
+        // A collector has so many complete tasks that a list of these alone comes in parts.
         let truth = if self.is_collector() { !random.one_in(8) } else { random.one_in(2) };
         let mut complete = Member::Good(truth, truth.to_string());
         if method == "POST" && random.one_in(if self.is_collector() { 10 } else { 3 }) {
@@ -186,7 +185,7 @@ impl User {
 }
 
 impl Body {
-    /// The members in any order, and some that the service must ignore.
+    /// The body as JSON, its members in any order, with some that the service must ignore.
     fn written(&self, random: &mut Random) -> Vec<u8> {
         fn put<T>(members: &mut Vec<(&'static str, String)>, name: &'static str, member: &Member<T>) {
             match member {
@@ -271,7 +270,7 @@ impl Actor<'_> {
             1 => Some("https://elsewhere.example"),
             _ => None,
         };
-        // The answer must be that to this request.
+        // The answer must have this id, so it cannot be that to another request.
         call.request_id =
             random.one_in(2).then(|| format!("{}-{:016x}", user.mark, random.below(usize::MAX)));
         match random.below(24) {
@@ -296,7 +295,7 @@ impl Actor<'_> {
         let mut like = None;
         if call.method == "POST" && random.one_in(2) {
             let key = random.pick(&KEYS);
-            // The same again, or something else with the same key.
+            // The same body again, or another one with the same key.
             like = user.keys.get(key).filter(|_| !random.one_in(4)).map(|(content, _)| content.clone());
             like = like.map(|content| user.altered(random, content));
             call.keys = vec![key.to_owned()];
@@ -305,7 +304,7 @@ impl Actor<'_> {
         call.body = has_body.then(|| user.body(random, call.method, like.as_ref()));
     }
 
-    /// Of this thread or of another, or one who has nothing.
+    /// The id of a user of this thread or another, or of one without any task.
     fn another_user(&mut self, who: usize) -> String {
         let index = self.random.below((THREADS * USERS_PER_THREAD) as usize + 1) as u64;
         match index == self.users[who].index {
@@ -315,7 +314,7 @@ impl Actor<'_> {
     }
 }
 
-/// An id that is there, was there, is another's, or is none.
+/// The id of an own task, a deleted one, another user's or none, or a text that is no id.
 fn some_id(world: &World, user: &User, random: &mut Random) -> String {
     let own: Vec<i64> = user.tasks.keys().copied().collect();
     let (kind, index) = (random.below(32), random.below(1 << 40));
@@ -338,7 +337,7 @@ fn some_id(world: &World, user: &User, random: &mut Random) -> String {
             let none: Vec<_> = NONE.split('|').collect();
             return none[index % none.len()].to_owned();
         }
-        // One of the latest, so that tasks get a history.
+        // One of the latest, so that some tasks are changed several times.
         7..=16 => pick(&own[own.len().saturating_sub(5)..]),
         _ => pick(&own),
     };
@@ -393,7 +392,7 @@ fn some_query(user: &User, random: &mut Random) -> Vec<(&'static str, String, bo
             "order" => good(random.pick(&["asc", "desc"])),
             "limit" => match random.below(4) {
                 0 => good(random.pick(&["1", "1000"])),
-                // Around what there is.
+                // Near the number of tasks.
                 1 => {
                     ((user.tasks.len() + random.below(3)).saturating_sub(1).clamp(1, 1000).to_string(), true)
                 }

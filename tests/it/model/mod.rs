@@ -1,11 +1,11 @@
 //! Isolation, proven by comparison: random requests of many users at once, on one service and one
-//! database, each answer held against a model of the contract that knows nothing of the service's
-//! code. A user acts from one thread alone, so the model knows exactly what that user must be told:
-//! status, every header field, the whole body. All that a user stores and sends carries the user's
-//! mark, and every answer is searched for the marks of others. At the end so is the table, row by row.
+//! database. Each answer is compared with that of a model of the contract, which shares no code with
+//! the service. Each user acts from one thread, so the model knows exactly what the answer must be:
+//! status, every header field, the whole body. Whatever a user stores and sends carries the user's mark,
+//! and every answer is searched for marks of other users. At the end the table is compared row by row.
 //!
-//! `TINYTASKS_MODEL_STEPS` and `TINYTASKS_MODEL_SEED` choose more requests, and others: the same seed
-//! sends the same requests, but for the other users' ids that it asks for.
+//! `TINYTASKS_MODEL_STEPS` sets the number of requests, `TINYTASKS_MODEL_SEED` chooses them: the same
+//! seed sends the same requests, except for ids of other users' tasks.
 
 mod decide;
 mod generator;
@@ -30,18 +30,18 @@ use std::{
 const STEPS_DEFAULT: u64 = 12_000;
 const THREADS: u64 = 4;
 const USERS_PER_THREAD: u64 = 6;
-/// The first user of a thread begins with so many tasks: a list without limit comes in several parts.
+/// The first user of a thread begins with so many tasks that a list without limit comes in parts.
 const TASKS_OF_COLLECTORS: u64 = 200;
-/// No text of the service or of the test has it, but for marks.
+/// The beginning of a mark. No other text of the service or of the test has it.
 const MARK: &str = "Zq7";
 const MARK_DIGITS: usize = 8;
 const ORIGIN: &str = "http://localhost:3000";
-/// The same for all users, so that they collide.
+/// Idempotency keys. All users use the same ones.
 const KEYS: [&str; 5] = ["k1", "K1", "\"k1\"", "k1,k2", "~!@#$%^&*()"];
 const PHRASES: [&str; 6] =
     ["buy milk", "a\"b\\c/d", "🙂👩‍👩‍👧", "e\u{301} é", "\u{202e}rtl\u{2028}", "\t\r\n x "];
 
-/// What all threads know.
+/// Shared by all threads.
 struct World<'a> {
     app: &'a App,
     seed: u64,
@@ -63,7 +63,7 @@ struct Task {
     content: Content,
     created_at: String,
     updated_at: String,
-    /// That in force is the last.
+    /// All tags that the task has had; the last is the current one.
     tags: Vec<String>,
     key: Option<String>,
 }
@@ -75,7 +75,7 @@ struct User {
     mark: String,
     tokens: Vec<String>,
     tasks: BTreeMap<i64, Task>,
-    /// What POST was sent with, and the task that it made.
+    /// By idempotency key: the content of the POST, and the id of the task that it created.
     keys: BTreeMap<String, (Content, i64)>,
     deleted: Vec<i64>,
 }
@@ -96,7 +96,7 @@ struct Body {
     description: Member<String>,
     complete: Member<bool>,
     bytes: Vec<u8>,
-    /// It is no JSON object: the type of the field error.
+    /// The type of the field error, when the body is no JSON object.
     broken: Option<&'static str>,
 }
 
@@ -105,7 +105,7 @@ struct Body {
 struct Tags {
     lines: Vec<String>,
     is_any: bool,
-    /// Whether weak, and the tag.
+    /// Whether the tag is weak, and the tag.
     named: Vec<(bool, String)>,
 }
 
@@ -131,9 +131,9 @@ struct Actor<'a> {
 struct Call {
     method: &'static str,
     path_user: String,
-    /// Decoded; None for the list.
+    /// The decoded task id; `None` for the list.
     task: Option<String>,
-    /// Name, value, whether the value keeps the rule.
+    /// Name, value, and whether the value is valid.
     query: Vec<(&'static str, String, bool)>,
     login: Login,
     keys: Vec<String>,
@@ -172,7 +172,7 @@ struct Page {
     after: Option<i64>,
 }
 
-/// What the answer must be. The rules for every answer are `support/http.rs`'s.
+/// What the answer must be, without what `support/http.rs` checks in every answer.
 #[derive(Debug, PartialEq)]
 struct Answer {
     status: u16,
@@ -185,7 +185,7 @@ fn every_answer_is_the_one_that_a_model_of_the_contract_gives() {
     let steps = number("TINYTASKS_MODEL_STEPS", STEPS_DEFAULT);
     let seed = number("TINYTASKS_MODEL_SEED", 1);
     assert_eq!(User::new(seed, 0).mark.len(), MARK.len() + MARK_DIGITS);
-    // A line for each request would hide what is printed on a difference.
+    // A log line for each request would hide the report of a difference.
     let app = App::setup().env("RUST_LOG", "info,tinytasks::http=warn").spawn();
     let (ids, has_failed) = (Mutex::default(), AtomicBool::new(false));
     let world = World { app: &app, seed, ids, has_failed };

@@ -1,4 +1,4 @@
-//! Does to the model what a call does, and says what must be answered.
+//! Applies a call to the model, and returns what the answer must be.
 
 use super::{Answer, Call, Content, ORIGIN, Outcome, Page, Rule, Task, User, World, decide::methods};
 use crate::support::{
@@ -43,8 +43,8 @@ impl User {
         })
     }
 
-    /// Does to the model what the call does, and gives what must be answered. Only what the server
-    /// is free to choose is taken from its answer, and judged: a new task's id, times, tags.
+    /// Applies the call to the model, and returns what the answer must be. Only values that the server
+    /// may choose are taken from its answer, and checked: a new task's id, times and tags.
     pub fn perform(&mut self, world: &World, call: &Call, outcome: &Outcome, seen: &Response) -> Answer {
         let mut fields = BTreeMap::new();
         let mut set = |name: &str, value: &str| fields.insert(name.to_owned(), value.to_owned());
@@ -70,7 +70,7 @@ impl User {
             Outcome::List(page) => {
                 let (tasks, next) = self.page(*page);
                 if let Some(next) = next {
-                    // The parameters in any order; asc may be left out.
+                    // The parameters may come in any order, and `order=asc` may be left out.
                     let link = seen.field("Link").unwrap_or("none");
                     set("link", if names_page(link, &self.path(), &next) { link } else { "another" });
                 }
@@ -141,7 +141,7 @@ fn learned_tag(seen: &Response) -> String {
     tag.to_owned()
 }
 
-/// Every change moves the time forward and gives another tag.
+/// Checks that a change moves the time forward and gives a new tag, and records both.
 fn learn_change(task: &mut Task, content: &Content, call: &Call, seen: &Response) {
     let json = seen.clone().expect(200).json();
     let time = json["updated_at"].as_str().filter(|time| is_timestamp(time)).expect("a time");
@@ -175,10 +175,10 @@ fn common_fields(call: &Call, status: u16, fields: &mut BTreeMap<String, String>
     }
 }
 
-/// Time and request id are `support/http.rs`'s to judge. The errors are compared in any order.
+/// Time and request id are checked in `support/http.rs`. The order of the errors does not matter.
 fn problem(seen: &Response, code: &str, detail: &str, rules: Option<&Vec<Rule>>) -> Value {
     let mut problem = json!({"error_code": code, "detail": detail});
-    // With HEAD there is nothing to be compared.
+    // The answer to HEAD has no body to compare.
     if let (Some(rules), false) = (rules, seen.body.is_empty()) {
         let error = |(loc, msg, kind): &Rule| json!({"loc": loc.split('.').collect::<Vec<_>>(), "msg": msg, "type": kind});
         problem["errors"] = sorted(rules.iter().map(error).collect());
@@ -191,7 +191,7 @@ fn sorted(mut values: Vec<Value>) -> Value {
     Value::Array(values)
 }
 
-/// All errors in one sentence, in their own order.
+/// The detail that belongs to these errors, in their order.
 fn sentence(seen: &Response) -> String {
     if seen.body.is_empty() {
         return String::new();
@@ -217,7 +217,7 @@ fn names_page(link: &str, path: &str, wanted: &BTreeMap<String, String>) -> bool
     is_once && link_path == path && named == *wanted
 }
 
-/// What is left when that which `support/http.rs` has judged is taken away.
+/// The answer without what `support/http.rs` checks in every answer.
 pub fn answer_of(call: &Call, seen: &Response) -> Answer {
     const JUDGED: [&str; 7] = [
         "content-length",

@@ -1,4 +1,4 @@
-//! How a call is written as a request.
+//! Writes a call as a request.
 
 use super::{Call, Login, User};
 use crate::support::{
@@ -26,7 +26,7 @@ impl Call {
         }
     }
 
-    /// In one of the spellings of a path.
+    /// The target, sometimes with every character percent-encoded.
     pub fn target(&self, random: &mut Random) -> String {
         let everything = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
         let written = |text: &str, random: &mut Random| {
@@ -92,7 +92,7 @@ fn bad_token(user: &User, good: &str, random: &mut Random) -> String {
         5 => sign_text(SECRET, r#"{"alg":"none"}"#, &json!({"user_id": id, "exp": expires}).to_string()),
         6 => format!("{head}."),
         7 => {
-            // A good signature, of another's token.
+            // A valid signature, but of another token.
             let other = token("another");
             format!("{header}.{payload}.{}", other.rsplit_once('.').unwrap().1)
         }

@@ -30,7 +30,7 @@ impl<'a> Actor<'a> {
             let who = if is_first { 0 } else { self.random.below(USERS_PER_THREAD as usize) };
             let call = if is_first { self.first_call() } else { self.call(who) };
             let next = self.step(step, who, call);
-            // Some follow the link to the end.
+            // Sometimes the links are followed to the end.
             let mut next = next.filter(|_| self.random.one_in(3));
             while let Some((call, target)) = next {
                 let call = Call { request_id: None, ..call };
@@ -44,7 +44,7 @@ impl<'a> Actor<'a> {
         self.exchange(step, who, &call, &target)
     }
 
-    /// Sends it, judges the answer, and gives the call that a link names.
+    /// Sends the call, checks the answer, and returns the call that its link names.
     fn exchange(&mut self, step: u64, who: usize, call: &Call, target: &str) -> Option<(Call, String)> {
         let user = &self.users[who];
         let request = call.request(user, target, &mut self.random);
@@ -102,7 +102,7 @@ impl<'a> Actor<'a> {
     }
 }
 
-/// A thread that fails says where, and stops the others.
+/// When a thread fails, prints where, and stops the other threads.
 struct OnFailure<'a> {
     context: String,
     world: &'a World<'a>,
@@ -126,7 +126,7 @@ fn assert_no_others_mark(mark: &str, seen: &Response) {
     }
 }
 
-/// Every row, as text.
+/// Compares every row of the table with the model, and returns their number.
 pub fn assert_table(database: &Database, users: &[User]) -> usize {
     let mut wanted = BTreeMap::new();
     for user in users {

@@ -1,5 +1,5 @@
-//! Holds an answer against `openapi.json`: the validator of the schemas that the document uses, and
-//! the place in it of a request and its answer.
+//! Checks an answer by `openapi.json`: finds the operation of a request in the document, and validates
+//! the answer by the schemas there.
 
 use crate::support::http::Response;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::LazyLock};
 pub static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("../../../openapi.json")).unwrap());
 
-/// Fields that the document speaks of once for all answers, or that are HTTP's own.
+/// Fields that the document describes once for all answers, or that belong to HTTP itself.
 const COMMON_FIELDS: [&str; 10] = [
     "connection",
     "content-length",
@@ -31,7 +31,7 @@ pub fn resolve(value: &Value) -> &Value {
     resolve(target)
 }
 
-/// An answer as the document has it: the operation's template and method, the status.
+/// An answer in the document: the operation's path template, its method, and the status.
 pub type Place<'d> = (&'d str, &'d str, &'d str);
 
 /// Every answer in the document.
@@ -71,8 +71,8 @@ pub fn template(target: &str) -> Option<&'static str> {
     DOCUMENT["paths"].as_object().unwrap().keys().map(String::as_str).find(fits)
 }
 
-/// The answer is one that the document has for this operation: status, content type, fields, body.
-/// `keeps_schema` is false where a body may be as old rows made it.
+/// Asserts that the document has this answer for the operation: status, content type, fields, body.
+/// `keeps_schema` is false where old rows may break the schema of the body.
 pub fn hold_to_the_document(method: &str, target: &str, response: &Response, keeps_schema: bool) {
     let Some(template) = template(target) else {
         return;
@@ -127,8 +127,8 @@ pub fn hold_to_the_document(method: &str, target: &str, response: &Response, kee
     }
 }
 
-/// What of the schema the value breaks; None when it fits. A keyword that is not known here is a
-/// failure, so that none stands in the document without effect.
+/// The first rule of the schema that the value breaks; `None` when it fits. An unknown keyword is a
+/// failure, so that no keyword in the document is without effect.
 pub fn broken(schema: &Value, value: &Value) -> Option<String> {
     let Some(keywords) = schema.as_object() else {
         return (schema == false).then(|| format!("{value} must not be there"));

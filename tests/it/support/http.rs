@@ -1,5 +1,4 @@
-//! An HTTP/1.1 client that also sends what no library would, and that judges every answer by the
-//! rules that hold for all of them, so that no test has to.
+//! An HTTP/1.1 client that can send malformed requests, and the rules that every answer is checked by.
 
 use crate::support::document::hold_to_the_document;
 use serde_json::Value;
@@ -10,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-/// Longer than anything the service may take.
+/// Longer than the service may take for any answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Larger than any answer to a test. One without end would fill the memory.
+/// Larger than any answer in the tests; an answer without end must not fill the memory.
 const BODY_BYTES_MAX: usize = 32 << 20;
 const LINE_BYTES_MAX: u64 = 1 << 16;
 
@@ -24,9 +23,9 @@ pub struct Request {
     pub target: String,
     fields: Vec<(String, String)>,
     body: Option<Vec<u8>>,
-    /// Whether tasks in the answer keep the rules of a Task: those from before them need not.
+    /// Whether tasks in the answer must keep the rules of a task. Rows of an older table need not.
     keeps_schema: bool,
-    /// Whether `openapi.json` speaks of it.
+    /// Whether `openapi.json` describes it.
     is_documented: bool,
 }
 
@@ -43,7 +42,7 @@ impl Request {
         }
     }
 
-    /// The answer may hold tasks from before the rules.
+    /// The answer may hold tasks of an older table, which break rules.
     pub fn of_old_rows(mut self) -> Self {
         self.keeps_schema = false;
         self
@@ -64,7 +63,7 @@ impl Request {
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
-    /// The bytes alone: the content type is the caller's business.
+    /// Sets the body, and no content type.
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = Some(body.as_ref().to_owned());
         self
@@ -94,13 +93,13 @@ impl Request {
         bytes
     }
 
-    /// Sends, reads the answer and holds it against the rules for every answer.
+    /// Sends the request, reads the answer, and checks it by the rules for every answer.
     pub fn send(&self) -> Response {
         let answer = self.try_send();
         answer.unwrap_or_else(|error| panic!("{} {}: {error}", self.method, self.target))
     }
 
-    /// As `send`, for a service that may be gone.
+    /// As `send`, but a broken connection is an error and not a failure of the test.
     pub fn try_send(&self) -> io::Result<Response> {
         let mut connection = Connection::open(&self.address)?;
         connection.write(&self.bytes());
@@ -113,7 +112,7 @@ impl Request {
     }
 }
 
-/// To a host and port, or to `unix:/path`.
+/// Connects to `HOST:PORT` or `unix:/path`.
 pub fn connect(address: &str) -> io::Result<Socket> {
     let Some(path) = address.strip_prefix("unix:") else {
         let stream = TcpStream::connect(address)?;
@@ -138,7 +137,7 @@ impl Connection {
         Ok(Self { reader })
     }
 
-    /// An error is no failure: the service may answer and close before it has read everything.
+    /// Ignores an error: the service may answer and close before it has read everything.
     pub fn write(&mut self, bytes: &[u8]) {
         let _ = self.reader.get_mut().write_all(bytes);
     }
@@ -150,7 +149,7 @@ impl Connection {
         response.ok_or_else(|| io::Error::other("the connection ends before an answer"))
     }
 
-    /// Whether the service has closed: nothing more comes, and no time-out either.
+    /// Whether the service closes the connection without another byte. A time-out is not a close.
     pub fn is_at_end(&mut self) -> bool {
         self.reader
             .fill_buf()
@@ -160,7 +159,7 @@ impl Connection {
 
 /// Reads the next response, which may be an interim one. `None` when the stream ends before it begins.
 /// The method is that of the request, or empty where the service may not have understood it: then it
-/// is seen from the end of the stream whether the body was left out, as it is for HEAD.
+/// is the end of the stream that shows whether the body was left out, as it is for HEAD.
 pub fn read_response(stream: &mut impl BufRead, method: &str) -> io::Result<Option<Response>> {
     if is_at_end(stream)? {
         return Ok(None);
@@ -231,7 +230,7 @@ fn read_body(stream: &mut impl BufRead, response: &Response) -> io::Result<Vec<u
 fn is_at_end(stream: &mut impl BufRead) -> io::Result<bool> {
     loop {
         match stream.fill_buf() {
-            // Reading from a socket with a time-out is interrupted when its process was stopped.
+            // A read with a time-out is interrupted when the process was stopped and goes on (signal(7)).
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => return read.map(<[u8]>::is_empty),
         }
@@ -244,7 +243,7 @@ fn read_line(stream: &mut impl BufRead) -> io::Result<String> {
     stream.take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
     match line.strip_suffix(b"\r\n") {
         Some(line) => Ok(String::from_utf8(line.to_owned()).unwrap()),
-        // A connection that was reset says so when it is read again.
+        // A reset is reported by the next read.
         None => Err(stream.read(&mut [0]).err().unwrap_or_else(|| io::Error::other("an unfinished line"))),
     }
 }
@@ -295,7 +294,7 @@ impl Response {
         self
     }
 
-    /// The answer is this problem.
+    /// Asserts that the answer is this problem.
     #[track_caller]
     pub fn expect_problem(self, status: u16, error_code: &str) -> Self {
         let text = self.text();
@@ -318,13 +317,13 @@ impl Response {
         errors
     }
 
-    /// What `send` does with each answer.
+    /// The checks that `send` makes of each answer.
     pub fn hold_to_the_rules(&self, method: &str, target: &str) {
         hold_to_the_document(method, target, self, true);
         self.hold_to_common_rules(method, target);
     }
 
-    /// "On every response" and "Errors" in the contract.
+    /// Checks "On every response" and "Errors" of the contract.
     fn hold_to_common_rules(&self, method: &str, target: &str) {
         let context = format!("{method} {target}: {self:?}");
         let request_id = self.field("X-Request-Id").expect(&context);
@@ -415,7 +414,8 @@ impl Response {
     }
 }
 
-/// JSON followed by white space up to that length in bytes: the format's own width ends at 65535.
+/// The JSON, with white space behind it up to that length in bytes. (The width in `format!` ends at
+/// 65535.)
 pub fn padded(json: &str, length: usize) -> String {
     json.to_owned() + &" ".repeat(length - json.len())
 }

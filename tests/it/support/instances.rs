@@ -13,11 +13,11 @@ use std::{
 
 /// Another instance of the service, on the same database.
 pub fn second_instance(first: &App) -> App {
-    // The database that it brings itself stays empty.
+    // It also creates a database of its own, which stays empty.
     App::setup().env("DATABASE_URL", &first.database.url).spawn()
 }
 
-/// The service, which may be killed at any moment; `App` would drop the database with it.
+/// A service that may be killed at any moment. (`App` would drop its database at the end.)
 pub struct Instance {
     pub child: Child,
     pub address: String,
@@ -34,13 +34,13 @@ impl Instance {
         let mut command = binary(&directory);
         let (host, port) = address.split_once(':').unwrap();
         let variables = [("HOST", host), ("PORT", port), ("DATABASE_URL", database_url)];
-        // SIGKILL leaves its socket behind: then in a directory that is removed.
+        // After SIGKILL its inner socket stays behind, so it is made in a directory that is removed.
         command.envs(variables).env("JWT_SECRET_KEY", SECRET).env("TMPDIR", directory.path());
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let line = lines.find(|line| line.contains(" listening ")).expect("it does not listen");
         let (_, address) = line.split_once("http://").unwrap();
-        // Nobody reads the log, and a full pipe would stop the service.
+        // The log is read and dropped: a full pipe would stop the service.
         thread::spawn(move || lines.for_each(drop));
         Self { child, address: address.to_owned(), _directory: directory }
     }

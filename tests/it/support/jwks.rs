@@ -82,7 +82,7 @@ impl JwksFile {
         self.directory.write(name, content)
     }
 
-    /// As it should be done: there is no moment with half a file.
+    /// Replaces the file in one step, so that nobody ever reads half of it.
     pub fn replace(&self, content: &str) {
         fs::rename(self.write("new", content), &self.path).unwrap();
     }
@@ -90,7 +90,7 @@ impl JwksFile {
     /// A service with this file and without a secret.
     pub fn setup(&self) -> Setup {
         let setup = App::setup().unset("JWT_SECRET_KEY").env("JWT_JWKS_FILE", &self.path);
-        // That which the health check has found good: on a busy machine others come late.
+        // One connection, the one of the health check: on a busy machine others would come late.
         let setup = setup.env("DATABASE_POOL_SIZE", "1");
         setup.env("JWT_ISSUER", ISSUER).env("JWT_AUDIENCE", AUDIENCE)
     }

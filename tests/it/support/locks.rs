@@ -1,4 +1,4 @@
-//! Locks that a test holds while a request of the service runs into them.
+//! Locks that a test holds while a request waits for them.
 
 use crate::support::{
     harness::{App, Database},
@@ -24,19 +24,19 @@ impl Held {
         Self::on(database.client(), sql)
     }
 
-    /// The same on a connection that is there already.
+    /// The same on an open connection.
     pub fn on(mut client: Client, sql: &str) -> Self {
         client.batch_execute("begin").unwrap();
         let rows = client.execute(sql, &[]).unwrap();
         Self { client, rows }
     }
 
-    /// The locks of all tasks.
+    /// Locks all tasks.
     pub fn rows(database: &Database) -> Self {
         Self::by(database, "select from tasks for update")
     }
 
-    /// The lock of the whole table: nobody can even read it.
+    /// Locks the whole table: other sessions cannot even read it.
     pub fn table(database: &Database) -> Self {
         Self::by(database, "lock table tasks in access exclusive mode")
     }
@@ -57,7 +57,7 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// PATCH makes a new task of alice's complete.
+    /// A PATCH that sets `complete` of a new task of alice.
     pub fn patch(app: &App) -> Self {
         let id = app.user("alice").create_id();
         let held = Held::rows(&app.database);
@@ -67,13 +67,13 @@ impl Blocked {
         Self { held, running }
     }
 
-    /// Frees the task, and waits for the answer.
+    /// Releases the lock, and waits for the answer.
     pub fn finish(self) -> io::Result<Response> {
         self.held.release();
         self.running.join().unwrap()
     }
 
-    /// Waits for the answer that comes although the task is not freed.
+    /// Waits for the answer while the lock is still held.
     pub fn answer(self) -> io::Result<Response> {
         self.running.join().unwrap()
     }

@@ -1,5 +1,5 @@
-//! A client of bytes: sends anything, in any pieces, and tells how the connection ended. And the
-//! victim, who has to be served while others attack.
+//! A client that sends any bytes in any pieces and reports how the connection ended; and the victim,
+//! another client that has to be served while an attack runs.
 
 use crate::support::{
     harness::{App, eventually},
@@ -17,22 +17,22 @@ use std::{
 
 pub const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
 pub const ORIGIN: &str = "Origin: http://localhost:3000\r\n";
-/// Beyond the longest deadline of the gate.
+/// Longer than the longest deadline of the gate.
 const READ_TIMEOUT: Duration = Duration::from_secs(100);
 /// A victim is served in this time on a machine that has nothing else to do.
 const VICTIM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Between two requests of a victim.
 const VICTIM_INTERVAL: Duration = Duration::from_millis(30);
-/// What a thread asks for that measures how late threads are on this machine.
+/// A thread sleeps for this time again and again, to measure how late threads run on this machine.
 const A_MOMENT: Duration = Duration::from_millis(5);
-/// From connecting to the answer a request waits so often for another thread or process to run: of the
-/// test, the service and PostgreSQL.
+/// An upper bound of how often a request waits for another thread to run, in the test, the service or
+/// PostgreSQL.
 const CHANGES_OF_THREAD: u32 = 20;
-/// Below the shortest deadline of the service, 10 s for a head: a victim that was served after it may
-/// have been blocked by attackers who were cut off meanwhile.
+/// Just below the shortest deadline of the service, the 10 s for a head. A victim that is served later
+/// than that may have been blocked until the attackers were cut off.
 const DEADLINE_OF_AN_ATTACKER: Duration = Duration::from_secs(9);
 
-/// A method that is not known here.
+/// Stands for the method of a request that the service may not have understood.
 const UNKNOWN: &str = "";
 
 /// How the service ended a connection.
@@ -40,7 +40,7 @@ const UNKNOWN: &str = "";
 pub enum End {
     /// In order: all that was sent before can be read.
     Closed,
-    /// Elsewhere than on Linux this may take an answer away.
+    /// By a reset. Some systems then discard an answer that was not read yet.
     Reset,
 }
 
@@ -58,12 +58,12 @@ impl Raw {
         Self { reader: BufReader::new(socket) }
     }
 
-    /// False when the service has closed before.
+    /// Returns false when the service has closed the connection.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.reader.get_mut().write_all(bytes.as_ref()).is_ok()
     }
 
-    /// So many bytes of whatever comes. False when that ends before.
+    /// Reads that many bytes. Returns false when the connection ends before.
     pub fn read_some(&mut self, count: usize) -> bool {
         self.reader.read_exact(&mut vec![0; count]).is_ok()
     }
@@ -101,14 +101,14 @@ impl Raw {
         }
     }
 
-    /// Nothing is said, and the connection is closed in order.
+    /// Asserts that the connection is closed in order, without a byte.
     #[track_caller]
     pub fn assert_ends_silently(&mut self) {
         let (answers, end) = self.answers(&[]);
         assert!(answers.is_empty() && end == End::Closed, "{end:?} after {answers:?}");
     }
 
-    /// Reads and counts until the connection ends.
+    /// Reads until the connection ends, and returns the number of bytes.
     pub fn count_to_the_end(&mut self) -> u64 {
         let (mut count, mut bytes) = (0, [0; 65536]);
         loop {
@@ -121,7 +121,7 @@ impl Raw {
         }
     }
 
-    /// Whether nothing has come so far, and the connection is open.
+    /// Whether the connection is open and nothing has arrived on it.
     pub fn is_quiet(&mut self) -> bool {
         self.reader.get_ref().set_nonblocking(true).unwrap();
         let read = self.reader.fill_buf().map(<[u8]>::len);
@@ -147,7 +147,7 @@ pub fn read_answer(stream: &mut impl BufRead, method: &str) -> io::Result<Option
     }
 }
 
-/// Set when it goes out of scope, also by a failure: nobody waits for ever.
+/// Sets the flag when it goes out of scope, also when a test fails, so that no thread waits for ever.
 pub struct Over<'a>(pub &'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -163,8 +163,8 @@ pub fn beside_a_victim<T>(app: &App, attack: impl FnOnce() -> T) -> T {
     beside(|| drop(request.try_send().expect("the victim is answered").expect(200)), attack)
 }
 
-/// The same with a victim of another kind. A machine that is busy with other work gets more time: so
-/// much as a request may lose when each of its changes of thread is as slow as the slowest one seen.
+/// The same with a victim of another kind. On a machine that is busy with other work the victim may wait
+/// longer: threads there run late, and a request waits for several of them.
 pub fn beside<T>(victim: impl Fn() + Sync, attack: impl FnOnce() -> T) -> T {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -184,15 +184,15 @@ pub fn beside<T>(victim: impl Fn() + Sync, attack: impl FnOnce() -> T) -> T {
     })
 }
 
-/// A deadline of so many seconds was kept: not earlier, and later only by what a busy machine needs.
-/// The next longer deadline of the service is 20 s away at least.
+/// Asserts that a deadline of so many seconds was kept: it did not end earlier, and later only by what a
+/// busy machine needs. The next longer deadline of the service is at least 20 s longer.
 #[track_caller]
 pub fn assert_deadline(seconds: u64, took: Duration) {
     let range = Duration::from_millis(seconds * 1000 - 100)..Duration::from_secs(seconds + 10);
     assert!(range.contains(&took), "{took:?} is not {seconds} s");
 }
 
-/// The longest time that the action took. It is done once at least.
+/// Repeats the action, at least once, and returns the longest time that it took.
 fn slowest_until(is_over: &AtomicBool, interval: Duration, action: impl Fn()) -> Duration {
     let mut slowest = Duration::ZERO;
     loop {
@@ -206,17 +206,17 @@ fn slowest_until(is_over: &AtomicBool, interval: Duration, action: impl Fn()) ->
     }
 }
 
-/// The connection by which the service was found healthy has ended.
+/// Waits for the end of the connection that asked for the service's health at the start.
 pub fn wait_for_no_client(app: &App) {
     eventually("the end of all connections", || !threads(app).iter().any(|(name, _)| name == "client"));
 }
 
-/// A connection is idle a moment after its answer.
+/// Waits until every client's thread sleeps: a connection is idle only a moment after its answer.
 pub fn wait_for_waiting_clients(app: &App) {
     eventually("idleness", || threads(app).iter().all(|(name, state)| name != "client" || state == "S"));
 }
 
-/// Name and state, as in proc(5), of each of the service's threads.
+/// The name and the state (proc(5)) of each thread of the service.
 fn threads(app: &App) -> Vec<(String, String)> {
     let tasks = fs::read_dir(format!("/proc/{}/task", app.pid())).unwrap();
     let stats = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
@@ -227,14 +227,14 @@ fn threads(app: &App) -> Vec<(String, String)> {
     stats.map(read).collect()
 }
 
-/// The line of that name in the service's /proc/PID/status: kB, or a count.
+/// The number in that line of the service's /proc/PID/status: kB, or a count.
 pub fn status(app: &App, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/status", app.pid())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// The answer to these bytes, held against the rules.
+/// Sends the bytes on a new connection, and checks the answer by the rules for every answer.
 pub fn answer(app: &App, bytes: &[u8]) -> (Response, Connection) {
     let mut connection = Connection::open(&app.address).unwrap();
     connection.write(bytes);
@@ -253,7 +253,7 @@ pub fn open_many(app: &App, count: usize, begun: &str) -> Vec<Raw> {
     (0..count).map(open).collect()
 }
 
-/// So many come and stay, several in each hundredth of a second.
+/// Opens that many connections, five in each hundredth of a second, and keeps them.
 pub fn crowd(app: &App, count: usize) -> Vec<Raw> {
     let mut crowd = Vec::new();
     while crowd.len() < count {
@@ -263,7 +263,7 @@ pub fn crowd(app: &App, count: usize) -> Vec<Raw> {
     crowd
 }
 
-/// Has asked for more than socket buffers hold, and reads none of it.
+/// A client that has asked for more than socket buffers hold, and reads none of it.
 pub fn slow_reader(app: &App, target: &str, fields: &str, requests: usize) -> Raw {
     let (domain, server) = match app.address.strip_prefix("unix:") {
         Some(path) => (Domain::UNIX, SockAddr::unix(path).unwrap()),
@@ -277,7 +277,7 @@ pub fn slow_reader(app: &App, target: &str, fields: &str, requests: usize) -> Ra
     raw
 }
 
-/// The one answer to all that is sent, and the connection closed in order after it.
+/// Asserts that all these bytes get one answer, and that the connection is closed in order after it.
 pub fn only_answer(app: &App, case: &str, bytes: &[u8]) -> Response {
     let mut raw = Raw::open(app);
     raw.send(bytes);

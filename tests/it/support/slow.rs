@@ -1,4 +1,4 @@
-//! Clients that read slowly, and requests of before HTTP/1.1.
+//! Clients that read slowly, and requests of HTTP/1.0.
 
 use crate::support::{harness::App, http::Request};
 use std::{
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// Longer than the service lets a slow client wait.
+/// Longer than the service waits for a client that does not read.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that has read the status line, and then stops.
@@ -30,7 +30,7 @@ impl SlowClient {
         std::str::from_utf8(&self.read["HTTP/1.1 ".len().."HTTP/1.1 200".len()]).unwrap()
     }
 
-    /// All that comes until the connection ends: the head, and the body as it was sent.
+    /// Reads until the connection ends: the head, and the body as it was sent.
     pub fn rest(mut self) -> (String, Vec<u8>) {
         if let Err(error) = self.stream.read_to_end(&mut self.read) {
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "the connection stays open");
@@ -41,7 +41,7 @@ impl SlowClient {
     }
 }
 
-/// As a client of before HTTP/1.1 sends it.
+/// The request as a client of HTTP/1.0 sends it.
 pub fn old_bytes(request: &Request) -> Vec<u8> {
     let text = String::from_utf8(request.bytes()).unwrap();
     text.replacen(" HTTP/1.1\r\n", " HTTP/1.0\r\n", 1).into_bytes()

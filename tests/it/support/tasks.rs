@@ -1,4 +1,4 @@
-//! Tasks as tests need them: many at once, or one with its tag.
+//! Tasks: many at once, one with its tag, and lists of them.
 
 use crate::support::{
     harness::{Database, User},
@@ -6,14 +6,14 @@ use crate::support::{
 };
 use serde_json::Value;
 
-/// A task, and its tag as GET gives it.
+/// The task, and the tag that GET returns for it.
 pub fn tagged(user: User, id: i64) -> (Value, String) {
     let response = user.on_task("GET", id).send().expect(200);
     let tag = response.field("ETag").expect("ETag").to_owned();
     (response.json(), tag)
 }
 
-/// Tasks by SQL, so many at once as a service could not take. The text of a title is its number.
+/// Inserts tasks by SQL, which is quicker than requests. The title of each is its number.
 pub fn insert_many(database: &Database, user_id: &str, count: i64, description_chars: i32) {
     let sql = "insert into tasks (user_id, title, description, complete) \
                select $1, number::text, nullif(repeat('\u{1F600}', $3), ''), number % 3 = 0 \

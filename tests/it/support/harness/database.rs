@@ -20,7 +20,7 @@ impl Database {
         Self::create_as("")
     }
 
-    /// With options of `create database`.
+    /// With these options of `create database`.
     pub fn create_as(options: &str) -> Self {
         let url = env::var("TINYTASKS_TEST_DATABASE_URL");
         Self::make(&url.expect("TINYTASKS_TEST_DATABASE_URL is unset: run ./scripts/test"), options)
@@ -57,7 +57,7 @@ impl Database {
         row.get(0)
     }
 
-    /// Polls until so many statements of other sessions wait for a lock.
+    /// Polls until exactly that many statements of other sessions wait for a lock.
     pub fn wait_until_blocked(&self, count: i64) {
         let mut client = self.client();
         let sql = "select count(*) from pg_stat_activity \
@@ -67,7 +67,7 @@ impl Database {
         });
     }
 
-    /// Ends every session but the one that does this.
+    /// Ends every other session in the database.
     pub fn terminate_sessions(&self) {
         self.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity \
@@ -90,7 +90,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // The server itself may be gone: a test may have stopped it.
+        // A test may have stopped the server.
         if let Ok(mut client) = Client::connect(&self.server_url, NoTls) {
             let sql = format!("drop database if exists {} with (force)", self.name);
             let _ = client.batch_execute(&sql);
@@ -118,16 +118,16 @@ impl Cluster {
         self.script("stop", &["immediate"]);
     }
 
-    /// Of its superuser, ending in `/postgres`.
+    /// The URL of its superuser. It ends in `/postgres`.
     pub fn url(&self) -> String {
         self.script("url", &[])
     }
 
-    /// Its first line on standard output.
+    /// Returns the first line of its standard output.
     fn script(&self, command: &str, more: &[&str]) -> String {
         let mut command = self.command(command, more);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        // Its end is awaited, not that of the pipe: the server may inherit it.
+        // The end of the script is awaited, not that of the pipe, which the server may have inherited.
         let status = wait(&mut child, *PATIENCE * 2);
         assert!(status.is_some_and(|status| status.success()), "{command:?}: {status:?}");
         let mut line = String::new();
@@ -146,7 +146,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // No assertion: the test may have stopped it.
+        // The test may have stopped it, so a failure is ignored.
         let _ = self.command("stop", &["immediate"]).stdout(Stdio::null()).status();
     }
 }

@@ -47,7 +47,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Polls until the condition holds many times in a row: a pool may keep some dead connections.
+/// Polls until the condition holds 30 times in a row: a pool may still have some dead connections.
 pub fn eventually_settles(what: &str, mut condition: impl FnMut() -> bool) {
     const TIMES: u32 = 30;
     let mut times = 0;
@@ -57,7 +57,7 @@ pub fn eventually_settles(what: &str, mut condition: impl FnMut() -> bool) {
     });
 }
 
-/// Also where an earlier process of the same number was killed and has left its own.
+/// Unique also when an earlier process with the same id was killed and has left its files behind.
 fn unique_name() -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     static STARTED: LazyLock<u128> =
@@ -80,7 +80,7 @@ impl Directory {
         &self.0
     }
 
-    /// Writes a file there and gives its path.
+    /// Writes a file there, and returns its path.
     pub fn write(&self, name: &str, content: &str) -> String {
         let path = self.0.join(name);
         fs::write(&path, content).unwrap();
@@ -148,13 +148,13 @@ impl Setup {
         self
     }
 
-    /// Does not wait for the database.
+    /// Does not wait until the service is healthy.
     pub fn unhealthy(mut self) -> Self {
         self.awaits_health = false;
         self
     }
 
-    /// The database has tasks from before the rules.
+    /// The database has tasks of an older table, which break rules.
     pub fn with_old_rows(mut self) -> Self {
         self.has_old_rows = true;
         self
@@ -182,14 +182,14 @@ impl Setup {
         if let Some(socket) = self.inherits {
             command = inheriting(&command, socket);
         }
-        // The same tests on the other kind of socket; those on addresses of TCP then make no sense.
+        // Runs the tests on a Unix socket instead. Tests of TCP addresses make no sense then.
         if env::var_os("TINYTASKS_TEST_UNIX").is_some()
             && !self.variables.iter().any(|(name, _)| name == "HOST")
         {
             let path = directory.path().join("http").into_os_string().into_string().unwrap();
             self.variables.push(("HOST".to_owned(), format!("unix:{path}")));
         }
-        // `envs` comes last: a test may give another DATABASE_URL.
+        // `envs` comes last, because a test may set another DATABASE_URL.
         command.env("DATABASE_URL", &database.url).envs(self.variables).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
@@ -267,7 +267,7 @@ impl App {
         self.request("DELETE", target)
     }
 
-    /// Where metrics and probes are, for a service with `ADMIN_ADDR`.
+    /// The address of metrics and probes, of a service with `ADMIN_ADDR`.
     pub fn admin_address(&self) -> String {
         let line = self.wait_for_log(|line| line.contains("metrics and probes"));
         line.split_once("://").expect(&line).1.to_owned()
@@ -285,7 +285,7 @@ impl App {
         User { app: self, user_id }
     }
 
-    /// The first line of the log that fits, however long ago it was written.
+    /// Waits for the first matching line of the log, which may have been written long ago.
     pub fn wait_for_log(&self, fits: impl Fn(&str) -> bool) -> String {
         let start = Instant::now();
         let mut lines = self.log.lines.lock().unwrap();
@@ -295,7 +295,7 @@ impl App {
             }
             let is_over = lines.1 || start.elapsed() > *PATIENCE;
             if is_over {
-                // First, so that who stops the service later finds no poisoned lock.
+                // Unlocked first: the service is stopped later, and needs a lock that is not poisoned.
                 let all = lines.0.join("\n");
                 drop(lines);
                 panic!("the line is not in the log:\n{all}");
@@ -304,7 +304,7 @@ impl App {
         }
     }
 
-    /// All lines up to the one of this last request, which is made for that.
+    /// All lines of the log up to now. A request is made, and its own line ends them.
     pub fn log(&self) -> Vec<String> {
         let last = unique_name();
         self.get("/").header("X-Request-Id", &last).send();
@@ -313,14 +313,14 @@ impl App {
         lines.0.iter().take_while(|line| !line.contains(&last)).cloned().collect()
     }
 
-    /// Everything it has written, without asking it for anything.
+    /// The log as far as it has been read, without a request.
     pub fn log_so_far(&self) -> String {
         self.log.lines.lock().unwrap().0.join("\n")
     }
 
-    /// By name, as `kill` has it.
+    /// Sends the signal of that name, as for `kill`.
     pub fn signal(&self, signal: &str) {
-        // The shell's own: the program of that name is not on every machine.
+        // The shell's own `kill`: not every machine has the program.
         let mut command = Command::new("sh");
         command.args(["-c", "kill -s $0 $1", signal]).arg(self.child.id().to_string());
         assert!(command.status().unwrap().success());
@@ -330,7 +330,7 @@ impl App {
         self.child.id()
     }
 
-    /// The exit code, once it has ended.
+    /// Waits for the end of the process, and returns its exit code.
     pub fn wait_for_exit(&mut self) -> Option<i32> {
         let status = wait(&mut self.child, STOP_TIMEOUT.max(*PATIENCE));
         status.expect("the service does not end").code()
@@ -350,7 +350,7 @@ impl Drop for App {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        // What the service said helps where the test has failed.
+        // When the test has failed, the log helps to find out why.
         if thread::panicking() {
             eprintln!("log of the service:\n{}", self.log_so_far());
         }
@@ -371,7 +371,7 @@ impl User<'_> {
         self.app.request(method, &target).bearer(&token(self.user_id))
     }
 
-    /// With a number of no task, or of one.
+    /// A request to the task of that id, whether or not it exists.
     pub fn on_task(&self, method: &str, id: i64) -> Request {
         self.request(method, &format!("/tasks/{id}"))
     }
@@ -380,12 +380,12 @@ impl User<'_> {
         self.request("POST", "/tasks").json(body).send()
     }
 
-    /// A new task.
+    /// Creates a task, and returns it.
     pub fn create(&self, title: &str) -> Value {
         self.post(json!({"title": title})).expect(201).json()
     }
 
-    /// The number of a new task.
+    /// Creates a task, and returns its id.
     pub fn create_id(&self) -> i64 {
         self.create("a task")["id"].as_i64().unwrap()
     }

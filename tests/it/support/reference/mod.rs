@@ -1,7 +1,6 @@
-//! A second opinion on what a client sends: RFC 9110 and RFC 9112 as the gate means to keep them,
-//! over whole byte strings, with no parser but this one. And the maker of byte strings that are
-//! nearly good. Shared by the fuzz through the port (`framing/noise.rs`) and the one of the reader itself
-//! (`src/gate/read.rs`).
+//! A second, independent reader of requests (RFC 9110, RFC 9112, and the gate's own limits), for whole
+//! byte strings; and a generator of byte strings that are nearly well-formed. Used by the fuzz test
+//! through the port (`framing/noise.rs`) and by the one of the gate's reader (`src/gate/read.rs`).
 
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "only ever part of a test")]
 
@@ -20,11 +19,11 @@ const TRAILERS_BYTES_MAX: usize = 4096;
 
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
-    /// It may become a request with more bytes.
+    /// More bytes may make it a request.
     Incomplete,
-    /// With the status that says why.
+    /// The status of the refusal.
     Refused(u16),
-    /// A request, and how many bytes it takes.
+    /// A request, and its length in bytes.
     Whole(Meaning, usize),
 }
 
@@ -35,7 +34,7 @@ pub struct Meaning {
     pub target: String,
     pub fields: Vec<(String, Vec<u8>)>,
     pub body: Vec<u8>,
-    /// The connection ends with the answer.
+    /// Whether the connection ends with the answer.
     pub is_last: bool,
 }
 
@@ -52,12 +51,12 @@ impl Meaning {
     }
 }
 
-/// Whether a refusal may have that status. Too many fields, one of them malformed: either is right.
+/// Whether a refusal may have that status. Of too many fields with a malformed one, either is right.
 pub fn is_refusal(seen: u16, wanted: u16) -> bool {
     seen == wanted || ([400, 431].contains(&seen) && [400, 431].contains(&wanted))
 }
 
-/// Where a request is none: Some(status), or None for want of bytes.
+/// Why bytes are no request: the status of the refusal, or `None` when bytes are missing.
 type Problem = Option<u16>;
 
 /// The first request in the bytes.
@@ -76,7 +75,7 @@ struct Cursor<'b> {
 }
 
 impl<'b> Cursor<'b> {
-    /// Without its CRLF, which counts.
+    /// The next line without its CRLF. The CRLF counts for the maximum.
     fn line(&mut self, bytes_max: usize, too_long: u16) -> Result<&'b [u8], Problem> {
         let rest = &self.bytes[self.at..];
         let end = (0..rest.len().saturating_sub(1)).find(|&at| rest[at] == b'\r' && rest[at + 1] == b'\n');

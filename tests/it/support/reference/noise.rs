@@ -1,4 +1,4 @@
-//! Byte strings that are nearly good: requests of which each may be good, odd or broken.
+//! Generates byte strings: some requests, each of which may be well-formed, odd or broken.
 
 use super::Random;
 
@@ -141,7 +141,7 @@ const PIECES: [&[u8]; 30] = [
     b"\xc3\xa9",
 ];
 
-/// A few requests of which each may be good, odd or broken.
+/// One to three requests, each of which may be well-formed, odd or broken.
 pub fn stream(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..=random.below(3) {
@@ -202,7 +202,7 @@ fn near(random: &mut Random, low: usize, width: usize) -> usize {
     low + random.below(width)
 }
 
-/// With the fields that say how long it is, more or less.
+/// Also adds the fields that declare its length, sometimes a wrong one.
 fn body(random: &mut Random, is_large: bool, fields: &mut Vec<String>) -> Vec<u8> {
     let length = if is_large && random.one_in(3) { near(random, 65530, 12) } else { random.below(40) };
     let content: Vec<u8> = match random.below(4) {
