@@ -183,7 +183,7 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-#[path = "../../tests/it/reference.rs"]
+#[path = "../../tests/it/support/reference/mod.rs"]
 mod reference;
 
 #[cfg(test)]

@@ -1,15 +1,10 @@
-//! What the documents for auditors name is there: each file, item and test of `docs/AUDIT.md`, of
-//! `SECURITY.md` and of the README's table of threats. A renamed test must not leave a promise behind.
+//! Checks that what the documents for auditors name exists: each file, item and test of
+//! `docs/AUDIT.md`, of `SECURITY.md` and of the README's table of threats. When a test is renamed or
+//! removed, the promise that it proved must not stay behind.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
-/// By so many lines a file may have changed since its length was written down.
-const LINES_OFF_MAX: usize = 15;
-/// What the last cell of a claim begins with when it names no test.
+/// The last cell of a claim that names no test begins with one of these.
 const EXCUSES: [&str; 3] = ["none: ", "operator: ", "not applicable: "];
 
 fn root() -> PathBuf {
@@ -20,7 +15,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// All below that folder, as paths from the root.
+/// All files below that folder, as paths from the root.
 fn files(folder: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root().join(folder)).unwrap() {
@@ -31,13 +26,13 @@ fn files(folder: &str) -> Vec<String> {
     found
 }
 
-/// What stands between backticks, fenced blocks and indented ones apart.
+/// The texts between backticks, without those in code blocks.
 fn spans(text: &str) -> Vec<&str> {
     let lines = text.lines().filter(|line| !line.starts_with("    ") && !line.starts_with("```"));
     lines.flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
 }
 
-/// Cells of the rows of all tables, heads and rules apart, with the heading that they stand under.
+/// The cells of each row of each table, and the heading above the table. Heads of tables are left out.
 fn rows(text: &str) -> Vec<(&str, Vec<&str>)> {
     let lines: Vec<_> = text.lines().collect();
     let (mut heading, mut rows) = ("", Vec::new());
@@ -75,10 +70,16 @@ fn defines(file: &str, item: &str) -> bool {
     is_type_there && kinds.iter().any(|kind| has(kind, name))
 }
 
-/// Whether `tests/it/MODULE.rs` has a test of that name.
+/// Whether the module has a test of that name. The module `framing::served` is the file
+/// `tests/it/framing/served.rs`.
 fn is_test(module: &str, name: &str) -> bool {
-    let file = format!("tests/it/{module}.rs");
-    let Ok(text) = fs::read_to_string(root().join(&file)) else {
+    let path = format!("tests/it/{}", module.replace("::", "/"));
+    let candidates = [format!("{path}.rs"), format!("{path}/mod.rs")];
+    candidates.iter().any(|file| has_test(file, name))
+}
+
+fn has_test(file: &str, name: &str) -> bool {
+    let Ok(text) = fs::read_to_string(root().join(file)) else {
         return false;
     };
     let Some((before, _)) = text.split_once(&format!("\nfn {name}()")) else {
@@ -88,7 +89,7 @@ fn is_test(module: &str, name: &str) -> bool {
 }
 
 fn is_test_of_any_module(name: &str) -> bool {
-    files("tests/it").iter().any(|file| is_test(Path::new(file).file_stem().unwrap().to_str().unwrap(), name))
+    files("tests/it").iter().any(|file| has_test(file, name))
 }
 
 /// `FILE.rs: ITEM`, the file below `src` unless it begins with `tests/`.
@@ -100,12 +101,10 @@ fn code(span: &str) -> Option<(String, &str)> {
     (is_path && is_item).then(|| (format!("{folder}{file}.rs"), item))
 }
 
-/// `MODULE::TEST`.
+/// `MODULE::TEST`, where the module of a folder is `FOLDER::FILE`.
 fn test(span: &str) -> Option<(&str, &str)> {
-    span.split_once("::").filter(|(module, name)| {
-        let is_lower = |text: &str| is_name(text) && text.to_ascii_lowercase() == text;
-        is_lower(module) && is_lower(name)
-    })
+    let is_lower = |text: &str| is_name(text) && text.to_ascii_lowercase() == text;
+    span.rsplit_once("::").filter(|_| span.split("::").all(is_lower))
 }
 
 fn is_path(span: &str) -> bool {
@@ -126,7 +125,7 @@ fn what_the_guide_names_is_there() {
             assert!(defines(&file, item), "docs/AUDIT.md: {span}: {file} has no {item}");
         } else if let Some((module, name)) = test(span) {
             tests += 1;
-            assert!(is_test(module, name), "docs/AUDIT.md: {span}: tests/it/{module}.rs has no such test");
+            assert!(is_test(module, name), "docs/AUDIT.md: {span}: {module} in tests/it has no such test");
         } else if is_path(span) {
             paths += 1;
             assert!(root().join(span).exists(), "docs/AUDIT.md: {span}: no such file");
@@ -138,16 +137,17 @@ fn what_the_guide_names_is_there() {
     assert!(items > 100 && tests > 100 && paths > 30, "{items} items, {tests} tests, {paths} paths");
 }
 
-/// Or says why there is none.
+/// A claim without a test has to say why there is none.
 #[test]
 fn each_claim_of_the_guide_names_a_test() {
     let guide = read("docs/AUDIT.md");
     let mut count = 0;
     for (heading, cells) in rows(&guide) {
-        assert_eq!(cells.len(), 3, "{heading}: {cells:?}");
         if heading == "The path of a request" {
+            assert_eq!(cells.len(), 2, "{heading}: {cells:?}");
             continue;
         }
+        assert_eq!(cells.len(), 3, "{heading}: {cells:?}");
         count += 1;
         let proof = cells[2];
         let is_proven = spans(proof).into_iter().any(|span| test(span).is_some() || code(span).is_some());
@@ -157,24 +157,21 @@ fn each_claim_of_the_guide_names_a_test() {
     assert!(count > 100, "{count} claims");
 }
 
-/// Every file of `src`, once, with its length without `#[cfg(test)]` and what follows.
+/// Every file of `src` is in that table, once.
 #[test]
 fn the_path_of_a_request_leads_through_every_file() {
     let guide = read("docs/AUDIT.md");
     let mut seen = BTreeSet::new();
     for (_, cells) in rows(&guide).into_iter().filter(|(heading, _)| *heading == "The path of a request") {
         let name = spans(cells[0])[0].to_owned();
-        let lines = read(&name).split("#[cfg(test)]").next().unwrap().lines().count();
-        let said: usize = cells[1].parse().unwrap();
-        assert!(said.abs_diff(lines) <= LINES_OFF_MAX, "{name} has {lines} lines, not {said}");
         assert!(seen.insert(name.clone()), "{name} is there twice");
     }
     let all: BTreeSet<_> = files("src").into_iter().filter(|name| name.ends_with(".rs")).collect();
     assert_eq!(all.difference(&seen).collect::<Vec<_>>(), Vec::<&String>::new(), "not in docs/AUDIT.md");
 }
 
-/// Names in `SECURITY.md` and in the README's tables are shorter: a file next to the one before it, a
-/// module of tests, a test by its name alone.
+/// Names in `SECURITY.md` and in the README's tables are shorter: a file's name alone where the file
+/// before it is in the same folder, a module of tests, or a test by its name alone.
 #[test]
 fn what_the_readme_and_the_threat_model_name_is_there() {
     let readme = read("README.md");
@@ -217,7 +214,9 @@ fn names_of(document: &str, line: &str) -> usize {
             folder = span.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
             there(span) || there(&format!("tests/it/{span}"))
         } else if is_list_of_tests {
-            there(&format!("tests/it/{span}.rs")) || is_test_of_any_module(span)
+            there(&format!("tests/it/{span}.rs"))
+                || there(&format!("tests/it/{span}"))
+                || is_test_of_any_module(span)
         } else if is_name(span) && span.matches('_').count() > 3 {
             is_test_of_any_module(span)
         } else {

@@ -4,7 +4,7 @@
 //!     TINYTASKS_BARE=1 cargo test --test it -- --ignored --exact bare::the_bare_server --nocapture
 //! serves until its standard input ends.
 
-use crate::{
+use crate::support::{
     harness::{App, eventually},
     http::Request,
 };

@@ -1,7 +1,7 @@
 //! Which parts of a token may refuse it, and which may not: claims that do not count, the shape of
 //! the header, the length, and several keys of one name.
 
-use crate::{
+use crate::support::{
     harness::{App, Directory},
     token::{HEADER, SECRET, base64url, now, sign_text},
 };
@@ -140,7 +140,7 @@ fn there_is_no_user_that_no_url_can_name() {
             [&["token", "--user", user_id][..], &["export", "--user", user_id], &["purge", "--user", user_id]]
         {
             let variables = [("JWT_SECRET_KEY", SECRET), ("DATABASE_URL", &*app.database.url)];
-            let outcome = crate::harness::run_binary(arguments, &variables);
+            let outcome = crate::support::harness::run_binary(arguments, &variables);
             assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{outcome:?}");
         }
     }

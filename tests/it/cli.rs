@@ -1,7 +1,7 @@
 //! "Configuration" and the commands: exit codes, one line for each bad variable, secrets that stay
 //! secret.
 
-use crate::{
+use crate::support::{
     harness::{App, Database, Directory, Outcome, binary, limited, run, run_binary},
     token::SECRET,
 };
@@ -276,7 +276,10 @@ fn a_secret_may_stand_in_a_file_and_then_not_in_the_variable() {
         let by_secret = {
             use jwt_simple::algorithms::{HS256Key, MACLike};
             let key = HS256Key::from_bytes(SECRET.as_bytes());
-            format!("{signed}.{}", crate::token::base64url(&key.authentication_tag(signed.as_bytes())))
+            format!(
+                "{signed}.{}",
+                crate::support::token::base64url(&key.authentication_tag(signed.as_bytes()))
+            )
         };
         assert_eq!(token == by_secret, is_good, "{name}");
     }
@@ -363,7 +366,7 @@ fn token_prints_a_token_that_the_service_takes() {
             assert_eq!(claims["user_id"], user_id);
             let ttl = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
             assert_eq!(ttl, seconds, "{options:?}");
-            let target = format!("/api/{}/tasks", crate::token::segment(user_id));
+            let target = format!("/api/{}/tasks", crate::support::token::segment(user_id));
             app.get(&target).bearer(token).send().expect(200);
         }
     }

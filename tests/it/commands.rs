@@ -1,7 +1,7 @@
 //! `--config`, `--help` of each command, `config`, `healthcheck`, and what `check` finds before
 //! `serve` meets it.
 
-use crate::{
+use crate::support::{
     harness::{App, Database, Directory, Outcome, binary, run, run_binary},
     token::{HEADER, SECRET, now, sign, sign_text},
 };

@@ -1,9 +1,11 @@
 //! "Concurrency and retries" in the contract: `ETag`, `If-Match`, `If-None-Match`.
 
-use crate::{
+use crate::support::{
     harness::{App, User},
     http::Connection,
-    probe::tagged,
+    locks::Held,
+    tasks::tagged,
+    token::token,
 };
 use serde_json::{Value, json};
 use std::thread;
@@ -79,7 +81,7 @@ fn changed_task(user: User) -> (i64, String, String) {
     let first = user.request("POST", "/tasks").json(json!({"title": "t"})).send().expect(201);
     let id = first.json()["id"].as_i64().unwrap();
     let second = user.on_task("PATCH", id).json(json!({"title": "u"})).send().expect(200);
-    let tag = |response: &crate::http::Response| response.field("ETag").unwrap().to_owned();
+    let tag = |response: &crate::support::http::Response| response.field("ETag").unwrap().to_owned();
     (id, tag(&second), tag(&first))
 }
 
@@ -183,7 +185,7 @@ fn a_304_repeats_what_a_cache_needs_and_has_no_body() {
     let id = app.user("alice").create_id();
     for setup in [Some(ORIGIN), None] {
         for method in ["GET", "HEAD"] {
-            let with_origin = |request: crate::http::Request| match setup {
+            let with_origin = |request: crate::support::http::Request| match setup {
                 Some(origin) => request.header("Origin", origin),
                 None => request,
             };
@@ -299,9 +301,7 @@ fn of_two_changes_of_one_version_at_once_one_is_done() {
     for (method, other) in [("PATCH", "PATCH"), ("PUT", "PUT"), ("PATCH", "DELETE"), ("DELETE", "DELETE")] {
         let id = alice.create_id();
         let (_, tag) = tagged(alice, id);
-        let mut holder = app.database.client();
-        let mut lock = holder.transaction().unwrap();
-        lock.execute("select from tasks where id = $1 for update", &[&id]).unwrap();
+        let held = Held::rows(&app.database);
         let mut statuses = thread::scope(|scope| {
             let both = [method, other].map(|method| {
                 let request = alice.on_task(method, id).header("If-Match", &tag);
@@ -309,7 +309,7 @@ fn of_two_changes_of_one_version_at_once_one_is_done() {
                 scope.spawn(move || request.send().status)
             });
             app.database.wait_until_blocked(2);
-            lock.rollback().unwrap();
+            held.release();
             both.map(|one| one.join().unwrap())
         });
         statuses.sort_unstable();
@@ -331,16 +331,15 @@ fn a_version_that_goes_while_a_change_waits_for_it_is_412() {
     let body = json!({"title": "lost", "complete": true});
     for method in ["PUT", "PATCH", "DELETE"] {
         let (_, tag) = tagged(alice, id);
-        let mut holder = app.database.client();
-        let mut change = holder.transaction().unwrap();
-        let sql = "update tasks set title = 'kept', updated_at = updated_at + interval '1 microsecond' where id = $1";
-        change.execute(sql, &[&id]).unwrap();
+        let sql =
+            "update tasks set title = 'kept', updated_at = updated_at + interval '1 microsecond' where id = ";
+        let held = Held::by(&app.database, &format!("{sql}{id}"));
         thread::scope(|scope| {
             let request = alice.on_task(method, id).header("If-Match", &tag);
             let request = if method == "DELETE" { request } else { request.json(body.clone()) };
             let waits = scope.spawn(move || request.send());
             app.database.wait_until_blocked(1);
-            change.commit().unwrap();
+            held.commit();
             waits.join().unwrap().expect_problem(412, "PRECONDITION_FAILED");
         });
         assert_eq!(alice.task(id)["title"], "kept", "{method}");
@@ -411,4 +410,48 @@ fn a_counter_in_a_title_loses_no_count_to_fifty_clients() {
     });
     assert_eq!(app.user("alice").task(id)["title"], done.to_string());
     assert!(done > 0 && refused > 0, "{done} done, {refused} refused");
+}
+
+#[test]
+fn a_change_needs_if_match_where_it_is_required() {
+    let app = App::setup().env("REQUIRE_IF_MATCH", "true").spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    let body = json!({"title": "changed", "complete": true});
+    for method in ["PUT", "PATCH", "DELETE"] {
+        let request = alice.on_task(method, id);
+        let request = if method == "DELETE" { request } else { request.json(body.clone()) };
+        request.send().expect_problem(428, "PRECONDITION_REQUIRED");
+        // Not the same as If-Match: a change made meanwhile would still be lost.
+        request.clone().header("If-None-Match", "\"x\"").send().expect_problem(428, "PRECONDITION_REQUIRED");
+        // What is said and does not hold is 412, as ever.
+        for tag in ["\"x\"", "x", "", "W/\"x\""] {
+            request.clone().header("If-Match", tag).send().expect_problem(412, "PRECONDITION_FAILED");
+        }
+        assert_eq!(alice.task(id)["title"], "a task");
+    }
+    let etag = alice.on_task("GET", id).send().expect(200).field("ETag").unwrap().to_owned();
+    alice.on_task("PUT", id).json(body.clone()).header("If-Match", &etag).send().expect(200);
+    alice.on_task("PUT", id).json(body).header("If-Match", &etag).send().expect(412);
+    alice.on_task("PATCH", id).json(json!({"complete": false})).header("If-Match", "*").send().expect(200);
+    alice.on_task("DELETE", id).header("If-Match", "*").send().expect(204);
+}
+
+#[test]
+fn the_demand_comes_after_the_body_and_before_the_task() {
+    let app = App::setup().env("REQUIRE_IF_MATCH", "true").spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    for method in ["PUT", "PATCH"] {
+        let request = || alice.on_task(method, id);
+        request().body("{}").header("Content-Type", "text/plain").send().expect(415);
+        request().text("{").send().expect(400);
+        request().json(json!({"title": "", "complete": true})).send().expect(422);
+        alice.request(method, "/tasks/x").json(json!({"title": "t", "complete": true})).send().expect(422);
+    }
+    alice.request("DELETE", "/tasks/x").send().expect(422);
+    app.delete(&format!("/api/alice/tasks/{id}")).send().expect(401);
+    app.delete(&format!("/api/alice/tasks/{id}")).bearer(&token("bob")).send().expect(403);
+    alice.on_task("DELETE", id + 1000).send().expect(428);
+    alice.on_task("DELETE", id + 1000).header("If-Match", "*").send().expect(404);
 }

@@ -1,6 +1,6 @@
 //! "CORS" in the contract.
 
-use crate::{
+use crate::support::{
     harness::App,
     http::{Request, Response},
     token::token,

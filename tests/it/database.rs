@@ -3,22 +3,18 @@
 //! truth, soon; all is well again soon after the database is, without a restart; nothing that was
 //! acknowledged is lost. And what stands between service and database, or beside the service.
 
-use crate::{
-    harness::{App, Database, Directory, Setup, eventually},
-    http::{Request, Response},
-    ledger::{Answer, Run, Writer, assert_kept, exchange, tally, work_while},
+use crate::support::{
+    harness::{App, Database, Setup, eventually},
+    http::Request,
+    ledger::{Answer, Run, Writer, assert_kept, tally, work_while},
+    locks::Held,
     servers::{Server, UNSAFE},
-    token::token,
 };
 use postgres::{Client, NoTls};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
-    fs,
-    net::{TcpListener, TcpStream},
-    os::unix::fs::{MetadataExt, PermissionsExt},
-    process::{Child, Command, Stdio},
     sync::{
-        Barrier, Mutex,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -226,15 +222,14 @@ fn a_database_that_stands_still_for_a_while() {
 fn a_lock_on_the_table() {
     let mut scene = Scene::new(App::spawn());
     (scene.writers, scene.pause) = (Writer::several(60, 1), Duration::from_millis(200));
-    let mut holder = scene.app.database.client();
+    let client = scene.app.database.client();
     scene.survives(Health::Up, |_| {
         let begins = Instant::now();
-        let mut lock = holder.transaction().unwrap();
-        lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
+        let held = Held::on(client, "lock table tasks in access exclusive mode");
         let gone = Instant::now();
         thread::sleep(Duration::from_secs(8));
         let mends = Instant::now();
-        lock.rollback().unwrap();
+        held.release();
         Outage { begins, gone, mends, back: Instant::now() }
     });
 }
@@ -357,9 +352,7 @@ fn a_statement_that_is_cancelled_is_503_and_not_done() {
     let alice = app.user("alice");
     let before = alice.create("a task");
     let id = before["id"].as_i64().unwrap();
-    let mut holder = app.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
+    let held = Held::table(&app.database);
     let update = json!({"title": "t", "complete": true});
     for request in [
         alice.request("GET", "/tasks"),
@@ -381,7 +374,7 @@ fn a_statement_that_is_cancelled_is_503_and_not_done() {
         });
     }
     app.get("/health").send().expect(200);
-    lock.rollback().unwrap();
+    held.release();
     assert_eq!(alice.list()["tasks"], json!([before]));
 }
 
@@ -413,169 +406,4 @@ fn a_read_outlives_its_connection_and_so_does_a_create_with_a_key_and_no_other_w
         let count: i64 = app.database.value(&count).parse().unwrap();
         assert!((1..=2).contains(&count), "{round}: {count}");
     }
-}
-
-/// Without what differs between any two answers.
-fn essence(address: &str, request: &Request) -> (u16, Vec<(String, String)>, Value) {
-    let mut response = exchange(address, request).unwrap();
-    response.fields.retain(|(name, _)| name != "x-request-id" && name != "date");
-    let mut body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
-    if response.status >= 400 {
-        body["request_id"].take();
-        body["timestamp"].take();
-    }
-    (response.status, response.fields, body)
-}
-
-#[test]
-fn two_instances_give_the_same_answers_and_are_one_service() {
-    let first = App::spawn();
-    let second = App::setup().env("DATABASE_URL", &first.database.url).spawn();
-    let addresses = [&first.address, &second.address];
-    let alice = first.user("alice");
-    let ids = [(); 5].map(|()| alice.create_id());
-    let etag = alice.on_task("GET", ids[0]).send().field("ETag").unwrap().to_owned();
-    let keyed = || alice.request("POST", "/tasks").header("Idempotency-Key", "k");
-    assert_eq!(essence(addresses[0], &keyed().json(json!({"title": "t"}))).0, 201);
-    let health = Request::new("", "GET", "/health");
-    for request in [
-        alice.request("GET", "/tasks"),
-        alice.request("GET", "/tasks?limit=2&order=desc"),
-        alice.on_task("GET", ids[0]),
-        alice.on_task("HEAD", ids[0]),
-        alice.on_task("GET", ids[0]).header("If-None-Match", &etag),
-        alice.on_task("PATCH", ids[0]).header("If-Match", "\"other\"").json(json!({"complete": true})),
-        alice.on_task("DELETE", 1_000_000),
-        keyed().json(json!({"title": "t"})),
-        keyed().json(json!({"title": "another"})),
-        alice.request("POST", "/tasks").json(json!({"title": ""})),
-        first.user("bob").request("GET", "/tasks"),
-        Request::new("", "GET", "/api/alice/tasks").bearer(&token("bob")),
-        Request::new("", "GET", "/api/alice/tasks"),
-        health,
-    ] {
-        let [one, other] = addresses.map(|address| essence(address, &request));
-        assert_eq!(one, other, "{} {}", request.method, request.target);
-    }
-
-    // Both at the same instant: one creates, one changes, whoever it is.
-    for round in 0..10 {
-        let create = alice.request("POST", "/tasks").json(json!({"title": "t"}));
-        let create = create.header("Idempotency-Key", &format!("key-{round}"));
-        let created = at_once(&addresses, &create);
-        let fresh = created.iter().filter(|answer| answer.field("Idempotent-Replayed").is_none());
-        assert_eq!(fresh.count(), 1, "{created:?}");
-        let task = created[0].json();
-        assert!(created.iter().all(|answer| answer.status == 201 && answer.json() == task), "{created:?}");
-        let patch = alice.on_task("PATCH", task["id"].as_i64().unwrap()).json(json!({"complete": true}));
-        let patched = at_once(&addresses, &patch.header("If-Match", created[0].field("ETag").unwrap()));
-        let mut statuses: Vec<_> = patched.iter().map(|answer| answer.status).collect();
-        statuses.sort_unstable();
-        assert_eq!(statuses, [200, 412, 412, 412, 412, 412, 412, 412]);
-    }
-}
-
-/// The same request eight times, half of them to each instance.
-fn at_once(addresses: &[&String; 2], request: &Request) -> Vec<Response> {
-    let barrier = Barrier::new(8);
-    thread::scope(|scope| {
-        let ask = |index: usize| {
-            let (address, barrier) = (addresses[index % 2], &barrier);
-            scope.spawn(move || {
-                barrier.wait();
-                exchange(address, request).unwrap()
-            })
-        };
-        let asked: Vec<_> = (0..8).map(ask).collect();
-        asked.into_iter().map(|one| one.join().unwrap()).collect()
-    })
-}
-
-/// Debian's, in transaction mode, with fewer connections to the server than the service has to it.
-struct PgBouncer {
-    child: Child,
-    address: String,
-    _directory: Directory,
-}
-
-impl PgBouncer {
-    const PROGRAM: &str = "/usr/sbin/pgbouncer";
-
-    fn start(database: &Database) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (host, server_port) = database.server_address().split_once(':').unwrap();
-        let (_, rest) = database.url.split_once("://").unwrap();
-        let (user, password) = rest.split_once('@').unwrap().0.split_once(':').unwrap();
-        let directory = Directory::create();
-        // It does not serve as root: the setting `user` is who it becomes.
-        let is_root = fs::metadata(directory.path()).unwrap().uid() == 0;
-        let user_line = if is_root { "user = postgres\n" } else { "" };
-        let path = directory.write(
-            "pgbouncer.ini",
-            &format!(
-                "[databases]\n* = host={host} port={server_port} user={user} password={password}\n\
-                 [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-                 auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n{user_line}"
-            ),
-        );
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let mut command = Command::new(Self::PROGRAM);
-        command.arg("--quiet").arg(&path).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().unwrap();
-        let bouncer = Self { child, address: format!("127.0.0.1:{port}"), _directory: directory };
-        eventually("PgBouncer", || TcpStream::connect(&bouncer.address).is_ok());
-        bouncer
-    }
-}
-
-impl Drop for PgBouncer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn all_works_through_pgbouncer_in_transaction_mode() {
-    if !fs::exists(PgBouncer::PROGRAM).unwrap() {
-        return eprintln!("skipped: {} is not installed", PgBouncer::PROGRAM);
-    }
-    let database = Database::create();
-    let bouncer = PgBouncer::start(&database);
-    let url = database.url.replace(database.server_address(), &bouncer.address);
-    // The schema comes through it as well.
-    let setup = App::setup().database(database).env("DATABASE_URL", &url);
-    let app = setup.env("DATABASE_PREPARED", "false").spawn();
-    let alice = app.user("alice");
-    let task = alice.create("a task");
-    let id = task["id"].as_i64().unwrap();
-    let put = json!({"title": "t", "description": "d", "complete": true});
-    alice.on_task("PUT", id).json(put.clone()).send().expect(200);
-    let patched = alice.on_task("PATCH", id).json(json!({"description": null})).send().expect(200);
-    let etag = patched.field("ETag").unwrap().to_owned();
-    let stale = alice.on_task("PATCH", id).header("If-Match", "\"other\"").json(put.clone());
-    assert_eq!(exchange(&app.address, &stale).unwrap().status, 412);
-    alice.on_task("PUT", id).header("If-Match", &etag).json(put).send().expect(200);
-    assert_eq!(alice.list()["tasks"], json!([alice.task(id)]));
-    // More rows than are in memory at once, so several statements.
-    app.database.execute(
-        "insert into tasks (user_id, title, complete) select 'alice', 'many', n % 2 = 0
-             from generate_series(1, 1999) n",
-    );
-    assert_eq!(alice.list()["count"], 2000);
-    let page = alice.request("GET", "/tasks?complete=true&order=desc&limit=10").send().expect(200);
-    assert!(page.json()["count"] == 10 && page.field("Link").is_some(), "{page:?}");
-    alice.on_task("DELETE", id).send().expect(204);
-    alice.on_task("GET", id).send().expect(404);
-
-    // Many at once share the pooler's two connections.
-    let mut writers = Writer::several(12, 1);
-    let run = Run::new(std::slice::from_ref(&app.address), Duration::ZERO);
-    work_while(&run, &mut writers, || thread::sleep(Duration::from_secs(2)));
-    app.database.execute("delete from tasks where user_id = 'alice'");
-    assert_kept(&writers, &app.database.url);
-    let answers = run.answers.lock().unwrap();
-    let failed: Vec<_> = answers.iter().filter(|answer| answer.status == Some(503)).collect();
-    assert!(answers.len() > 100 && failed.is_empty(), "{failed:?}");
-    assert_eq!(app.database.value("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'tinytasks'"), "2");
 }

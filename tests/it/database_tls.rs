@@ -1,7 +1,7 @@
 //! TLS to the database: what each `sslmode` takes and refuses, on every kind of connection.
 //! The server's certificate is from an authority made here, in the name `localhost` alone.
 
-use crate::{
+use crate::support::{
     harness::{App, Database, Directory, Outcome, eventually, run_binary},
     servers::{Server, UNSAFE},
     token::SECRET,

@@ -1,6 +1,6 @@
 //! `/docs`: Swagger UI that asks nobody but the server it came from.
 
-use crate::{
+use crate::support::{
     harness::App,
     http::{Response, has_shape},
 };

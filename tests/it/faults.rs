@@ -1,19 +1,16 @@
 //! A database that is away, slow, locked, read-only or broken: what clients are told meanwhile, and
 //! that the service gets well by itself.
 
-use crate::{
+use crate::support::{
     harness::{App, Cluster, Database, eventually, eventually_settles},
     http::{Connection, Response},
-    probe::Blocked,
+    locks::{Blocked, Held},
     raw::status,
 };
 use serde_json::json;
 use std::{
     collections::BTreeSet,
-    io::{self, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
     process::Command,
-    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -203,13 +200,11 @@ fn a_write_that_waits_for_a_lock_too_long_is_503_and_not_done() {
     let alice = app.user("alice");
     let id = alice.create_id();
     let before = alice.task(id);
-    let mut holder = app.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.execute("select from tasks for update", &[]).unwrap();
+    let held = Held::rows(&app.database);
     let start = Instant::now();
     assert_unavailable(alice.on_task("PATCH", id).json(json!({"complete": true})).send());
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    lock.rollback().unwrap();
+    held.release();
     assert_eq!(alice.task(id), before);
     alice.on_task("PATCH", id).json(json!({"complete": true})).send().expect(200);
 }
@@ -245,7 +240,8 @@ fn a_request_that_finds_every_connection_taken_is_503_in_time() {
     let blocked = Blocked::patch(&app);
     let start = Instant::now();
     assert_unavailable(app.user("bob").request("GET", "/tasks").send());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // After 8.5 s it would be the answer for a request that takes too long, not that of the full pool.
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     // The database itself is there, and what needs none of it is served.
     app.get("/health").send().expect(200);
     app.get("/api/bob/tasks").send().expect(401);
@@ -260,8 +256,7 @@ fn a_request_that_finds_every_connection_taken_is_503_in_time() {
 fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
     let app = App::spawn();
     let alice = app.user("alice");
-    let mut holder = app.database.client();
-    holder.batch_execute("begin; lock table tasks").unwrap();
+    let held = Held::table(&app.database);
     thread::scope(|scope| {
         for _ in 0..100 {
             scope.spawn(|| assert_unavailable(alice.request("GET", "/tasks?limit=1000").send()));
@@ -272,7 +267,7 @@ fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
     let lines: Vec<_> = log.lines().filter(|line| line.contains(" route=/api/{user_id}/tasks ")).collect();
     assert_eq!(lines.len(), 100, "one line each: {log}");
     assert!(lines.iter().all(|line| line.contains(" status=503 ")), "{log}");
-    drop(holder);
+    held.release();
     alice.request("GET", "/tasks?limit=1000").send().expect(200);
 }
 
@@ -363,97 +358,6 @@ fn a_column_added_or_a_type_changed_under_the_service_does_no_harm() {
             assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{sql}: {statuses:?}");
             statuses == [200, 200, 200]
         });
-    }
-}
-
-/// What a pooler would see of the service.
-#[derive(Default, Debug)]
-struct Seen {
-    /// Names of the settings that sessions start with.
-    sessions: BTreeSet<String>,
-    statements: usize,
-    named_statements: usize,
-}
-
-/// Passes connections on to the database, and listens (the protocol:
-/// https://www.postgresql.org/docs/current/protocol-message-formats.html).
-struct Tap {
-    address: String,
-    seen: Arc<Mutex<Seen>>,
-}
-
-impl Tap {
-    fn start(server: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let tap = Self { address: listener.local_addr().unwrap().to_string(), seen: Arc::default() };
-        let (server, seen) = (server.to_owned(), Arc::clone(&tap.seen));
-        // Ends with the process: a thread that waits costs nothing.
-        thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let Ok(upstream) = TcpStream::connect(&server) else { return };
-                let (mut from, mut to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
-                thread::spawn(move || {
-                    let _ = io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Both);
-                });
-                let seen = Arc::clone(&seen);
-                thread::spawn(move || {
-                    let _ = listen(&client, &upstream, &seen);
-                    let _ = upstream.shutdown(Shutdown::Both);
-                });
-            }
-        });
-        tap
-    }
-}
-
-/// One direction: from the client to the server.
-fn listen(mut client: &TcpStream, mut server: &TcpStream, seen: &Mutex<Seen>) -> io::Result<()> {
-    let mut is_start = true;
-    loop {
-        let mut head = vec![0; if is_start { 4 } else { 5 }];
-        client.read_exact(&mut head)?;
-        let length = u32::from_be_bytes(head[head.len() - 4..].try_into().unwrap());
-        let mut body = vec![0; length as usize - 4];
-        client.read_exact(&mut body)?;
-        let mut seen = seen.lock().unwrap();
-        if is_start {
-            let texts = String::from_utf8_lossy(&body[4..]);
-            let names = texts.trim_end_matches('\0').split('\0').step_by(2);
-            seen.sessions.extend(names.map(str::to_owned));
-        } else if head[0] == b'P' {
-            seen.statements += 1;
-            seen.named_statements += usize::from(body[0] != 0);
-        }
-        is_start = false;
-        drop(seen);
-        server.write_all(&[head, body].concat())?;
-    }
-}
-
-#[test]
-fn a_pooler_that_keeps_no_session_sees_no_named_statement_and_no_setting() {
-    let database = Database::create();
-    let tap = Tap::start(database.server_address());
-    // Without the question for TLS, which would come first.
-    let url = database.url.replace(database.server_address(), &tap.address) + "?sslmode=disable";
-    let setup = App::setup().database(database).env("DATABASE_URL", &url);
-    let app = setup.env("DATABASE_PREPARED", "false").spawn();
-    let alice = app.user("alice");
-    let id = alice.create_id();
-    let task = json!({"title": "t", "description": "d", "complete": true});
-    alice.on_task("PUT", id).json(task.clone()).send().expect(200);
-    alice.on_task("PATCH", id).json(json!({"description": null})).send().expect(200);
-    assert_eq!(alice.list()["tasks"], json!([alice.task(id)]));
-    alice.on_task("DELETE", id).send().expect(204);
-    alice.on_task("DELETE", id).send().expect(404);
-    let seen = tap.seen.lock().unwrap();
-    assert!(!seen.sessions.is_empty() && seen.statements > 5, "{seen:?}");
-    assert_eq!(seen.named_statements, 0, "{seen:?}");
-    // Those that PgBouncer takes unless it is told of more.
-    for name in &seen.sessions {
-        let is_taken = ["user", "database", "client_encoding", "application_name"].contains(&name.as_str());
-        assert!(is_taken, "{name}: {seen:?}");
     }
 }
 

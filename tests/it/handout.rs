@@ -1,7 +1,7 @@
 //! Clients and the pooled threads that serve them: each client has a thread at once, however many
 //! come at the same moment, and threads and descriptors do not pile up.
 
-use crate::{
+use crate::support::{
     harness::{App, eventually},
     raw::{Raw, status, wait_for_no_client},
 };

@@ -1,9 +1,11 @@
 //! "Concurrency and retries" in the contract: `Idempotency-Key`.
 
-use crate::{
+use crate::support::{
     harness::{App, User},
     http::{Connection, Request, Response},
-    probe::{second_instance, tagged},
+    instances::second_instance,
+    locks::Held,
+    tasks::tagged,
 };
 use serde_json::{Value, json};
 use std::{sync::Barrier, thread};
@@ -345,9 +347,8 @@ fn a_create_waits_for_what_is_being_done_with_its_key() {
         if exists {
             outcome(create(first.user("alice"), "k", &body).send());
         }
-        let mut client = first.database.client();
-        let mut transaction = client.transaction().unwrap();
-        assert_eq!(transaction.execute(statement, &[]).unwrap(), 1, "{case}");
+        let held = Held::by(&first.database, statement);
+        assert_eq!(held.rows, 1, "{case}");
         let responses = thread::scope(|scope| {
             let clients = [&first, &second, &first, &second].map(|app| {
                 let request = create(app.user("alice"), "k", &body);
@@ -355,9 +356,9 @@ fn a_create_waits_for_what_is_being_done_with_its_key() {
             });
             first.database.wait_until_blocked(4);
             if is_committed {
-                transaction.commit().unwrap()
+                held.commit();
             } else {
-                transaction.rollback().unwrap()
+                held.release();
             }
             clients.map(|client| client.join().unwrap())
         });

@@ -1,21 +1,25 @@
 //! Two instances of the service on one database: whichever a load balancer asks, the answer is the
 //! same.
 
-use crate::{
+use crate::support::{
     harness::App,
-    http::Response,
-    probe::{insert_many, second_instance},
+    http::{Request, Response},
+    instances::second_instance,
+    ledger::exchange,
+    tasks::insert_many,
+    token::token,
 };
 use serde_json::{Value, json};
+use std::{sync::Barrier, thread};
 
-/// Of an answer, what is not of that moment alone.
+/// The answer without what differs from moment to moment.
 fn lasting(response: &Response) -> (u16, Vec<(String, String)>, Vec<u8>) {
     let is_lasting = |(name, _): &&(String, String)| !["date", "x-request-id"].contains(&name.as_str());
     let mut fields: Vec<_> = response.fields.iter().filter(is_lasting).cloned().collect();
     fields.sort();
     let mut body = response.body.clone();
     if response.status >= 400 {
-        // A problem's length goes with the request id.
+        // The length of a problem depends on that of the request id.
         fields.retain(|(name, _)| name != "content-length");
         if !body.is_empty() {
             let mut problem = response.json();
@@ -32,7 +36,7 @@ fn two_instances_give_the_same_answers() {
     let second = second_instance(&first);
     insert_many(&first.database, "carol", 1234, 0);
     let balanced = |turn: usize| if turn.is_multiple_of(2) { &first } else { &second };
-    // What one has answered, both tell.
+    // Both instances return what one of them has stored.
     let assert_same = |rest: &str, if_none_match: Option<&str>| {
         for user_id in ["alice", "carol"] {
             for method in ["GET", "HEAD"] {
@@ -62,7 +66,7 @@ fn two_instances_give_the_same_answers() {
         assert_same(&format!("/tasks/{id}"), None);
         assert_same(&format!("/tasks/{id}"), Some(&tag));
 
-        // A change at one is a change for the other.
+        // A change by one instance is seen through the other.
         let change = |app: &App| {
             let request = app.user("alice").on_task("PATCH", id).json(json!({"description": "d"}));
             request.header("If-Match", &tag).send()
@@ -89,7 +93,7 @@ fn two_instances_give_the_same_answers() {
     let mut target = "/api/carol/tasks?limit=100".to_owned();
     let (mut turn, mut titles) = (0, Vec::new());
     loop {
-        let token = crate::token::token("carol");
+        let token = token("carol");
         let page = balanced(turn).get(&target).bearer(&token).send().expect(200);
         let tasks = page.json()["tasks"].as_array().unwrap().clone();
         titles.extend(tasks.iter().map(|task| task["title"].as_str().unwrap().parse::<i64>().unwrap()));
@@ -98,4 +102,80 @@ fn two_instances_give_the_same_answers() {
         turn += 1;
     }
     assert_eq!(titles, (1..=1234).collect::<Vec<_>>());
+}
+
+/// Without what differs between any two answers.
+fn essence(address: &str, request: &Request) -> (u16, Vec<(String, String)>, Value) {
+    let mut response = exchange(address, request).unwrap();
+    response.fields.retain(|(name, _)| name != "x-request-id" && name != "date");
+    let mut body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+    if response.status >= 400 {
+        body["request_id"].take();
+        body["timestamp"].take();
+    }
+    (response.status, response.fields, body)
+}
+
+#[test]
+fn two_instances_give_the_same_answers_and_are_one_service() {
+    let first = App::spawn();
+    let second = App::setup().env("DATABASE_URL", &first.database.url).spawn();
+    let addresses = [&first.address, &second.address];
+    let alice = first.user("alice");
+    let ids = [(); 5].map(|()| alice.create_id());
+    let etag = alice.on_task("GET", ids[0]).send().field("ETag").unwrap().to_owned();
+    let keyed = || alice.request("POST", "/tasks").header("Idempotency-Key", "k");
+    assert_eq!(essence(addresses[0], &keyed().json(json!({"title": "t"}))).0, 201);
+    let health = Request::new("", "GET", "/health");
+    for request in [
+        alice.request("GET", "/tasks"),
+        alice.request("GET", "/tasks?limit=2&order=desc"),
+        alice.on_task("GET", ids[0]),
+        alice.on_task("HEAD", ids[0]),
+        alice.on_task("GET", ids[0]).header("If-None-Match", &etag),
+        alice.on_task("PATCH", ids[0]).header("If-Match", "\"other\"").json(json!({"complete": true})),
+        alice.on_task("DELETE", 1_000_000),
+        keyed().json(json!({"title": "t"})),
+        keyed().json(json!({"title": "another"})),
+        alice.request("POST", "/tasks").json(json!({"title": ""})),
+        first.user("bob").request("GET", "/tasks"),
+        Request::new("", "GET", "/api/alice/tasks").bearer(&token("bob")),
+        Request::new("", "GET", "/api/alice/tasks"),
+        health,
+    ] {
+        let [one, other] = addresses.map(|address| essence(address, &request));
+        assert_eq!(one, other, "{} {}", request.method, request.target);
+    }
+
+    // Of requests to both at the same instant, one creates or changes, whichever comes first.
+    for round in 0..10 {
+        let create = alice.request("POST", "/tasks").json(json!({"title": "t"}));
+        let create = create.header("Idempotency-Key", &format!("key-{round}"));
+        let created = at_once(&addresses, &create);
+        let fresh = created.iter().filter(|answer| answer.field("Idempotent-Replayed").is_none());
+        assert_eq!(fresh.count(), 1, "{created:?}");
+        let task = created[0].json();
+        assert!(created.iter().all(|answer| answer.status == 201 && answer.json() == task), "{created:?}");
+        let patch = alice.on_task("PATCH", task["id"].as_i64().unwrap()).json(json!({"complete": true}));
+        let patched = at_once(&addresses, &patch.header("If-Match", created[0].field("ETag").unwrap()));
+        let mut statuses: Vec<_> = patched.iter().map(|answer| answer.status).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 412, 412, 412, 412, 412, 412, 412]);
+    }
+}
+
+/// The same request eight times, half of them to each instance.
+fn at_once(addresses: &[&String; 2], request: &Request) -> Vec<Response> {
+    let barrier = Barrier::new(8);
+    thread::scope(|scope| {
+        let ask = |index: usize| {
+            let (address, barrier) = (addresses[index % 2], &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                exchange(address, request).unwrap()
+            })
+        };
+        let asked: Vec<_> = (0..8).map(ask).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    })
 }

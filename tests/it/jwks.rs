@@ -1,104 +1,18 @@
 //! Tokens by the keys of a JWKS, as Better Auth signs and publishes them; how the file is followed;
 //! and `token --explain`, which says what a request would be told.
 
-use crate::{
-    harness::{App, Directory, Outcome, Setup, binary, eventually, run, run_binary},
+use crate::support::{
+    harness::{App, Directory, Outcome, binary, eventually, run, run_binary},
+    jwks::{AUDIENCE, ISSUER, JwksFile, Key, claims, jwks},
     token::{HEADER, SECRET, base64url, now, sign, sign_text},
 };
-use jwt_simple::algorithms::{Ed25519KeyPair, EdDSAKeyPairLike, HS256Key, MACLike};
+use jwt_simple::algorithms::{HS256Key, MACLike};
 use serde_json::{Value, json};
 use std::{
     fs::{self, File},
     thread,
     time::Duration,
 };
-
-const ISSUER: &str = "https://auth.example";
-const AUDIENCE: &str = "https://api.example";
-
-/// A key of the issuer.
-struct Key {
-    pair: Ed25519KeyPair,
-    kid: &'static str,
-}
-
-impl Key {
-    fn new(kid: &'static str) -> Self {
-        Self { pair: Ed25519KeyPair::generate(), kid }
-    }
-
-    fn x(&self) -> String {
-        base64url(&self.pair.public_key().to_bytes())
-    }
-
-    /// As Better Auth publishes it: neither `alg` nor `use`.
-    fn entry(&self) -> Value {
-        json!({"crv": "Ed25519", "x": self.x(), "kty": "OKP", "kid": self.kid})
-    }
-
-    /// Header and payload are taken as they are.
-    fn sign_text(&self, header: &str, payload: &str) -> String {
-        let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(payload.as_bytes()));
-        let signature = self.pair.key_pair().as_ref().sk.sign(&signed, None);
-        format!("{signed}.{}", base64url(signature.as_ref()))
-    }
-
-    fn sign(&self, header: Value, claims: &Value) -> String {
-        self.sign_text(&header.to_string(), &claims.to_string())
-    }
-
-    /// A good token of alice, as Better Auth makes it.
-    fn token(&self) -> String {
-        self.sign(json!({"alg": "EdDSA", "kid": self.kid}), &claims())
-    }
-
-    fn token_without_kid(&self) -> String {
-        self.sign(json!({"alg": "EdDSA"}), &claims())
-    }
-}
-
-fn claims() -> Value {
-    json!({"sub": "alice", "iss": ISSUER, "aud": AUDIENCE, "exp": now() + 600})
-}
-
-fn jwks(keys: &[&Key]) -> String {
-    json!({"keys": keys.iter().map(|key| key.entry()).collect::<Vec<_>>()}).to_string()
-}
-
-/// The file that the service follows.
-struct JwksFile {
-    directory: Directory,
-    path: String,
-}
-
-impl JwksFile {
-    fn new(content: &str) -> Self {
-        let directory = Directory::create();
-        let path = directory.write("jwks.json", content);
-        Self { directory, path }
-    }
-
-    fn of(keys: &[&Key]) -> Self {
-        Self::new(&jwks(keys))
-    }
-
-    /// As it should be done: there is no moment with half a file.
-    fn replace(&self, content: &str) {
-        fs::rename(self.directory.write("new", content), &self.path).unwrap();
-    }
-
-    /// A service with this file and without a secret.
-    fn setup(&self) -> Setup {
-        let setup = App::setup().unset("JWT_SECRET_KEY").env("JWT_JWKS_FILE", &self.path);
-        // That which the health check has found good: on a busy machine others come late.
-        let setup = setup.env("DATABASE_POOL_SIZE", "1");
-        setup.env("JWT_ISSUER", ISSUER).env("JWT_AUDIENCE", AUDIENCE)
-    }
-
-    fn variables(&self) -> Vec<(&str, &str)> {
-        vec![("JWT_JWKS_FILE", &self.path), ("JWT_ISSUER", ISSUER), ("JWT_AUDIENCE", AUDIENCE)]
-    }
-}
 
 fn status(app: &App, token: &str) -> u16 {
     app.get("/api/alice/tasks").bearer(token).send().status
@@ -378,7 +292,7 @@ fn a_changed_file_is_taken_over_also_with_its_old_time() {
     let time = fs::metadata(&file.path).unwrap().modified().unwrap();
     let app = file.setup().spawn();
     assert_eq!((status(&app, &old.token()), status(&app, &new.token())), (200, 401));
-    let path = file.directory.write("new", &jwks(&[&new]));
+    let path = file.write("new", &jwks(&[&new]));
     File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
     fs::rename(&path, &file.path).unwrap();
     eventually("the new key", || status(&app, &new.token()) == 200);

@@ -1,7 +1,7 @@
 //! The log: one line a request that says who, what and why, that nobody can forge, and that tells
 //! no secret.
 
-use crate::{
+use crate::support::{
     harness::App,
     http::{Connection, has_shape, is_timestamp},
     token::{SECRET, now, segment, sign, token},
@@ -139,7 +139,7 @@ fn attack(app: &App) -> usize {
         "null",
     ];
     let mut count = 0;
-    let mut send = |request: crate::http::Request| {
+    let mut send = |request: crate::support::http::Request| {
         request.send();
         count += 1;
     };

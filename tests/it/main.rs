@@ -1,5 +1,5 @@
 //! Black-box tests: the built binary on a port of its own, against a PostgreSQL database of its own.
-//! `./scripts/test` brings the database server; see `harness.rs` for what a test starts with.
+//! `./scripts/test` brings the database server; see `support/harness` for what a test starts with.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,18 +12,9 @@
     reason = "in a test a broken assumption is a failure, and should stop it at once"
 )]
 
-mod handout;
-mod harness;
-mod http;
-mod ledger;
-mod probe;
-mod raw;
-mod reference;
-mod relay;
-mod servers;
-mod token;
+mod support;
 
-mod attack;
+mod admin;
 mod audit;
 mod auth;
 mod bare;
@@ -31,6 +22,7 @@ mod claims;
 mod cli;
 mod commands;
 mod conditional;
+mod connections;
 mod contract;
 mod cors;
 mod database;
@@ -38,21 +30,24 @@ mod database_tls;
 mod docs;
 mod durability;
 mod faults;
-mod fuzz;
-mod gate;
+mod framing;
+mod handout;
 mod idempotency;
 mod instances;
 mod jwks;
 mod limits;
 mod list;
 mod logging;
+mod long_lists;
 mod metrics;
 mod model;
 mod operations;
 mod package;
+mod pooler;
 mod privacy;
 mod proxies;
 mod race;
+mod routes;
 mod scale_out;
 mod schema;
 mod shutdown;
@@ -63,5 +58,5 @@ mod tasks;
 mod tidy;
 mod tls;
 mod unix;
+mod users;
 mod validation;
-mod wire;

@@ -1,10 +1,11 @@
 //! `ADMIN_ADDR`: the metrics, that no client can make them grow, that dashboard and alerts name what
 //! there is; and the probes.
 
-use crate::{
-    harness::{App, Database, Directory, Setup, eventually},
+use crate::support::{
+    harness::{App, Directory, eventually},
     http::Connection,
-    probe::Blocked,
+    locks::Blocked,
+    samples::{Samples, Series, scrape, setup, value},
     token::{SECRET, now, sign, token},
 };
 use serde_json::{Value, json};
@@ -17,47 +18,6 @@ use std::{
 };
 
 const REQUESTS: &str = "http_server_request_duration_seconds";
-
-fn setup() -> Setup {
-    App::setup().env("ADMIN_ADDR", "127.0.0.1:0")
-}
-
-/// A name and its labels.
-type Series = (String, BTreeMap<String, String>);
-type Samples = BTreeMap<Series, f64>;
-
-fn scrape(app: &App) -> Samples {
-    let answer = app.admin("/metrics").send().expect(200);
-    assert_eq!(answer.field("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-    let text = answer.text();
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let samples: Vec<_> = lines.map(|line| sample(line).expect(line)).collect();
-    let count = samples.len();
-    let samples: Samples = samples.into_iter().collect();
-    assert_eq!(samples.len(), count, "a series is there twice: {text}");
-    samples
-}
-
-/// `name value` or `name{label="value",…} value`; no value of ours has a quote or a comma in it.
-fn sample(line: &str) -> Option<(Series, f64)> {
-    let (series, value) = line.rsplit_once(' ')?;
-    let (name, labels) = match series.split_once('{') {
-        Some((name, labels)) => (name, labels.strip_suffix("\"}")?),
-        None => (series, ""),
-    };
-    let mut pairs = BTreeMap::new();
-    for pair in labels.split("\",").filter(|pair| !pair.is_empty()) {
-        let (label, value) = pair.split_once("=\"")?;
-        pairs.insert(label.to_owned(), value.to_owned());
-    }
-    Some(((name.to_owned(), pairs), value.parse().ok()?))
-}
-
-/// The value of the series with these labels and no others.
-fn value(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-    let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned()));
-    samples.get(&(name.to_owned(), labels.collect())).copied()
-}
 
 fn answered(samples: &Samples, method: &str, route: &str, status: &str) -> Option<f64> {
     let labels =
@@ -283,99 +243,6 @@ fn a_connection_of_the_pool_is_busy_while_a_statement_runs() {
     let blocked = Blocked::patch(&app);
     assert_eq!((state("idle"), state("busy")), (Some(2.0), Some(1.0)));
     blocked.finish().unwrap().expect(200);
-}
-
-#[test]
-fn the_probes_tell_living_from_ready() {
-    let app = setup().spawn();
-    let live = app.admin("/health/live").send().expect(200);
-    assert_eq!(live.json(), json!({"status": "live"}));
-    eventually("ready", || app.admin("/health/ready").send().status == 200);
-    app.admin("/health/ready?x=1").send().expect(200);
-    for target in ["/", "/health", "/metrics/", "//metrics", "/api/alice/tasks", "/docs", "/%zz"] {
-        app.admin(target).bearer(&token("alice")).send().expect_problem(404, "NOT_FOUND");
-    }
-    for method in ["POST", "PUT", "DELETE", "OPTIONS", "QUERY"] {
-        for target in ["/metrics", "/health/live", "/health/ready"] {
-            let answer = app.admin_by(method, target).send().expect_problem(405, "METHOD_NOT_ALLOWED");
-            assert_eq!(answer.list("Allow"), ["GET", "HEAD"]);
-        }
-    }
-    app.admin_by("HEAD", "/metrics").send().expect(200);
-    // Probes come for ever: they are not in the log unless one asks for it.
-    let log = app.log().join("\n");
-    assert!(!log.contains("route=/health/live") && !log.contains("route=/metrics"), "{log}");
-    // Nor are they at the public address.
-    for target in ["/metrics", "/health/live", "/health/ready"] {
-        app.get(target).send().expect(404);
-    }
-}
-
-#[test]
-fn without_its_database_the_service_lives_and_is_not_ready() {
-    let nowhere = "postgres://nobody@127.0.0.1:1/nothing";
-    let app = setup().env("DATABASE_URL", nowhere).unhealthy().spawn();
-    app.admin("/health/live").send().expect(200);
-    let ready = app.admin("/health/ready").send().expect(503);
-    assert_eq!(ready.json(), json!({"status": "database out of reach"}));
-    let samples = scrape(&app);
-    assert_eq!(value(&samples, "tinytasks_database_up", &[]), Some(0.0));
-}
-
-#[test]
-fn a_stopping_service_is_at_once_not_ready_and_still_lives() {
-    let mut app = setup().spawn();
-    let blocked = Blocked::patch(&app);
-    app.admin("/health/ready").send().expect(200);
-    app.signal("TERM");
-    app.wait_for_log(|line| line.contains("stopping"));
-    eventually("not ready", || app.admin("/health/ready").send().status == 503);
-    let ready = app.admin("/health/ready").send().expect(503);
-    assert_eq!(ready.json(), json!({"status": "stopping"}));
-    app.admin("/health/live").send().expect(200);
-    scrape(&app);
-    blocked.finish().unwrap().expect(200);
-    assert_eq!(app.wait_for_exit(), Some(0));
-}
-
-#[test]
-fn the_admin_listener_stands_what_the_public_one_stands() {
-    let app = setup().spawn();
-    let address = app.admin_address();
-    let post = app.admin_by("POST", "/metrics");
-    post.header("Content-Length", "1000000000000").send().expect_problem(413, "PAYLOAD_TOO_LARGE");
-    let get = || app.admin("/metrics");
-    get().header("Transfer-Encoding", "x").send().expect_problem(400, "VALIDATION_ERROR");
-    get().header("X", &"x".repeat(17_000)).send().expect_problem(431, "HEADERS_TOO_LARGE");
-    // No page in a browser reads it.
-    let answer = get().header("Origin", "http://localhost:3000").send().expect(200);
-    assert_eq!(answer.field("Access-Control-Allow-Origin"), None);
-    // Far more than it has room for: the one idle longest goes.
-    let idle: Vec<_> = (0..100).map(|_| Connection::open(&address).unwrap()).collect();
-    get().send().expect(200);
-    drop(idle);
-    // And none of it is a refusal of the public gate, whose service it leaves alone.
-    let samples = scrape(&app);
-    for reason in ["VALIDATION_ERROR", "PAYLOAD_TOO_LARGE", "HEADERS_TOO_LARGE"] {
-        let seen = value(&samples, "tinytasks_gate_refusals_total", &[("reason", reason)]);
-        assert_eq!(seen, Some(0.0), "{reason}");
-    }
-    app.user("alice").create("t");
-}
-
-#[test]
-fn an_admin_address_that_is_taken_ends_the_start_with_a_reason() {
-    let app = App::spawn();
-    let database = Database::create();
-    let variables = [
-        ("DATABASE_URL", &*database.url),
-        ("JWT_SECRET_KEY", SECRET),
-        ("PORT", "0"),
-        ("ADMIN_ADDR", &app.address),
-    ];
-    let outcome = crate::harness::run_binary(&["serve"], &variables);
-    assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.stderr.contains(&app.address), "{outcome:?}");
 }
 
 fn deployed(name: &str) -> PathBuf {

@@ -1,9 +1,9 @@
 //! docs/operations.md, done as it is written there: its SQL and its commands are taken from the text.
 
-use crate::{
+use crate::support::{
     harness::{App, Database, Directory, Outcome, eventually, run, run_binary},
-    probe::tagged,
     servers::{Server, UNSAFE},
+    tasks::tagged,
     token::{SECRET, segment, sign},
 };
 use postgres::{Client, NoTls, error::SqlState};

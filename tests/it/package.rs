@@ -1,8 +1,8 @@
 //! What is shipped beside the program says the same as the program. The package itself: `scripts/package test`.
 
-use crate::{
+use crate::support::{
+    certificates::make_pair,
     harness::{Directory, run_binary},
-    tls::make_pair,
 };
 use std::fs;
 
@@ -47,7 +47,7 @@ fn the_example_configuration_is_taken() {
     let text = read("deploy/tinytasks.conf")
         .replace("/run/credentials/tinytasks.service/cert.pem", &cert)
         .replace("/run/credentials/tinytasks.service/key.pem", &key);
-    let secret = ("JWT_SECRET_KEY", crate::token::SECRET);
+    let secret = ("JWT_SECRET_KEY", crate::support::token::SECRET);
     for is_suggested in [false, true] {
         let lines = text.lines().map(|line| if is_suggested { line.trim_start_matches('#') } else { line });
         let variables = lines.filter_map(|line| line.split_once('='));

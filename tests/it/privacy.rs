@@ -1,8 +1,8 @@
 //! `tinytasks export` and `tinytasks purge`: all of one user's tasks, and nothing of anybody else.
 
-use crate::{
+use crate::support::{
     harness::{App, Database, Directory, Outcome, binary, eventually, run_binary},
-    probe::insert_many,
+    tasks::insert_many,
     token::SECRET,
 };
 use serde_json::{Value, json};
@@ -136,7 +136,7 @@ fn an_argument_that_is_not_utf8_is_not_taken_for_another_user() {
     let directory = Directory::create();
     let mut command = binary(&directory);
     command.args(["purge", "--user"]).arg(OsStr::from_bytes(b"a\xFF")).env("DATABASE_URL", &app.database.url);
-    let outcome = crate::harness::run(command);
+    let outcome = crate::support::harness::run(command);
     assert_eq!(outcome.code, Some(2), "{outcome:?}");
     assert_eq!(app.user("a\u{FFFD}").list()["count"], 1);
 }

@@ -1,7 +1,7 @@
 //! The service behind nginx and Caddy, as `deploy/nginx.conf` and `deploy/Caddyfile` have it, but for
 //! names and certificates: what the contract promises holds through them.
 
-use crate::{
+use crate::support::{
     harness::{App, Directory, eventually},
     http::{Request, Response, padded},
     raw::Raw,
@@ -202,7 +202,7 @@ fn refusals(front: &Front) {
     }
     large.send().expect_problem(431, "HEADERS_TOO_LARGE");
     // Far beyond, in whatever words.
-    let mut raw = Raw::on(crate::http::connect(&front.address).unwrap());
+    let mut raw = Raw::on(crate::support::http::connect(&front.address).unwrap());
     let address = &front.address;
     raw.send(format!("POST /api/a/tasks HTTP/1.1\r\nHost: {address}\r\nContent-Length: 100000000\r\n\r\n"));
     let answer = raw.answer().unwrap();
@@ -305,5 +305,83 @@ fn connections_between_proxy_and_service_are_kept() {
             front.request("GET", "/").send().expect(200);
         }
         assert_eq!(open(), before);
+    }
+}
+
+/// A connection from another address of this machine.
+fn connect_from(app: &App, address: &str) -> Raw {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let address: SocketAddr = format!("{address}:0").parse().unwrap();
+    socket.bind(&SockAddr::from(address)).unwrap();
+    let server: SocketAddr = app.address.parse().unwrap();
+    socket.connect(&SockAddr::from(server)).unwrap();
+    Raw::on(socket)
+}
+
+#[test]
+fn the_clients_address_is_that_of_the_socket_or_what_a_trusted_proxy_says() {
+    let app = App::setup().env("TRUSTED_PROXIES", "127.0.0.2, ::1").spawn();
+    let none = App::spawn();
+    let mut count = 0;
+    let mut assert_client = |app: &App, from: &str, fields: &str, wanted: &str| {
+        count += 1;
+        let id = format!("client-{count}");
+        let mut raw = connect_from(app, from);
+        raw.send(format!("GET /health HTTP/1.1\r\nHost: x\r\nX-Request-Id: {id}\r\n{fields}\r\n"));
+        raw.answer().unwrap().expect(200);
+        let line = app.wait_for_log(|line| line.contains(&format!("request_id={id} ")));
+        assert!(line.contains(&format!(" client={wanted} ")), "{fields:?} from {from}: {line}");
+    };
+    for fields in ["", "X-Forwarded-For: 1.2.3.4\r\n", "Forwarded: for=1.2.3.4\r\n"] {
+        assert_client(&none, "127.0.0.2", fields, "127.0.0.2");
+        assert_client(&app, "127.0.0.1", fields, "127.0.0.1");
+        assert_client(&app, "127.0.0.3", fields, "127.0.0.3");
+    }
+    for (fields, wanted) in [
+        ("", "127.0.0.2"),
+        ("X-Forwarded-For: 1.2.3.4\r\n", "1.2.3.4"),
+        ("x-forwarded-for:1.2.3.4\r\n", "1.2.3.4"),
+        ("X-Forwarded-For: 6.6.6.6, 1.2.3.4\r\n", "1.2.3.4"),
+        ("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 1.2.3.4\r\n", "1.2.3.4"),
+        ("X-Forwarded-For: 1.2.3.4:5678\r\n", "1.2.3.4"),
+        ("X-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1"),
+        ("X-Forwarded-For: [2001:db8::1]:443\r\n", "2001:db8::1"),
+        ("X-Forwarded-For: ::ffff:1.2.3.4\r\n", "1.2.3.4"),
+        ("X-Forwarded-For: unknown\r\n", "127.0.0.2"),
+        ("X-Forwarded-For: 1.2.3.4, unknown\r\n", "127.0.0.2"),
+        ("X-Forwarded-For:\r\n", "127.0.0.2"),
+        ("X-Forwarded-For: 1.2.3.4,\r\n", "127.0.0.2"),
+        ("X-Forwarded-For: \u{e9}\r\n", "127.0.0.2"),
+        ("X-Forwarded-For: 1.2.3.4 status=200\r\n", "127.0.0.2"),
+        ("Forwarded: for=1.2.3.4\r\n", "1.2.3.4"),
+        ("Forwarded: for=6.6.6.6, proto=https; FOR=\"1.2.3.4:5678\";by=x\r\n", "1.2.3.4"),
+        ("Forwarded: for=\"[2001:db8::1]:443\"\r\n", "2001:db8::1"),
+        ("Forwarded: for=\"[2001:db8::1]\"\r\n", "2001:db8::1"),
+        ("Forwarded: for=_hidden\r\n", "127.0.0.2"),
+        ("Forwarded: proto=https\r\n", "127.0.0.2"),
+    ] {
+        assert_client(&app, "127.0.0.2", fields, wanted);
+    }
+    // A refused request has an address too.
+    let mut raw = connect_from(&app, "127.0.0.2");
+    raw.send("GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: refused\r\nX-Forwarded-For: 1.2.3.4\r\nContent-Length: x\r\n\r\n");
+    raw.answer().unwrap().expect(400);
+    let line = app.wait_for_log(|line| line.contains("request_id=refused "));
+    assert!(line.contains(" client=1.2.3.4 "), "{line}");
+}
+
+#[test]
+fn on_both_kinds_of_address_a_client_of_the_old_one_is_shown_and_trusted_as_such() {
+    let mut app = App::setup().env("HOST", "::").env("TRUSTED_PROXIES", "127.0.0.2").unhealthy().spawn();
+    let port = app.address.rsplit_once(':').unwrap().1.to_owned();
+    app.address = format!("127.0.0.1:{port}");
+    for (from, wanted) in [("127.0.0.1", "127.0.0.1"), ("127.0.0.2", "1.2.3.4")] {
+        let mut raw = connect_from(&app, from);
+        raw.send(format!(
+            "GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: {from}\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"
+        ));
+        raw.answer().unwrap().expect(200);
+        let line = app.wait_for_log(|line| line.contains(&format!("request_id={from} ")));
+        assert!(line.contains(&format!(" client={wanted} ")), "{line}");
     }
 }

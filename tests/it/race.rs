@@ -4,16 +4,15 @@
 //!
 //! `TINYTASKS_RACE_ROUNDS` and `TINYTASKS_RACE_SEED` choose more rounds, and others.
 
-use crate::{
-    harness::App,
+use crate::support::{
+    harness::{App, number},
     http::{Connection, Request, Response},
-    ledger::Random,
+    reference::Random,
     token::token,
 };
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    env,
     sync::{Barrier, Mutex},
     thread,
     time::Instant,
@@ -267,16 +266,12 @@ impl History<'_> {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |value| value.parse().unwrap())
-}
-
 /// All rounds of one user. Gives how many answers of each kind there were.
 fn race(app: &App, user: &str, seed: u64, rounds: u64) -> BTreeMap<String, u64> {
     let client = |number: u64| Client {
         user,
         token: token(user),
-        random: Random(seed.wrapping_mul(CLIENTS).wrapping_add(number) << 20),
+        random: Random::new(seed.wrapping_mul(CLIENTS).wrapping_add(number) << 20),
         connection: Connection::open(&app.address).unwrap(),
         tag: None,
     };

@@ -1,13 +1,14 @@
 //! Several instances behind HAProxy, with `deploy/haproxy.cfg` as it is, on one PostgreSQL with a
-//! synchronous standby. Instances and the primary go under load; the ledger (see ledger.rs) says
+//! synchronous standby. Instances and the primary go under load; the ledger (see support/ledger.rs) says
 //! whether anything acknowledged is lost or there twice, and the figures of docs/scaling.md are what
 //! is printed here. TINYTASKS_SCALE_OUT_ROUNDS is its length.
 
-use crate::{
-    durability::{Instance, number},
-    harness::{App, Database, Directory, eventually},
+use crate::support::{
+    harness::{App, Database, Directory, eventually, number},
     http::{Connection, Request},
+    instances::Instance,
     ledger::{Answer, Run, Writer, assert_kept, findings, tally, work_while},
+    locks::Held,
     servers::{Server, UNSAFE},
     token::token,
 };
@@ -172,7 +173,7 @@ fn stop(instance: &mut Instance) {
 
 #[test]
 fn what_was_acknowledged_survives_the_loss_of_instances_and_of_the_primary() {
-    for round in 1..=number("TINYTASKS_SCALE_OUT_ROUNDS").unwrap_or(1) {
+    for round in 1..=number("TINYTASKS_SCALE_OUT_ROUNDS", 1) {
         let primary = Server::start(&["fsync=on"]);
         let standby = primary.synchronous_standby(&["fsync=on"]);
         let database = Database::create_on(&primary.url());
@@ -252,7 +253,7 @@ fn what_was_acknowledged_survives_the_loss_of_instances_and_of_the_primary() {
 #[test]
 fn a_request_that_was_sent_is_never_sent_again() {
     let addresses = [(); INSTANCES].map(|()| free_address());
-    let on = |address: &str, setup: crate::harness::Setup| {
+    let on = |address: &str, setup: crate::support::harness::Setup| {
         let port = address.split_once(':').unwrap().1;
         setup.env("PORT", port).env("TRUSTED_PROXIES", "127.0.0.1").spawn()
     };
@@ -273,9 +274,7 @@ fn a_request_that_was_sent_is_never_sent_again() {
     assert!(line.contains("127.0.0.1") && !line.contains("192.0.2.1"), "{line}");
 
     // While it waits for a lock, its instance goes, and another one is there.
-    let mut holder = first.database.client();
-    let mut lock = holder.transaction().unwrap();
-    lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
+    let held = Held::table(&first.database);
     let sent = thread::scope(|scope| {
         let sent = scope.spawn(|| post("sent").header("X-Request-Id", "sent").send());
         first.database.wait_until_blocked(1);
@@ -294,7 +293,7 @@ fn a_request_that_was_sent_is_never_sent_again() {
     });
     let sent = sent.expect_problem(503, "SERVICE_UNAVAILABLE");
     assert_eq!(sent.field("X-Request-Id"), Some("sent"));
-    lock.rollback().unwrap();
+    held.release();
 
     // Now none is left.
     let id = "\"}, {\"two\": \"";

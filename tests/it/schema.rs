@@ -1,7 +1,7 @@
 //! `schema.sql`: on an empty database, twice, from several instances at once, and as the upgrade of
 //! the older table. The constraints against the rules of the service.
 
-use crate::{
+use crate::support::{
     harness::{App, Database, Directory, binary, run_binary},
     http::{Connection, is_timestamp},
     token::token,

@@ -1,9 +1,9 @@
 //! SIGTERM and SIGINT: stop accepting, finish what is in flight, exit 0.
 
-use crate::{
+use crate::support::{
     harness::{App, eventually},
     http::Connection,
-    probe::Blocked,
+    locks::Blocked,
 };
 use serde_json::json;
 use std::{
@@ -126,9 +126,13 @@ fn a_service_without_its_database_stops_as_well() {
 fn a_port_that_is_taken_ends_the_start_with_a_reason() {
     let app = App::spawn();
     let port = app.address.rsplit_once(':').unwrap().1;
-    let outcome = crate::harness::run_binary(
+    let outcome = crate::support::harness::run_binary(
         &["serve"],
-        &[("DATABASE_URL", &app.database.url), ("JWT_SECRET_KEY", crate::token::SECRET), ("PORT", port)],
+        &[
+            ("DATABASE_URL", &app.database.url),
+            ("JWT_SECRET_KEY", crate::support::token::SECRET),
+            ("PORT", port),
+        ],
     );
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.contains(&app.address), "{outcome:?}");

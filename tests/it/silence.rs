@@ -1,7 +1,7 @@
 //! A database that accepts connections and statements and never answers: every wait for it ends, what
 //! is stuck is given up, and all is well again once there is somebody who answers.
 
-use crate::{
+use crate::support::{
     harness::{App, Database, eventually, eventually_settles, run_binary},
     http::Response,
     raw::status,

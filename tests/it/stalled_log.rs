@@ -1,6 +1,6 @@
 //! Standard error as a pipe whose reader has stalled: requests, and the end, do not wait for it.
 
-use crate::{
+use crate::support::{
     harness::{Database, Directory, binary, eventually},
     http::Request,
     token::{SECRET, token},

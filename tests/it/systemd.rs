@@ -2,7 +2,7 @@
 //! socket that takes the notifications, and a listening socket that outlives the service. And the
 //! units of `deploy/systemd`, held against systemd's own judges.
 
-use crate::{
+use crate::support::{
     harness::{App, Directory, run_binary},
     http::Connection,
     token::SECRET,
@@ -75,7 +75,7 @@ fn the_unit_leaves_little_to_an_intruder() {
 #[test]
 fn the_units_are_valid() {
     let directory = Directory::create();
-    let binary = crate::harness::binary(&directory);
+    let binary = crate::support::harness::binary(&directory);
     let service = fs::read_to_string(unit("tinytasks.service")).unwrap();
     let program = binary.get_program().to_str().unwrap();
     assert!(service.contains("ExecStart=/usr/bin/tinytasks serve\n"));
@@ -143,7 +143,7 @@ fn the_watchdog_is_told_as_long_as_the_service_answers() {
 #[test]
 fn the_watchdog_is_told_by_a_service_that_speaks_tls_as_well() {
     let (manager, directory) = (Manager::new(), Directory::create());
-    let [cert, key] = crate::tls::make_pair(&directory, "localhost");
+    let [cert, key] = crate::support::certificates::make_pair(&directory, "localhost");
     let app = App::setup().env("TLS_CERT_FILE", &cert).env("TLS_KEY_FILE", &key);
     let app = app.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "2000000").unhealthy().spawn();
     let mut told = [manager.next(), manager.next(), manager.next()].concat();
@@ -223,7 +223,7 @@ fn an_inherited_socket_that_somebody_makes_non_blocking_is_made_blocking_again()
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
         u32::from_str_radix(flags, 8).unwrap() & O_NONBLOCK == 0
     };
-    crate::harness::eventually("a socket that blocks", is_blocking);
+    crate::support::harness::eventually("a socket that blocks", is_blocking);
     app.get("/health").send().expect(200);
     assert!(!app.log_so_far().contains("cannot accept"), "{}", app.log_so_far());
 }
@@ -233,7 +233,7 @@ fn what_cannot_be_listened_on_ends_the_start() {
     let script = "export LISTEN_PID=$$ LISTEN_FDS=$1; exec \"$0\" 3</dev/null 4</dev/null";
     for (count, wanted) in [("1", "cannot use the inherited socket: "), ("2", "give one socket")] {
         let directory = Directory::create();
-        let binary = crate::harness::binary(&directory);
+        let binary = crate::support::harness::binary(&directory);
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).arg(binary.get_program()).arg(count).env_clear();
         command.envs([("DATABASE_URL", "postgres://nobody@127.0.0.1:1/x"), ("JWT_SECRET_KEY", SECRET)]);
@@ -262,7 +262,7 @@ fn a_restart_through_an_inherited_socket_fails_no_request() {
 
 fn restart_under_load(path: Option<&Path>) {
     let listener = listener(path);
-    let database = crate::harness::Database::create();
+    let database = crate::support::harness::Database::create();
     let setup = || App::setup().inherits(&listener).env("DATABASE_URL", &database.url);
     let mut app = setup().spawn();
     let address = app.address.clone();
@@ -270,8 +270,8 @@ fn restart_under_load(path: Option<&Path>) {
     let create = |keeps: bool| {
         let mut kept: Option<Connection> = None;
         while !is_over.load(SeqCst) {
-            let request = crate::http::Request::new(&address, "POST", "/api/alice/tasks");
-            let request = request.bearer(&crate::token::token("alice")).json(json!({"title": "t"}));
+            let request = crate::support::http::Request::new(&address, "POST", "/api/alice/tasks");
+            let request = request.bearer(&crate::support::token::token("alice")).json(json!({"title": "t"}));
             let is_reused = kept.is_some();
             let mut connection = kept.take().unwrap_or_else(|| Connection::open(&address).unwrap());
             connection.write(&request.bytes());
@@ -306,5 +306,5 @@ fn restart_under_load(path: Option<&Path>) {
 
 fn await_more(created: &AtomicUsize) {
     let before = created.load(SeqCst);
-    crate::harness::eventually("more tasks", || created.load(SeqCst) > before + 50);
+    crate::support::harness::eventually("more tasks", || created.load(SeqCst) > before + 50);
 }

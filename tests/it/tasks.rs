@@ -1,7 +1,7 @@
 //! "Task", "Routes" and `Cache-Control` in the contract: what the six routes do when all is well,
 //! and 404.
 
-use crate::{
+use crate::support::{
     harness::App,
     http::{Response, is_timestamp},
     token::token,

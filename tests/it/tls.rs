@@ -1,9 +1,10 @@
 //! HTTPS by the gate: versions, renewal of the certificate, and clients that never finish.
 
-use crate::{
+use crate::support::{
+    certificates::make_pair,
     harness::{App, Directory, eventually, run_binary},
     http::Response,
-    raw::{Over, Raw, beside, read_answer},
+    raw::{Over, Raw, assert_deadline, beside, read_answer},
     token::{SECRET, token},
 };
 use rustls::{
@@ -24,17 +25,6 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-
-/// A certificate that signs itself, and its key, both named after `name`.
-pub fn make_pair(directory: &Directory, name: &str) -> [String; 2] {
-    let files = ["cert", "key"].map(|kind| directory.write(&format!("{name}.{kind}"), ""));
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    command.args(["-days", "2", "-subj", &format!("/CN={name}"), "-out", &files[0], "-keyout", &files[1]]);
-    let output = command.output().expect("openssl is installed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    files
-}
 
 /// A service with the pair `first`. Both files may be replaced: they are `cert` and `key`.
 fn spawn(directory: &Directory, variables: &[(&str, &str)]) -> App {
@@ -278,7 +268,7 @@ fn a_renewed_certificate_is_taken_over_without_a_failed_request() {
         let start = Instant::now();
         put(&second[1], "key");
         eventually("the new certificate", || new_is_of("second"));
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         // Nor does what is no certificate at all, or nothing.
         let complaints = || app.log_so_far().matches("certificate kept as it was").count();
         let garbage = directory.write("garbage", "no certificate");
@@ -301,16 +291,12 @@ fn a_renewed_certificate_is_taken_over_without_a_failed_request() {
 fn who_does_not_finish_the_handshake_is_closed_to_after_ten_seconds() {
     let directory = Directory::create();
     let app = spawn(&directory, &[]);
-    let at = |seconds: u64, took: Duration| {
-        let range = Duration::from_millis(seconds * 1000 - 100)..Duration::from_secs(seconds + 3);
-        assert!(range.contains(&took), "{took:?}");
-    };
     // The start of a ClientHello that announces 512 bytes.
     let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
     beside_a_victim(&app, || {
         thread::scope(|scope| {
             for begun in [&hello[..0], &hello[..1], &hello] {
-                let (app, at) = (&app, &at);
+                let app = &app;
                 scope.spawn(move || {
                     let start = Instant::now();
                     let mut attackers: Vec<_> = (0..60).map(|_| Raw::open(app)).collect();
@@ -318,7 +304,7 @@ fn who_does_not_finish_the_handshake_is_closed_to_after_ten_seconds() {
                     for raw in &mut attackers {
                         assert_eq!(raw.count_to_the_end(), 0, "nothing but the end");
                     }
-                    at(10, start.elapsed());
+                    assert_deadline(10, start.elapsed());
                 });
             }
             scope.spawn(|| {
@@ -329,7 +315,7 @@ fn who_does_not_finish_the_handshake_is_closed_to_after_ten_seconds() {
                     thread::sleep(Duration::from_millis(300));
                 }
                 raw.count_to_the_end();
-                at(10, start.elapsed());
+                assert_deadline(10, start.elapsed());
             });
             // A handshake without a request is no more than that.
             scope.spawn(|| {
@@ -338,7 +324,7 @@ fn who_does_not_finish_the_handshake_is_closed_to_after_ten_seconds() {
                 https.send(b"").unwrap();
                 https.stream.get_mut().flush().unwrap();
                 assert!(https.answer().is_err());
-                at(10, start.elapsed());
+                assert_deadline(10, start.elapsed());
             });
             // Behind the handshake, the rules are those of HTTP.
             scope.spawn(|| {
@@ -347,7 +333,7 @@ fn who_does_not_finish_the_handshake_is_closed_to_after_ten_seconds() {
                 let answer = https.ask(b"GET /health HTTP/1.1\r\nHost").unwrap().expect(408);
                 assert!(answer.field("Strict-Transport-Security").is_some());
                 assert_eq!(answer.field("Connection"), Some("close"));
-                at(10, start.elapsed());
+                assert_deadline(10, start.elapsed());
                 assert_eq!(https.stream.read(&mut [0]).unwrap(), 0, "TLS is closed in order");
             });
         });
@@ -365,7 +351,7 @@ fn plain_http_and_noise_on_the_port_are_closed_to() {
             raw.send(noise);
             // A TLS alert at the most.
             assert!(raw.count_to_the_end() < 20);
-            assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         }
     });
 }

@@ -1,7 +1,7 @@
 //! `HOST=unix:/path`: what a proxy on the same machine finds. The limits of the gate on it:
-//! `TINYTASKS_TEST_UNIX=1 ./scripts/test --test it -- gate:: attack:: wire:: shutdown::`.
+//! `TINYTASKS_TEST_UNIX=1 ./scripts/test --test it -- framing:: limits:: connections:: routes:: shutdown::`.
 
-use crate::{
+use crate::support::{
     harness::{App, Directory, run_binary},
     http::Connection,
     token::SECRET,
@@ -119,7 +119,7 @@ fn a_successor_that_is_already_there_keeps_its_path() {
     half.write(b"GET / HTTP/1.1\r\nHost");
     app.get("/").send();
     app.signal("TERM");
-    crate::harness::eventually("the end of the path", || !fs::exists(&path).unwrap());
+    crate::support::harness::eventually("the end of the path", || !fs::exists(&path).unwrap());
     let successor = App::setup().env("HOST", &host).spawn();
     assert!(app.is_running());
     assert_eq!(app.wait_for_exit(), Some(0));

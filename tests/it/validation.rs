@@ -1,7 +1,7 @@
 //! "Request bodies" in the contract: what is refused, with which status, and that all field errors
 //! come at once.
 
-use crate::{
+use crate::support::{
     harness::{App, User},
     http::padded,
 };

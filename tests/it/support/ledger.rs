@@ -1,9 +1,10 @@
-//! Clients that remember what they were told, and a checker that holds the table against it: nothing
-//! acknowledged may be missing, nothing may be there twice, nothing that was refused may be there.
-//! Each writer has a user of its own and one request under way, so it knows what may be in the table.
+//! Clients that record every answer, and a checker that compares the table with their records: nothing
+//! acknowledged may be missing, nothing may be there twice, and nothing refused may be there. Each
+//! writer has a user of its own and one request at a time, so it knows what the table may hold.
 
-use crate::{
+use crate::support::{
     http::{Connection, Request, Response},
+    reference::Random,
     token::token,
 };
 use postgres::{Client, NoTls};
@@ -21,29 +22,8 @@ use std::{
 
 /// Between tries of one request.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// How many entries of its ledger a writer works on: the lists stay short.
+/// A writer works on this many of its latest entries, so that lists stay short.
 const RECENT: usize = 20;
-
-/// SplitMix64 (https://prng.di.unimi.it/splitmix64.c): small, and good enough to choose with.
-pub struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.below(to - from))
-    }
-}
 
 /// One try of one request.
 #[derive(Clone, Debug)]
@@ -51,13 +31,13 @@ pub struct Answer {
     pub what: String,
     pub began: Instant,
     pub took: Duration,
-    /// None: the connection broke.
+    /// `None` when the connection broke.
     pub status: Option<u16>,
 }
 
 /// What writers share while they work.
 pub struct Run {
-    /// Of the instances of the service; they change when one is started again.
+    /// Addresses of the instances of the service. An instance that is started again has a new one.
     pub addresses: Mutex<Vec<String>>,
     pub answers: Mutex<Vec<Answer>>,
     pub is_over: AtomicBool,
@@ -91,9 +71,9 @@ struct Entry {
 #[derive(Default, Debug, Clone, Copy)]
 pub struct Tally {
     pub acknowledged: usize,
-    /// Writes given up without an answer that tells.
+    /// Writes that were given up without an answer that says whether they were done.
     pub unknown: usize,
-    /// Writes that were told only at a later try.
+    /// Writes that were answered only at a later try.
     pub retried: usize,
     pub replayed: usize,
     pub refused: usize,
@@ -111,7 +91,7 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-/// One request, on a connection of its own; the answer is the caller's to judge.
+/// Sends one request on a connection of its own. The answer is not checked.
 pub fn exchange(address: &str, request: &Request) -> io::Result<Response> {
     let mut connection = Connection::open(address)?;
     connection.write(&request.clone().header("Connection", "close").bytes());
@@ -129,7 +109,7 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(name: &str, seed: u64) -> Self {
-        let (random, ledger) = (Random(seed), BTreeMap::new());
+        let (random, ledger) = (Random::new(seed), BTreeMap::new());
         Self { user: name.to_owned(), token: token(name), random, stamps: 0, ledger, tally: Tally::default() }
     }
 
@@ -154,15 +134,15 @@ impl Writer {
         }
     }
 
-    /// The title of one of the latest tasks that are there for certain.
+    /// The title of one of the latest tasks that certainly exist.
     fn choose(&mut self) -> Option<String> {
         let there = self.ledger.iter().rev().filter(|(_, entry)| !entry.may_be_absent);
         let titles: Vec<&String> = there.map(|(title, _)| title).take(RECENT).collect();
-        let index = self.random.below(titles.len().max(1) as u64);
-        titles.get(index as usize).map(|title| (*title).clone())
+        let index = self.random.below(titles.len().max(1));
+        titles.get(index).map(|title| (*title).clone())
     }
 
-    /// Never twice the same, and in order.
+    /// A text that is never repeated and sorts after all earlier ones.
     fn stamp(&mut self, what: &str) -> String {
         self.stamps += 1;
         format!("{what}-{:08}", self.stamps)
@@ -174,10 +154,10 @@ impl Writer {
         Request::new("", method, &target).bearer(&self.token)
     }
 
-    /// One try. None: a 503 or no answer, so nobody knows.
+    /// Sends the request once. `None` after a 503 or no answer: then the outcome is unknown.
     fn send(&mut self, run: &Run, request: &Request) -> Option<Response> {
         let addresses = run.addresses.lock().unwrap().clone();
-        let address = &addresses[self.random.below(addresses.len() as u64) as usize];
+        let address = &addresses[self.random.below(addresses.len())];
         let began = Instant::now();
         let response = exchange(address, request).ok();
         let status = response.as_ref().map(|response| response.status);
@@ -191,7 +171,7 @@ impl Writer {
         })
     }
 
-    /// Several tries, as a frontend does. Also: whether any of them failed.
+    /// Tries several times, as a frontend does. Also returns whether any try failed.
     fn insist(&mut self, run: &Run, request: &Request) -> (Option<Response>, bool) {
         let mut has_failed = false;
         loop {
@@ -224,7 +204,7 @@ impl Writer {
             Some(response) => {
                 self.tally.acknowledged += 1;
                 let is_replay = response.field("Idempotent-Replayed").is_some();
-                // Also of a first try: the service itself tries again when it loses its connection.
+                // A first try can be a replay: the service repeats it when it loses its connection.
                 assert!(has_key || !is_replay, "{}: a replay without a key: {response:?}", self.user);
                 self.tally.replayed += usize::from(is_replay);
                 entry.may_be_absent = false;
@@ -333,7 +313,7 @@ impl Writer {
         let list = response.expect(200).json();
         let rows = list["tasks"].as_array().unwrap().iter().map(Row::of_json).collect::<Vec<_>>();
         let mut findings = Vec::new();
-        // Further down than the list reaches, tasks are not missing.
+        // Tasks beyond the end of this page are not missing.
         let last = rows.iter().map(|row| row.id).min().filter(|_| rows.len() == 100).unwrap_or(0);
         let expected = self.ledger.iter().filter(|(_, entry)| entry.id.is_some_and(|id| id >= last));
         compare(&self.user, expected, &rows, &self.ledger, &mut findings);
@@ -354,7 +334,7 @@ impl Entry {
         assert_eq!(row.title, title, "{response:?}");
         assert!(self.may_be.contains(&row.description), "{title}: {self:?} {response:?}");
         self.id = Some(row.id);
-        // While the outcome of a change is unknown, so is the tag.
+        // While the outcome of a change is unknown, the tag is unknown too.
         self.etag = response.field("ETag").filter(|_| self.may_be.len() == 1).map(str::to_owned);
     }
 }
@@ -406,7 +386,7 @@ fn compare<'l>(
     }
 }
 
-/// What in the table contradicts the writers' ledgers. None of them may be at work.
+/// All contradictions between the table and the writers' ledgers. No writer may be at work meanwhile.
 pub fn findings(writers: &[Writer], database_url: &str) -> Vec<String> {
     let mut findings = Vec::new();
     let mut of_user: BTreeMap<String, Vec<Row>> = BTreeMap::new();

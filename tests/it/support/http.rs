@@ -1,19 +1,19 @@
-//! An HTTP/1.1 client that also sends what no library would, and that judges every answer by the
-//! rules that hold for all of them, so that no test has to.
+//! An HTTP/1.1 client that can send malformed requests, and the rules that every answer is checked by.
 
-use crate::contract::hold_to_the_document;
+use crate::support::document::hold_to_the_document;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     time::Duration,
 };
 
-/// Longer than anything the service may take.
+/// Longer than the service may take for any answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Larger than any answer to a test. One without end would fill the memory.
+/// Larger than any answer in the tests; an answer without end must not fill the memory.
 const BODY_BYTES_MAX: usize = 32 << 20;
+const LINE_BYTES_MAX: u64 = 1 << 16;
 
 /// A request that is being put together; `send` opens a connection for it.
 #[derive(Clone)]
@@ -23,9 +23,9 @@ pub struct Request {
     pub target: String,
     fields: Vec<(String, String)>,
     body: Option<Vec<u8>>,
-    /// Whether tasks in the answer keep the rules of a Task: those from before them need not.
+    /// Whether tasks in the answer must keep the rules of a task. Rows of an older table need not.
     keeps_schema: bool,
-    /// Whether `openapi.json` speaks of it.
+    /// Whether `openapi.json` describes it.
     is_documented: bool,
 }
 
@@ -42,7 +42,7 @@ impl Request {
         }
     }
 
-    /// The answer may hold tasks from before the rules.
+    /// The answer may hold tasks of an older table, which break rules.
     pub fn of_old_rows(mut self) -> Self {
         self.keeps_schema = false;
         self
@@ -63,7 +63,7 @@ impl Request {
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
-    /// The bytes alone: the content type is the caller's business.
+    /// Sets the body, and no content type.
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = Some(body.as_ref().to_owned());
         self
@@ -93,14 +93,14 @@ impl Request {
         bytes
     }
 
-    /// Sends, reads the answer and holds it against the rules for every answer.
+    /// Sends the request, reads the answer, and checks it by the rules for every answer.
     pub fn send(&self) -> Response {
         let answer = self.try_send();
         answer.unwrap_or_else(|error| panic!("{} {}: {error}", self.method, self.target))
     }
 
-    /// As `send`, for a service that may be gone.
-    pub fn try_send(&self) -> std::io::Result<Response> {
+    /// As `send`, but a broken connection is an error and not a failure of the test.
+    pub fn try_send(&self) -> io::Result<Response> {
         let mut connection = Connection::open(&self.address)?;
         connection.write(&self.bytes());
         let response = connection.read(&self.method)?;
@@ -112,8 +112,8 @@ impl Request {
     }
 }
 
-/// To a host and port, or to `unix:/path`.
-pub fn connect(address: &str) -> std::io::Result<Socket> {
+/// Connects to `HOST:PORT` or `unix:/path`.
+pub fn connect(address: &str) -> io::Result<Socket> {
     let Some(path) = address.strip_prefix("unix:") else {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -130,87 +130,121 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn open(address: &str) -> std::io::Result<Self> {
+    pub fn open(address: &str) -> io::Result<Self> {
         let socket = connect(address)?;
         socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let reader = BufReader::new(socket);
         Ok(Self { reader })
     }
 
-    /// An error is no failure: the service may answer and close before it has read everything.
+    /// Ignores an error: the service may answer and close before it has read everything.
     pub fn write(&mut self, bytes: &[u8]) {
         let _ = self.reader.get_mut().write_all(bytes);
     }
 
-    /// One answer to a request of that method. An error when the connection ends before it does.
-    pub fn read(&mut self, method: &str) -> std::io::Result<Response> {
-        let status_line = self.line()?;
-        let mut parts = status_line.splitn(3, ' ');
-        assert_eq!(parts.next(), Some("HTTP/1.1"), "{status_line}");
-        let status = parts.next().unwrap().parse().unwrap();
-        // That of an error is also the problem's title.
-        let reason = match status {
-            100 => Some("Continue"),
-            200 => Some("OK"),
-            201 => Some("Created"),
-            204 => Some("No Content"),
-            304 => Some("Not Modified"),
-            _ => parts.clone().next(),
-        };
-        assert_eq!(parts.next(), reason, "{status_line}");
-        let mut fields = Vec::new();
-        loop {
-            let line = self.line()?;
-            if line.is_empty() {
-                break;
-            }
-            let (name, value) = line.split_once(':').expect(&line);
-            fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-        }
-        let mut response = Response { status, fields, body: Vec::new() };
-        if method != "HEAD" && status >= 200 && status != 204 && status != 304 {
-            response.body = self.body(&response)?;
-        }
-        Ok(response)
+    /// One answer to a request of that method, which may be an interim one. An error when the connection
+    /// ends before the answer does.
+    pub fn read(&mut self, method: &str) -> io::Result<Response> {
+        let response = read_response(&mut self.reader, method)?;
+        response.ok_or_else(|| io::Error::other("the connection ends before an answer"))
     }
 
-    fn line(&mut self) -> std::io::Result<String> {
-        let mut line = String::new();
-        self.reader.read_line(&mut line)?;
-        match line.strip_suffix("\r\n") {
-            Some(line) => Ok(line.to_owned()),
-            None => Err(std::io::Error::other(format!("the answer ends in {line:?}"))),
-        }
-    }
-
-    fn body(&mut self, response: &Response) -> std::io::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        if let Some(length) = response.field("Content-Length") {
-            body.resize(length.parse().unwrap(), 0);
-            self.reader.read_exact(&mut body)?;
-        } else if response.field("Transfer-Encoding") == Some("chunked") {
-            loop {
-                let length = usize::from_str_radix(&self.line()?, 16).unwrap();
-                let mut chunk = vec![0; length];
-                self.reader.read_exact(&mut chunk)?;
-                assert_eq!(self.line()?, "", "a chunk ends with its length");
-                if length == 0 {
-                    break;
-                }
-                body.extend(chunk);
-                assert!(body.len() <= BODY_BYTES_MAX, "the answer has no end");
-            }
-        } else {
-            self.reader.read_to_end(&mut body)?;
-        }
-        Ok(body)
-    }
-
-    /// Whether the service has closed: nothing more comes, and no time-out either.
+    /// Whether the service closes the connection without another byte. A time-out is not a close.
     pub fn is_at_end(&mut self) -> bool {
         self.reader
             .fill_buf()
-            .map_or_else(|error| error.kind() == std::io::ErrorKind::ConnectionReset, <[u8]>::is_empty)
+            .map_or_else(|error| error.kind() == io::ErrorKind::ConnectionReset, <[u8]>::is_empty)
+    }
+}
+
+/// Reads the next response, which may be an interim one. `None` when the stream ends before it begins.
+/// The method is that of the request, or empty where the service may not have understood it: then it
+/// is the end of the stream that shows whether the body was left out, as it is for HEAD.
+pub fn read_response(stream: &mut impl BufRead, method: &str) -> io::Result<Option<Response>> {
+    if is_at_end(stream)? {
+        return Ok(None);
+    }
+    let status_line = read_line(stream)?;
+    let mut parts = status_line.splitn(3, ' ');
+    assert_eq!(parts.next(), Some("HTTP/1.1"), "{status_line}");
+    let status = parts.next().unwrap().parse().unwrap();
+    // The reason phrase of an error is also the title of the problem, and is judged there.
+    let reason = match status {
+        100 => Some("Continue"),
+        200 => Some("OK"),
+        201 => Some("Created"),
+        204 => Some("No Content"),
+        304 => Some("Not Modified"),
+        _ => parts.clone().next(),
+    };
+    assert_eq!(parts.next(), reason, "{status_line}");
+    let mut fields = Vec::new();
+    loop {
+        let line = read_line(stream)?;
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(": ").expect(&line);
+        fields.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    let mut response = Response { status, fields, body: Vec::new() };
+    if has_body(stream, method, &response)? {
+        response.body = read_body(stream, &response)?;
+    }
+    Ok(Some(response))
+}
+
+fn has_body(stream: &mut impl BufRead, method: &str, response: &Response) -> io::Result<bool> {
+    let is_of_head = method == "HEAD" && response.field("Connection").is_none();
+    if is_of_head || response.status < 200 || [204, 304].contains(&response.status) {
+        return Ok(false);
+    }
+    let may_be_left_out = ["", "HEAD"].contains(&method) && response.field("Connection").is_some();
+    Ok(!may_be_left_out || !is_at_end(stream)?)
+}
+
+/// By its length, in chunks, or up to the end of the stream (RFC 9112 section 6).
+fn read_body(stream: &mut impl BufRead, response: &Response) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    if let Some(length) = response.field("Content-Length") {
+        body.resize(length.parse().unwrap(), 0);
+        stream.read_exact(&mut body)?;
+    } else if response.field("Transfer-Encoding") == Some("chunked") {
+        loop {
+            let length = usize::from_str_radix(&read_line(stream)?, 16).unwrap();
+            let mut chunk = vec![0; length];
+            stream.read_exact(&mut chunk)?;
+            assert_eq!(read_line(stream)?, "", "a chunk ends with its length");
+            if length == 0 {
+                break;
+            }
+            body.extend(chunk);
+            assert!(body.len() <= BODY_BYTES_MAX, "the answer has no end");
+        }
+    } else {
+        stream.read_to_end(&mut body)?;
+    }
+    Ok(body)
+}
+
+fn is_at_end(stream: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        match stream.fill_buf() {
+            // A read with a time-out is interrupted when the process was stopped and goes on (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read.map(<[u8]>::is_empty),
+        }
+    }
+}
+
+/// Without its CRLF.
+fn read_line(stream: &mut impl BufRead) -> io::Result<String> {
+    let mut line = Vec::new();
+    stream.take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+    match line.strip_suffix(b"\r\n") {
+        Some(line) => Ok(String::from_utf8(line.to_owned()).unwrap()),
+        // A reset is reported by the next read.
+        None => Err(stream.read(&mut [0]).err().unwrap_or_else(|| io::Error::other("an unfinished line"))),
     }
 }
 
@@ -260,7 +294,7 @@ impl Response {
         self
     }
 
-    /// The answer is this problem.
+    /// Asserts that the answer is this problem.
     #[track_caller]
     pub fn expect_problem(self, status: u16, error_code: &str) -> Self {
         let text = self.text();
@@ -283,13 +317,13 @@ impl Response {
         errors
     }
 
-    /// What `send` does with each answer.
+    /// The checks that `send` makes of each answer.
     pub fn hold_to_the_rules(&self, method: &str, target: &str) {
         hold_to_the_document(method, target, self, true);
         self.hold_to_common_rules(method, target);
     }
 
-    /// "On every response" and "Errors" in the contract.
+    /// Checks "On every response" and "Errors" of the contract.
     fn hold_to_common_rules(&self, method: &str, target: &str) {
         let context = format!("{method} {target}: {self:?}");
         let request_id = self.field("X-Request-Id").expect(&context);
@@ -380,7 +414,8 @@ impl Response {
     }
 }
 
-/// JSON followed by white space up to that length in bytes: the format's own width ends at 65535.
+/// The JSON, with white space behind it up to that length in bytes. (The width in `format!` ends at
+/// 65535.)
 pub fn padded(json: &str, length: usize) -> String {
     json.to_owned() + &" ".repeat(length - json.len())
 }

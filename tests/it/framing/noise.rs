@@ -1,25 +1,20 @@
-//! Seeded noise through the real port: the service lives, every answer is well-formed, and there
-//! are exactly those that the reference expects. `TINYTASKS_FUZZ_SEED` and
+//! Seeded noise through the real port: the service survives, every answer is well-formed, and there
+//! are exactly the answers that the reference expects. `TINYTASKS_FUZZ_SEED` and
 //! `TINYTASKS_FUZZ_REQUESTS` choose other noise, and more of it.
 
-use crate::{
-    harness::App,
+use crate::support::{
+    harness::{App, number},
     http::is_request_id,
     raw::{End, Raw, beside_a_victim},
     reference::{Meaning, Random, Verdict, is_refusal, read, stream},
 };
 use std::{
-    env,
     sync::atomic::{AtomicU64, Ordering::SeqCst},
     thread,
     time::Instant,
 };
 
 const THREADS: u64 = 4;
-
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |value| value.parse().unwrap())
-}
 
 /// All requests in the bytes, and the status of the refusal that ends them.
 fn expected(bytes: &[u8]) -> (Vec<Meaning>, Option<u16>) {
@@ -57,7 +52,7 @@ fn assert_answered(app: &App, bytes: &[u8], random: &mut Random) -> u64 {
         assert!([200, 204, 400, 401, 403, 404, 405].contains(&answer.status), "{answer:?}: {:?}", context());
         assert_eq!(answer.field("Connection").is_some(), request.is_last, "{answer:?}: {:?}", context());
         if answer.status == 400 {
-            // Of the service: what the gate finds wrong is the end.
+            // This 400 is about the content. After one about the framing the connection would end.
             assert!(!answer.text().contains("framing"), "{answer:?}: {:?}", context());
         }
         if let [id] = request.values("X-Request-Id").as_slice()

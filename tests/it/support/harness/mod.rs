@@ -2,19 +2,25 @@
 //! database of its own, a clean environment and an empty working directory. When it goes out of
 //! scope the service is stopped and all of it is removed, so tests may run side by side.
 
-use crate::{
+mod database;
+mod process;
+
+pub use database::{Cluster, Database};
+pub use process::{Outcome, binary, limited, run, run_binary};
+
+use crate::support::{
     http::{Request, Response},
     token::{SECRET, segment, token},
 };
-use postgres::{Client, NoTls};
+use process::{inheriting, wait};
 use serde_json::{Value, json};
 use socket2::Socket;
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     sync::{
         Arc, Condvar, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -23,12 +29,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// For conditions that come true soon or never: far beyond what a loaded machine needs. Less of it,
-/// from `TINYTASKS_TEST_PATIENCE_SECONDS`, where many tests are meant to fail.
-static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
-    let seconds = env::var("TINYTASKS_TEST_PATIENCE_SECONDS").ok().map(|seconds| seconds.parse().unwrap());
-    Duration::from_secs(seconds.unwrap_or(30))
-});
+/// How long a test waits for a condition that comes true soon or never: far longer than a busy machine
+/// needs. `TINYTASKS_TEST_PATIENCE_SECONDS` makes it shorter where many tests are meant to fail.
+static PATIENCE: LazyLock<Duration> =
+    LazyLock::new(|| Duration::from_secs(number("TINYTASKS_TEST_PATIENCE_SECONDS", 60)));
+
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// The contract gives a stopping service 10 s for what is in flight.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -42,7 +47,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Polls until the condition holds many times in a row: a pool may keep some dead connections.
+/// Polls until the condition holds 30 times in a row: a pool may still have some dead connections.
 pub fn eventually_settles(what: &str, mut condition: impl FnMut() -> bool) {
     const TIMES: u32 = 30;
     let mut times = 0;
@@ -52,7 +57,7 @@ pub fn eventually_settles(what: &str, mut condition: impl FnMut() -> bool) {
     });
 }
 
-/// Also where an earlier process of the same number was killed and has left its own.
+/// Unique also when an earlier process with the same id was killed and has left its files behind.
 fn unique_name() -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     static STARTED: LazyLock<u128> =
@@ -75,7 +80,7 @@ impl Directory {
         &self.0
     }
 
-    /// Writes a file there and gives its path.
+    /// Writes a file there, and returns its path.
     pub fn write(&self, name: &str, content: &str) -> String {
         let path = self.0.join(name);
         fs::write(&path, content).unwrap();
@@ -86,147 +91,6 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// An empty database on the shared server, or on another.
-pub struct Database {
-    server_url: String,
-    pub name: String,
-    pub url: String,
-}
-
-impl Database {
-    pub fn create() -> Self {
-        Self::create_as("")
-    }
-
-    /// With options of `create database`.
-    pub fn create_as(options: &str) -> Self {
-        let url = env::var("TINYTASKS_TEST_DATABASE_URL");
-        Self::make(&url.expect("TINYTASKS_TEST_DATABASE_URL is unset: run ./scripts/test"), options)
-    }
-
-    /// The URL is that of a superuser and ends in `/postgres`.
-    pub fn create_on(server_url: &str) -> Self {
-        Self::make(server_url, "")
-    }
-
-    fn make(server_url: &str, options: &str) -> Self {
-        let name = unique_name();
-        let base = server_url.strip_suffix("/postgres").expect("the server's URL ends in /postgres");
-        let database = Self { server_url: server_url.to_owned(), url: format!("{base}/{name}"), name };
-        database.on_server(&format!("create database {} {options}", database.name));
-        database
-    }
-
-    fn on_server(&self, sql: &str) {
-        Client::connect(&self.server_url, NoTls).unwrap().batch_execute(sql).unwrap();
-    }
-
-    pub fn client(&self) -> Client {
-        Client::connect(&self.url, NoTls).unwrap()
-    }
-
-    pub fn execute(&self, sql: &str) {
-        self.client().batch_execute(sql).unwrap();
-    }
-
-    /// The first column of the first row, as text.
-    pub fn value(&self, sql: &str) -> String {
-        let row = self.client().query_one(&format!("select ({sql})::text"), &[]).unwrap();
-        row.get(0)
-    }
-
-    /// Polls until so many statements of other sessions wait for a lock.
-    pub fn wait_until_blocked(&self, count: i64) {
-        let mut client = self.client();
-        let sql = "select count(*) from pg_stat_activity \
-                   where datname = current_database() and wait_event_type = 'Lock'";
-        eventually("statements that wait for a lock", || {
-            client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == count
-        });
-    }
-
-    /// Ends every session but the one that does this.
-    pub fn terminate_sessions(&self) {
-        self.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity \
-             where datname = current_database() and pid <> pg_backend_pid()",
-        );
-    }
-
-    /// Host and port.
-    pub fn server_address(&self) -> &str {
-        let (_, rest) = self.url.split_once("://").unwrap();
-        let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-        rest.split('/').next().unwrap()
-    }
-
-    /// The URL with another user and password.
-    pub fn url_as(&self, role: &str, password: &str) -> String {
-        format!("postgres://{role}:{password}@{}/{}", self.server_address(), self.name)
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        // The server itself may be gone: a test may have stopped it.
-        if let Ok(mut client) = Client::connect(&self.server_url, NoTls) {
-            let sql = format!("drop database if exists {} with (force)", self.name);
-            let _ = client.batch_execute(&sql);
-        }
-    }
-}
-
-/// The binary, in a clean environment and an empty working directory.
-pub fn binary(directory: &Directory) -> Command {
-    let built = env!("CARGO_BIN_EXE_tinytasks");
-    let mut command = Command::new(env::var("TINYTASKS_BIN").unwrap_or_else(|_| built.to_owned()));
-    command.env_clear().current_dir(directory.path()).stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// What a command that ends by itself has left.
-#[derive(Debug)]
-pub struct Outcome {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-/// Runs a command to its end. Its output has to fit into a pipe.
-pub fn run(mut command: Command) -> Outcome {
-    let mut child = command.spawn().unwrap();
-    let status = wait(&mut child, *PATIENCE);
-    if status.is_none() {
-        let _ = child.kill();
-    }
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let outcome =
-        Outcome { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
-    assert!(status.is_some(), "{command:?} did not end: {outcome:?}");
-    outcome
-}
-
-/// Runs the binary to its end.
-pub fn run_binary(args: &[&str], variables: &[(&str, &str)]) -> Outcome {
-    let directory = Directory::create();
-    let mut command = binary(&directory);
-    command.args(args).envs(variables.iter().copied());
-    run(command)
-}
-
-fn wait(child: &mut Child, timeout: Duration) -> Option<ExitStatus> {
-    let start = Instant::now();
-    loop {
-        let status = child.try_wait().unwrap();
-        if status.is_some() || start.elapsed() > timeout {
-            return status;
-        }
-        thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -284,13 +148,13 @@ impl Setup {
         self
     }
 
-    /// Does not wait for the database.
+    /// Does not wait until the service is healthy.
     pub fn unhealthy(mut self) -> Self {
         self.awaits_health = false;
         self
     }
 
-    /// The database has tasks from before the rules.
+    /// The database has tasks of an older table, which break rules.
     pub fn with_old_rows(mut self) -> Self {
         self.has_old_rows = true;
         self
@@ -318,14 +182,14 @@ impl Setup {
         if let Some(socket) = self.inherits {
             command = inheriting(&command, socket);
         }
-        // The same tests on the other kind of socket; those on addresses of TCP then make no sense.
+        // Runs the tests on a Unix socket instead. Tests of TCP addresses make no sense then.
         if env::var_os("TINYTASKS_TEST_UNIX").is_some()
             && !self.variables.iter().any(|(name, _)| name == "HOST")
         {
             let path = directory.path().join("http").into_os_string().into_string().unwrap();
             self.variables.push(("HOST".to_owned(), format!("unix:{path}")));
         }
-        // `envs` comes last: a test may give another DATABASE_URL.
+        // `envs` comes last, because a test may set another DATABASE_URL.
         command.env("DATABASE_URL", &database.url).envs(self.variables).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
@@ -403,7 +267,7 @@ impl App {
         self.request("DELETE", target)
     }
 
-    /// Where metrics and probes are, for a service with `ADMIN_ADDR`.
+    /// The address of metrics and probes, of a service with `ADMIN_ADDR`.
     pub fn admin_address(&self) -> String {
         let line = self.wait_for_log(|line| line.contains("metrics and probes"));
         line.split_once("://").expect(&line).1.to_owned()
@@ -421,7 +285,7 @@ impl App {
         User { app: self, user_id }
     }
 
-    /// The first line of the log that fits, however long ago it was written.
+    /// Waits for the first matching line of the log, which may have been written long ago.
     pub fn wait_for_log(&self, fits: impl Fn(&str) -> bool) -> String {
         let start = Instant::now();
         let mut lines = self.log.lines.lock().unwrap();
@@ -431,7 +295,7 @@ impl App {
             }
             let is_over = lines.1 || start.elapsed() > *PATIENCE;
             if is_over {
-                // First, so that who stops the service later finds no poisoned lock.
+                // Unlocked first: the service is stopped later, and needs a lock that is not poisoned.
                 let all = lines.0.join("\n");
                 drop(lines);
                 panic!("the line is not in the log:\n{all}");
@@ -440,7 +304,7 @@ impl App {
         }
     }
 
-    /// All lines up to the one of this last request, which is made for that.
+    /// All lines of the log up to now. A request is made, and its own line ends them.
     pub fn log(&self) -> Vec<String> {
         let last = unique_name();
         self.get("/").header("X-Request-Id", &last).send();
@@ -449,14 +313,14 @@ impl App {
         lines.0.iter().take_while(|line| !line.contains(&last)).cloned().collect()
     }
 
-    /// Everything it has written, without asking it for anything.
+    /// The log as far as it has been read, without a request.
     pub fn log_so_far(&self) -> String {
         self.log.lines.lock().unwrap().0.join("\n")
     }
 
-    /// By name, as `kill` has it.
+    /// Sends the signal of that name, as for `kill`.
     pub fn signal(&self, signal: &str) {
-        // The shell's own: the program of that name is not on every machine.
+        // The shell's own `kill`: not every machine has the program.
         let mut command = Command::new("sh");
         command.args(["-c", "kill -s $0 $1", signal]).arg(self.child.id().to_string());
         assert!(command.status().unwrap().success());
@@ -466,7 +330,7 @@ impl App {
         self.child.id()
     }
 
-    /// The exit code, once it has ended.
+    /// Waits for the end of the process, and returns its exit code.
     pub fn wait_for_exit(&mut self) -> Option<i32> {
         let status = wait(&mut self.child, STOP_TIMEOUT.max(*PATIENCE));
         status.expect("the service does not end").code()
@@ -486,7 +350,7 @@ impl Drop for App {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        // What the service said helps where the test has failed.
+        // When the test has failed, the log helps to find out why.
         if thread::panicking() {
             eprintln!("log of the service:\n{}", self.log_so_far());
         }
@@ -507,7 +371,7 @@ impl User<'_> {
         self.app.request(method, &target).bearer(&token(self.user_id))
     }
 
-    /// With a number of no task, or of one.
+    /// A request to the task of that id, whether or not it exists.
     pub fn on_task(&self, method: &str, id: i64) -> Request {
         self.request(method, &format!("/tasks/{id}"))
     }
@@ -516,12 +380,12 @@ impl User<'_> {
         self.request("POST", "/tasks").json(body).send()
     }
 
-    /// A new task.
+    /// Creates a task, and returns it.
     pub fn create(&self, title: &str) -> Value {
         self.post(json!({"title": title})).expect(201).json()
     }
 
-    /// The number of a new task.
+    /// Creates a task, and returns its id.
     pub fn create_id(&self) -> i64 {
         self.create("a task")["id"].as_i64().unwrap()
     }
@@ -535,74 +399,8 @@ impl User<'_> {
     }
 }
 
-/// A PostgreSQL server that a test may stop, in a directory of its own.
-pub struct Cluster {
-    directory: Directory,
-}
-
-impl Cluster {
-    pub fn start() -> Self {
-        let cluster = Self { directory: Directory::create() };
-        cluster.script("start", &[]);
-        cluster
-    }
-
-    pub fn start_again(&self) {
-        self.script("start", &[]);
-    }
-
-    pub fn stop(&self) {
-        self.script("stop", &["immediate"]);
-    }
-
-    /// Of its superuser, ending in `/postgres`.
-    pub fn url(&self) -> String {
-        self.script("url", &[])
-    }
-
-    /// Its first line on standard output.
-    fn script(&self, command: &str, more: &[&str]) -> String {
-        let mut command = self.command(command, more);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        // Its end is awaited, not that of the pipe: the server may inherit it.
-        let status = wait(&mut child, *PATIENCE * 2);
-        assert!(status.is_some_and(|status| status.success()), "{command:?}: {status:?}");
-        let mut line = String::new();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.take(1000).read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-
-    fn command(&self, command: &str, more: &[&str]) -> Command {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
-        let mut built = Command::new(script);
-        built.arg(command).arg(self.directory.path().join("cluster")).args(more);
-        built
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        // No assertion: the test may have stopped it.
-        let _ = self.command("stop", &["immediate"]).stdout(Stdio::null()).status();
-    }
-}
-
-/// The same command with a socket as its third descriptor.
-fn inheriting(command: &Command, socket: OwnedFd) -> Command {
-    let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" 3<&0 0</dev/null";
-    let mut inheriting = Command::new("/bin/sh");
-    inheriting.args(["-c", script]).arg(command.get_program()).stdin(socket);
-    inheriting.env_clear().current_dir(command.get_current_dir().unwrap());
-    inheriting.stdout(Stdio::piped()).stderr(Stdio::piped());
-    inheriting
-}
-
-/// The same command with so many open files at most.
-pub fn limited(command: &Command, descriptors: u32) -> Command {
-    let mut limited = Command::new("/bin/sh");
-    limited.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\"")]).arg(command.get_program());
-    limited.env_clear().current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
-    limited.stdout(Stdio::piped()).stderr(Stdio::piped());
-    limited
+/// The number in that environment variable, or the default where it is unset.
+pub fn number(name: &str, default: u64) -> u64 {
+    let Ok(text) = env::var(name) else { return default };
+    text.parse().unwrap_or_else(|_| panic!("{name} must be a number: {text}"))
 }

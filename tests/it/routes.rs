@@ -1,9 +1,8 @@
-//! What holds for HTTP itself: methods, paths, the fields on every answer. The rules of every
-//! single answer are in `http.rs`, and are held against each one here as everywhere.
+//! Routes: methods, paths, queries, and the fields that every answer has.
 
-use crate::{
+use crate::support::{
     harness::App,
-    http::{Connection, is_request_id, padded},
+    http::{Connection, is_request_id},
     token::token,
 };
 use serde_json::json;
@@ -197,15 +196,6 @@ fn a_query_string_never_breaks_routing() {
 }
 
 #[test]
-fn a_target_in_absolute_form_is_that_path() {
-    let app = App::spawn();
-    let origin = format!("http://{}", app.address);
-    app.get(&format!("{origin}/health")).send().expect(200);
-    app.get(&format!("{origin}/nothing")).send().expect(404);
-    app.get(&format!("{origin}/api/alice/tasks?x")).bearer(&token("alice")).send().expect(200);
-}
-
-#[test]
 fn a_good_request_id_is_kept_and_any_other_replaced() {
     let app = App::spawn();
     let longest = "x".repeat(64);
@@ -253,100 +243,7 @@ fn a_single_valued_header_sent_twice_is_400() {
         assert_eq!((loc.to_lowercase(), kind), wanted);
     }
     assert_eq!(alice.list()["count"], 0);
-    // Header fields that nobody reads may come as often as they like.
+    // Header fields that the service does not read may be repeated.
     alice.request("GET", "/tasks").header("X-A", "1").header("X-A", "2").send().expect(200);
     alice.request("GET", "/tasks").header("Accept", "a/b").header("Accept", "c/d").send().expect(200);
-}
-
-#[test]
-fn a_connection_serves_one_request_after_another() {
-    let app = App::spawn();
-    let alice = app.user("alice");
-    let mut connection = Connection::open(&app.address).unwrap();
-    let requests = [
-        (alice.request("POST", "/tasks").json(json!({"title": "t"})), 201),
-        (alice.request("POST", "/tasks").text("{"), 400),
-        (app.post("/nothing").text("unread"), 404),
-        (app.delete("/health").text("unread"), 405),
-        (app.post("/api/alice/tasks").text(r#"{"title":"t"}"#), 401),
-        (alice.request("GET", "/tasks").body("unread"), 200),
-        (app.request("OPTIONS", "/health"), 204),
-        (alice.request("GET", "/tasks/1"), 200),
-    ];
-    for (request, status) in requests {
-        connection.write(&request.bytes());
-        let response = connection.read(&request.method).unwrap();
-        response.hold_to_the_rules(&request.method, &request.target);
-        assert_eq!(response.status, status, "{} {}", request.method, request.target);
-    }
-}
-
-#[test]
-fn a_client_that_closes_is_closed_to() {
-    let app = App::spawn();
-    let mut connection = Connection::open(&app.address).unwrap();
-    connection.write(&app.get("/health").header("Connection", "close").bytes());
-    connection.read("GET").unwrap().expect(200);
-    assert!(connection.is_at_end());
-}
-
-#[test]
-fn a_client_that_waits_for_100_continue_gets_it() {
-    let app = App::spawn();
-    let request = app.user("alice").request("POST", "/tasks").json(json!({"title": "t"}));
-    let bytes = request.header("Expect", "100-continue").bytes();
-    let body = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-    let mut connection = Connection::open(&app.address).unwrap();
-    connection.write(&bytes[..body]);
-    let interim = connection.read("POST").unwrap().expect(100);
-    assert!(interim.field("Server").is_none_or(|server| !server.contains("http")), "{interim:?}");
-    connection.write(&bytes[body..]);
-    connection.read("POST").unwrap().expect(201);
-}
-
-#[test]
-fn a_chunked_body_is_a_body() {
-    let app = App::spawn();
-    let head = format!(
-        "POST /api/alice/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
-         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
-        token("alice")
-    );
-    let chunks = |body: &str, size: usize| -> String {
-        let chunks = body
-            .as_bytes()
-            .chunks(size)
-            .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk)));
-        chunks.chain(["0\r\n\r\n".to_owned()]).collect()
-    };
-    for (body, size, status) in [
-        (r#"{"title":"t"}"#.to_owned(), 1, 201),
-        (padded(r#"{"title":"t"}"#, 65536), 5000, 201),
-        (padded(r#"{"title":"t"}"#, 65537), 5000, 413),
-        ("{".to_owned(), 100, 400),
-    ] {
-        let mut connection = Connection::open(&app.address).unwrap();
-        connection.write(format!("{head}{}", chunks(&body, size)).as_bytes());
-        let response = connection.read("POST").unwrap().expect(status);
-        response.hold_to_the_rules("POST", "/api/alice/tasks");
-    }
-}
-
-#[test]
-fn a_declared_length_over_64_kib_is_answered_at_once() {
-    let app = App::spawn();
-    for length in ["65537", "4294967296", "1000000000000", "9223372036854775807"] {
-        for authorization in [String::new(), format!("Authorization: Bearer {}\r\n", token("alice"))] {
-            let mut connection = Connection::open(&app.address).unwrap();
-            let head = format!(
-                "POST /api/alice/tasks HTTP/1.1\r\nHost: x\r\n{authorization}\
-                 Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-            );
-            connection.write(head.as_bytes());
-            let response = connection.read("POST").unwrap();
-            response.hold_to_the_rules("POST", "/api/alice/tasks");
-            response.expect_problem(413, "PAYLOAD_TOO_LARGE");
-        }
-        app.get("/health").send().expect(200);
-    }
 }

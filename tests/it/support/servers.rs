@@ -1,7 +1,7 @@
 //! PostgreSQL servers that a test may crash, freeze, fill and promote: made by scripts/cluster, each
-//! in a directory of its own. The shared server is left in peace.
+//! in a directory of its own. The shared server is not touched.
 
-use crate::harness::{Directory, eventually};
+use crate::support::harness::{Directory, eventually};
 use postgres::{Client, NoTls};
 use std::{
     fs::{self, File},
@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// What is to be fast and not to survive.
+/// For a server that has to be fast and need not survive a crash.
 pub const UNSAFE: &str = "fsync=off";
 
 pub struct Server {
@@ -32,12 +32,12 @@ impl Server {
         Self { directory: Directory::create(), settings, wrapper: Vec::new() }
     }
 
-    /// On a disk of that size. Err: why there can be none.
+    /// A server on a disk of that size. An error says why this machine cannot make one.
     pub fn start_on_small_disk(megabytes: u32, settings: &[&str]) -> Result<Self, String> {
         let mut server = Self::new(settings);
         let home = server.home();
         fs::create_dir(&home).unwrap();
-        // The mount is seen in a namespace of its own, and goes with the last process there.
+        // The mount exists in a namespace of its own, and disappears with the last process there.
         let mount = format!("mount -t tmpfs -o size={megabytes}m tmpfs \"$0\" && exec \"$@\"");
         let wrapper = ["unshare", "--mount", "sh", "-c", &mount, home.to_str().unwrap()];
         let may = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
@@ -65,7 +65,8 @@ impl Server {
         self.cluster("stop", &[mode]);
     }
 
-    /// It takes TLS too from now on, with this certificate; with a new one on new connections.
+    /// From now on the server also takes TLS, with this certificate. Called again, it changes the
+    /// certificate for new connections.
     pub fn encrypt(&self, [cert, key]: &[String; 2]) {
         let data = self.home().join("data");
         for (from, name) in [(cert, "server.crt"), (key, "server.key")] {
@@ -77,7 +78,7 @@ impl Server {
         self.set("ssl", "on");
     }
 
-    /// Roles whose password is kept so may also come in by MD5.
+    /// Roles whose password is stored as MD5 may also log in.
     pub fn allow_md5(&self) {
         let file = self.home().join("data/pg_hba.conf");
         let rules = fs::read_to_string(&file).unwrap().replace("scram-sha-256", "md5");
@@ -91,7 +92,7 @@ impl Server {
         self.reload();
     }
 
-    /// Returns when new connections have what is in the files now.
+    /// Reloads the configuration, and returns when new connections use it.
     fn reload(&self) {
         let loaded = || {
             let row = self.client().query_one("select pg_conf_load_time()::text", &[]).unwrap();
@@ -136,7 +137,7 @@ impl Server {
         standby
     }
 
-    /// One without which nothing is acknowledged from now on.
+    /// A standby that must confirm every commit from now on.
     pub fn synchronous_standby(&self, settings: &[&str]) -> Self {
         let standby = self.standby(settings);
         let mut client = self.client();
@@ -155,14 +156,14 @@ impl Server {
         assert!(row.get::<_, bool>(0), "the standby is not promoted");
     }
 
-    /// SIGKILL for the process that all others belong to; they notice, and end.
+    /// Sends SIGKILL to the postmaster. Its other processes notice that and end.
     pub fn kill(&self) {
         signal("KILL", &[self.postmaster()]);
     }
 
     /// Every process of it stands still while the value lives.
     pub fn freeze(&self) -> Frozen {
-        // First the one that makes the others.
+        // The postmaster first, as it starts the others.
         let postmaster = self.postmaster();
         signal("STOP", &[postmaster]);
         let processes = [vec![postmaster], children(postmaster)].concat();
@@ -172,7 +173,7 @@ impl Server {
 
     /// Takes what is left of the disk.
     pub fn fill_disk(&self) {
-        // `cat` fails in the end: that is the point.
+        // `cat` fails when the disk is full.
         self.run("sh", &["-c", "cat /dev/zero >\"$0\" 2>/dev/null || true", &self.ballast()]);
     }
 
@@ -199,7 +200,7 @@ impl Server {
 
     /// Its standard output.
     fn run(&self, program: &str, arguments: &[&str]) -> String {
-        // No pipe, as its end would be awaited, and a server that was started keeps it.
+        // Not a pipe: a server that was started keeps it open, so its end would never come.
         let path = self.directory.path().join("output");
         let mut words = self.wrapper.iter().map(String::as_str).chain([program]);
         let mut command = Command::new(words.next().unwrap());
@@ -214,7 +215,7 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // No assertion: the test may have stopped it, or failed in the middle.
+        // A failure is ignored: the test may have stopped it.
         let mut words = self.wrapper.iter().map(String::as_str).chain([SCRIPT, "stop"]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).arg(self.home()).arg("immediate").stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,0 +1,168 @@
+//! The memory that large answers and slow readers may take, in the service and in the kernel.
+
+use crate::support::{
+    harness::{App, eventually},
+    http::Request,
+    ledger::exchange,
+    raw::{Raw, beside_a_victim, slow_reader, status},
+    token::token,
+};
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Runs the action at the end of its scope, also when a test fails, so that the test's threads end.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
+#[test]
+fn readers_that_stop_reading_share_what_memory_there_is_for_large_answers() {
+    let app = App::spawn();
+    let before = status(&app, "VmRSS");
+    let readers: Vec<_> = (0..400).map(|_| slow_reader(&app, "/docs/swagger-ui-bundle.js", "", 1)).collect();
+    // First their answers are made, as fast as the machine can. The victim comes after that.
+    thread::sleep(Duration::from_secs(1));
+    beside_a_victim(&app, || thread::sleep(Duration::from_secs(1)));
+    let taken = status(&app, "VmHWM").saturating_sub(before);
+    assert!(taken < 160 * 1024, "{taken} kB more than before");
+    drop(readers);
+    eventually("the document", || {
+        let mut raw = Raw::open(&app);
+        raw.send("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n");
+        raw.answer().is_some_and(|answer| answer.status == 200)
+    });
+}
+
+/// Whether the answer is 200, and not 503 for want of memory. Its 4 MiB of JSON are not held against the
+/// document: with many clients at once that would be most of the work.
+fn has_room(app: &App, request: &Request) -> bool {
+    let answer = exchange(&app.address, request).unwrap();
+    if answer.status != 200 {
+        answer.hold_to_the_rules(&request.method, &request.target);
+        answer.clone().expect_problem(503, "SERVICE_UNAVAILABLE");
+    }
+    answer.status == 200
+}
+
+/// Each reader has asked for 4 MiB of tasks, and reads hardly any of it. (A file of `/docs`, as in the
+/// test above, is part of the program and takes no memory.)
+#[test]
+fn slow_readers_of_large_answers_make_room_for_others() {
+    let app = App::spawn();
+    app.database.execute(
+        "insert into tasks (user_id, title, description) \
+         select user_id, 'x', repeat('\u{1F600}', 1000) \
+         from unnest(array['eve', 'bob']) user_id, generate_series(1, 1000)",
+    );
+    let bob = app.user("bob");
+    let small = bob.request("GET", "/tasks?limit=10");
+    let large = bob.request("GET", "/tasks?limit=1000");
+    large.send().expect(200);
+    let before = status(&app, "VmRSS");
+    let authorization = format!("Connection: close\r\nAuthorization: Bearer {}\r\n", token("eve"));
+    let target = "/api/eve/tasks?limit=1000";
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                // A reader that is cut off connects again.
+                while !is_over.load(SeqCst) {
+                    let mut reader = slow_reader(&app, target, &authorization, 1);
+                    while !is_over.load(SeqCst) && reader.read_some(4096) {
+                        thread::sleep(Duration::from_millis(100));
+                    }
+                }
+            });
+        }
+        let _end = OnDrop(|| is_over.store(true, SeqCst));
+        // A small list is served at once, a large one when there is room again.
+        eventually("a reader that is cut off", || {
+            small.send().expect(200);
+            has_room(&app, &large);
+            app.log_so_far().contains("cut off, to make room")
+        });
+        for _ in 0..5 {
+            eventually("room for another user", || has_room(&app, &large));
+        }
+    });
+    let taken = status(&app, "VmHWM").saturating_sub(before);
+    // The 32 MiB, four answers that are being made, and what the allocator keeps of these.
+    assert!(taken < 256 * 1024, "{taken} kB more than before");
+}
+
+/// The allocator is set to return freed memory at once, so that only memory in use is measured.
+#[test]
+fn many_large_answers_at_once_are_made_in_turn() {
+    let app = App::setup().env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_ARENA_MAX", "2").spawn();
+    app.database.execute(
+        "insert into tasks (user_id, title, description) \
+         select 'eve', 'x', repeat('\u{1F600}', 1000) from generate_series(1, 1000)",
+    );
+    let eve = app.user("eve");
+    eve.request("GET", "/tasks?limit=1").send().expect(200);
+    let large = eve.request("GET", "/tasks?limit=1000");
+    let before = status(&app, "VmRSS");
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                eventually("a large answer", || has_room(&app, &large));
+            });
+        }
+    });
+    let taken = status(&app, "VmHWM").saturating_sub(before);
+    large.send().expect(200);
+    // 32 MiB that are being written, and four times 4 MiB of rows and up to 8 MiB of JSON.
+    assert!(taken < 88 * 1024, "{taken} kB more than before");
+}
+
+#[test]
+fn slow_readers_of_long_lists_keep_nobody_waiting() {
+    const TASKS: i64 = 50_000;
+    let app = App::spawn();
+    app.database.execute(&format!(
+        "insert into tasks (user_id, title) select 'eve', repeat('x', 200) from generate_series(1, {TASKS})"
+    ));
+    let authorization = format!("Authorization: Bearer {}\r\n", token("eve"));
+    let readers: Vec<_> = (0..20).map(|_| slow_reader(&app, "/api/eve/tasks", &authorization, 1)).collect();
+    beside_a_victim(&app, || thread::sleep(Duration::from_secs(3)));
+    assert_eq!(app.user("eve").list()["count"], TASKS);
+    drop(readers);
+}
+
+/// The service has closed its side before the client has read the answer. By default the kernel would
+/// keep the rest for minutes.
+#[test]
+fn an_answer_that_nobody_takes_leaves_the_kernel() {
+    const COUNT: usize = 20;
+    let app = App::spawn();
+    let mut readers: Vec<_> =
+        (0..COUNT).map(|_| slow_reader(&app, "/openapi.json", "Connection: close\r\n", 1)).collect();
+    readers.iter_mut().for_each(Raw::finish);
+    eventually("the kernel to hold all of them", || orphans(&app) == COUNT);
+    let start = Instant::now();
+    while orphans(&app) > 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "{} are left", orphans(&app));
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The number of connections to the service that have unsent bytes and belong to no process any more.
+fn orphans(app: &App) -> usize {
+    let port = app.address.parse::<SocketAddr>().unwrap().port();
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let is_orphan = |line: &&str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (local, queues, inode) = (words[1], words[4], words[9]);
+        local.ends_with(&format!(":{port:04X}")) && !queues.starts_with("00000000:") && inode == "0"
+    };
+    table.lines().skip(1).filter(is_orphan).count()
+}
