@@ -43,11 +43,17 @@ pub const WRITE_BYTES: usize = 64 * 1024;
 pub const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// After its deadline a connection can be written to for this long, for a last answer such as 408.
 pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
-/// After the last answer the gate reads and drops what the client still sends, for at most this
-/// long and this many bytes. Without that the kernel sends a reset, which can take the answer away
-/// before the client has read it (RFC 9112 section 9.6).
-pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-pub const LINGER_BYTES_MAX: u64 = 256 * 1024;
+/// After the last answer the gate reads and drops what the client still sends. Without that the
+/// kernel sends a reset, which can take the answer away before the client has read it (RFC 9112
+/// section 9.6). It ends when the client closes, or after this time without a byte;
+pub const LINGER_IDLE: Duration = Duration::from_secs(2);
+/// or when the client sends more slowly than this on average;
+pub const LINGER_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
+/// or after this time: enough for 10 MB at 1.5 Mbit/s. A connection that lingers counts as idle, so it
+/// makes room for another at any time.
+pub const LINGER_MAX: Duration = Duration::from_secs(60);
+/// How often a connection is looked at whose reading the deadline has ended: it cannot wait for bytes.
+pub const LINGER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A request whose answer is not there after this time is answered with 503.
 pub const LATE_ANSWER: Duration = Duration::from_millis(8500);
@@ -73,6 +79,7 @@ pub const CONNECT_SELF_TIMEOUT: Duration = Duration::from_millis(50);
 
 const _: () = assert!(IDLE_TIMEOUT_MIN.as_secs() < IDLE_TIMEOUT_MAX.as_secs());
 const _: () = assert!(HEAD_TIMEOUT.as_millis() <= REQUEST_TIMEOUT.as_millis());
+const _: () = assert!(LINGER_IDLE.as_millis() < LINGER_MAX.as_millis());
 const _: () = assert!(LATE_ANSWER.as_millis() + DEADLINE_INTERVAL.as_millis() < 10_000);
 const _: () = assert!(REQUEST_LINE_BYTES_MAX + FIELDS_BYTES_MAX <= BODY_BYTES_MAX);
 

@@ -5,15 +5,17 @@
 
 use super::request::Request;
 use crate::limits::{
-    LAST_WORD_TIMEOUT, LATE_ANSWER, LINGER_BYTES_MAX, LINGER_TIMEOUT, WRITE_BYTES, WRITE_TIMEOUT,
+    LAST_WORD_TIMEOUT, LATE_ANSWER, LINGER_BYTES_PER_SECOND_MIN, LINGER_IDLE, LINGER_INTERVAL, LINGER_MAX,
+    READ_BYTES, WRITE_BYTES, WRITE_TIMEOUT,
 };
 use crate::panic::lock;
 use rustls::{ServerConnection, StreamOwned};
 use socket2::Socket;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// No byte of the next request was read yet.
@@ -24,6 +26,8 @@ const BUSY: u8 = 1;
 const ENDING: u8 = 2;
 /// Closed by another thread to make room.
 const EVICTED: u8 = 3;
+/// The last answer is written, and what the client still sends is dropped.
+const LINGERING: u8 = 4;
 
 pub struct Connection {
     socket: Arc<Socket>,
@@ -32,6 +36,8 @@ pub struct Connection {
     deadline: AtomicU64,
     idle_since: AtomicU64,
     state: AtomicU8,
+    /// True once another thread has ended the reading: then no read waits any more.
+    is_reading_ended: AtomicBool,
     /// Locked for each read and each write, and free while an answer is made.
     exchange: Mutex<Exchange>,
 }
@@ -58,6 +64,7 @@ impl Connection {
             deadline: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             state: AtomicU8::new(IDLE),
+            is_reading_ended: AtomicBool::new(false),
             exchange: Mutex::new(Exchange { stream, pending: None }),
         };
         connection.set_deadline(time);
@@ -121,23 +128,54 @@ impl Connection {
         Some(LateAnswer { since, request, connection: self, exchange })
     }
 
-    /// After the last answer: closes our side, then reads and drops what the client still sends.
+    /// After the last answer: closes our side, then reads and drops what the client still sends, in the
+    /// memory of one buffer.
     pub fn linger(&self) {
-        self.set_deadline(LINGER_TIMEOUT);
+        let begun = Instant::now();
+        // Closing TLS may write, so it needs a deadline too.
+        self.set_deadline(LINGER_IDLE);
         lock(&self.exchange).stream.finish();
         self.shutdown(Shutdown::Write);
-        let mut rest = Plain(Arc::clone(&self.socket)).take(LINGER_BYTES_MAX);
-        // An error means that the client is gone.
-        let _ = io::copy(&mut rest, &mut io::sink());
+        self.start_lingering();
+        let (mut buffer, mut dropped, mut last_byte) = ([0; READ_BYTES], 0, begun);
+        loop {
+            let at_rate = Duration::from_secs(dropped / LINGER_BYTES_PER_SECOND_MIN);
+            let end = (last_byte + LINGER_IDLE).min(begun + (LINGER_IDLE + at_rate).min(LINGER_MAX));
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.set_deadline(left);
+            match (&*self.socket).read(&mut buffer) {
+                Ok(0) if self.is_reading_ended.load(SeqCst) => thread::sleep(LINGER_INTERVAL),
+                // The client has closed the connection, or it was cut.
+                Ok(0) | Err(_) => return,
+                Ok(read) => {
+                    dropped += read as u64;
+                    last_byte = Instant::now();
+                }
+            }
+        }
+    }
+
+    fn start_lingering(&self) {
+        self.idle_since.store(self.millis_after(Duration::ZERO), SeqCst);
+        self.change_state(BUSY, LINGERING);
     }
 
     /// Ends the reading of a connection that is over its deadline, and a second later the writing.
     pub fn enforce_deadline(&self) {
         match self.overdue() {
             Some(overdue) if overdue > LAST_WORD_TIMEOUT => self.cut(),
-            Some(_) => self.shutdown(Shutdown::Read),
+            Some(_) => self.end_reading(),
             None => {}
         }
+    }
+
+    /// Bytes that have arrived can still be read; no read waits for more.
+    fn end_reading(&self) {
+        self.is_reading_ended.store(true, SeqCst);
+        self.shutdown(Shutdown::Read);
     }
 
     /// Ends the connection at once. The kernel drops what it still holds for the client.
@@ -151,9 +189,9 @@ impl Connection {
         self.socket.set_nonblocking(true)
     }
 
-    /// None while it is busy.
+    /// Since when it waits for a request, or lingers. None while it is busy.
     pub fn idle_since(&self) -> Option<Instant> {
-        let is_idle = self.state.load(SeqCst) == IDLE;
+        let is_idle = [IDLE, LINGERING].contains(&self.state.load(SeqCst));
         is_idle.then(|| self.opened + Duration::from_millis(self.idle_since.load(SeqCst)))
     }
 
@@ -171,17 +209,20 @@ impl Connection {
 
     /// Closes it if it is idle, and says whether it did.
     pub fn evict(&self) -> bool {
-        let was_idle = self.change_state(IDLE, EVICTED);
+        let was_idle = self.change_state(IDLE, EVICTED) || self.change_state(LINGERING, EVICTED);
         if was_idle {
             self.shutdown(Shutdown::Both);
         }
         was_idle
     }
 
-    /// Ends the wait for a request if it is idle. A request that has arrived can still be read.
+    /// Ends the wait for a request if it is idle. A request that has arrived can still be read. Ends a
+    /// connection that lingers.
     pub fn end_idleness(&self) {
         if self.change_state(IDLE, ENDING) {
-            self.shutdown(Shutdown::Read);
+            self.end_reading();
+        } else if self.change_state(LINGERING, EVICTED) {
+            self.shutdown(Shutdown::Both);
         }
     }
 

@@ -51,6 +51,49 @@ pub fn is_clean(lines: &[u8]) -> bool {
     before != b'\r'
 }
 
+/// Errors: `Malformed` when the beginning of a line cannot become a clean line, however it goes on.
+pub fn check_unfinished_line(begun: &[u8]) -> Result<(), Error> {
+    // The CR at the end may be that of a CRLF.
+    let line = begun.strip_suffix(b"\r").unwrap_or(begun);
+    if is_clean(line) && !line.contains(&b'\n') {
+        return Ok(());
+    }
+    Err(malformed("a line must end in CRLF, and must not have a control character"))
+}
+
+/// Errors: `Malformed` when the beginning of a first line cannot become a request line (RFC 9112
+/// section 3), however it goes on.
+pub fn check_unfinished_request_line(begun: &[u8]) -> Result<(), Error> {
+    // RFC 8446 section 5.1: a TLS connection begins with a record of the type handshake.
+    const TLS_HANDSHAKE: u8 = 0x16;
+    if begun.first() == Some(&TLS_HANDSHAKE) {
+        return Err(malformed("this port speaks plain HTTP, and the client speaks TLS; use http://"));
+    }
+    check_unfinished_line(begun)?;
+    let line = begun.strip_suffix(b"\r").unwrap_or(begun);
+    let mut parts = line.splitn(3, |byte| *byte == b' ');
+    let method = parts.next().unwrap_or_default();
+    let (target, version) = (parts.next(), parts.next());
+    let is_method = method.iter().all(|byte| is_token(*byte)) && (!method.is_empty() || target.is_none());
+    let is_target = target.is_none_or(|target| target.iter().all(|byte| *byte > b' ' && *byte != 0x7f))
+        && (version.is_none() || target.is_some_and(|target| !target.is_empty()));
+    let has_begun = |version: &[u8]| {
+        let pattern = b"HTTP/0.0";
+        let fits =
+            |(given, wanted): (&u8, &u8)| given == wanted || (*wanted == b'0' && given.is_ascii_digit());
+        version.len() <= pattern.len() && version.iter().zip(pattern).all(fits)
+    };
+    if is_method && is_target && version.is_none_or(has_begun) {
+        return Ok(());
+    }
+    Err(malformed("this is no request line"))
+}
+
+/// RFC 9110 section 5.6.2, tchar.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// Whether a line with its CRLF is a field that may be a trailer: none that says where the message
 /// ends (RFC 9110 section 6.5.1).
 pub fn is_trailer(line: &[u8]) -> bool {
@@ -174,7 +217,7 @@ impl<'h> Fields<'h> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fields, parse};
+    use super::{Fields, check_unfinished_line, check_unfinished_request_line, parse};
     use std::net::IpAddr;
 
     #[test]
@@ -200,6 +243,61 @@ mod tests {
             let mut fields = [httparse::EMPTY_HEADER];
             let outcome = parse(head.as_bytes(), &mut httparse::Request::new(&mut fields));
             assert_eq!(outcome.err().map(|error| error.detail()).as_deref(), wanted, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_beginning_that_cannot_become_a_request_line_is_known_at_once() {
+        for begun in [
+            "",
+            "\r",
+            "G",
+            "GET",
+            "GET ",
+            "GET /",
+            "GET / ",
+            "GET / H",
+            "GET / HTTP/1.1",
+            "GET / HTTP/1.1\r",
+            "GET / HTTP/2.0",
+            "X-Y /\u{e9}",
+            "OPTIONS *",
+            "M-SEARCH * HTTP/1.",
+        ] {
+            assert!(check_unfinished_request_line(begun.as_bytes()).is_ok(), "{begun:?}");
+        }
+        for begun in [
+            "\x16\x03\x01",
+            "\x16",
+            "\n",
+            "GET\n",
+            " ",
+            " GET",
+            "GET  ",
+            "GET\t/",
+            "G(T",
+            "GET / X",
+            "GET / HTTP/1.1 ",
+            "GET / HTTP/1.1x",
+            "GET / HTTP/x",
+            "GET / HTTP/1.1\n",
+            "\0",
+            "{\"a\"",
+            "SSH-2.0-OpenSSH_9\r\0",
+            "\r\r",
+            "é",
+        ] {
+            assert!(check_unfinished_request_line(begun.as_bytes()).is_err(), "{begun:?}");
+        }
+        for (begun, fits) in [
+            ("Host: x", true),
+            ("Host: x\r", true),
+            ("A: b\tc", true),
+            ("Host: x\n", false),
+            ("A\0", false),
+            ("A\rb", false),
+        ] {
+            assert_eq!(check_unfinished_line(begun.as_bytes()).is_ok(), fits, "{begun:?}");
         }
     }
 

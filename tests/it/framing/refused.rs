@@ -276,3 +276,43 @@ fn a_refusal_is_an_answer_and_a_log_line_like_any_other() {
         }
     }
 }
+
+/// Bytes that can become no request are answered with 400 at once, not with 408 after the deadline of a
+/// request that is merely slow. The client keeps its side open, as one does that waits for an answer.
+#[test]
+fn what_can_become_no_request_is_answered_at_once() {
+    let app = App::spawn();
+    let client_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    for (case, bytes, wanted) in [
+        ("TLS", client_hello.as_slice(), "this port speaks plain HTTP"),
+        ("bare LF", b"GET /health HTTP/1.1\nHost: x\n\n", "CRLF"),
+        ("bare LF in a field", b"GET /health HTTP/1.1\r\nHost: x\n\n", "CRLF"),
+        ("NUL", b"\0", "control character"),
+        ("another protocol", b"SSH-2.0-OpenSSH_9.2 Debian x", "no request line"),
+        ("a version that there is not", b"GET / FTP", "no request line"),
+        ("JSON", b"{\"title\": 1}", "no request line"),
+    ] {
+        let mut raw = Raw::open(&app);
+        raw.send(bytes);
+        let answer = raw.answer().unwrap_or_else(|| panic!("{case}: no answer"));
+        assert_refused(case, &answer, (400, "VALIDATION_ERROR"));
+        assert!(answer.json()["detail"].as_str().unwrap().contains(wanted), "{case}: {answer:?}");
+    }
+    app.wait_for_log(|line| line.contains("status=400") && line.contains("the client speaks TLS"));
+}
+
+/// A client that takes a failed write as the end, as Node's does, reads its answer only if the service
+/// goes on reading what it sends.
+#[test]
+fn a_client_may_send_ten_megabytes_before_it_reads_its_413() {
+    let app = App::spawn();
+    let piece = vec![b'x'; 1 << 20];
+    for head in [with_a_body("Content-Length: 10485760", ""), as_chunks("100000\r\n")] {
+        let mut raw = Raw::open(&app);
+        assert!(raw.send(&head), "{head}");
+        for index in 0..10 {
+            assert!(raw.send(&piece), "{head}: megabyte {index}");
+        }
+        assert_refused(&head, &raw.answer().unwrap(), (413, "PAYLOAD_TOO_LARGE"));
+    }
+}
