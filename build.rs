@@ -1,20 +1,50 @@
-//! Takes the assets of the page at `/docs` out of the archive that Swagger UI is released as.
+//! Prepares the files of the page at `/docs`: takes Swagger UI's assets out of the archive that it is
+//! released as, compresses each file, and names its content by an entity tag.
 
-use std::{env, error::Error, fs, io::Cursor, path::Path};
+use flate2::{Compression, write::GzEncoder};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{Cursor, Read, Write};
+use std::{env, error::Error, fs, path::Path};
 use zip::ZipArchive;
 
-const ASSETS: [&str; 2] = ["swagger-ui.css", "swagger-ui-bundle.js"];
+/// What Swagger UI brings.
+const RELEASED: [&str; 2] = ["swagger-ui.css", "swagger-ui-bundle.js"];
+/// What this repository has: the name, and the path.
+const OWN: [(&str, &str); 4] = [
+    ("docs.html", "src/http/docs.html"),
+    ("docs.css", "src/http/docs.css"),
+    ("docs.js", "src/http/docs.js"),
+    ("openapi.json", "openapi.json"),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    let out = env::var("OUT_DIR")?;
     let mut archive = ZipArchive::new(Cursor::new(utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED))?;
-    for asset in ASSETS {
-        let suffix = format!("/dist/{asset}");
-        let name = (archive.file_names().filter_map(Result::ok)).find(|name| name.ends_with(&suffix));
-        let name = name.ok_or("the archive lacks an asset")?.into_owned();
-        let mut file = fs::File::create(Path::new(&out).join(asset))?;
-        std::io::copy(&mut archive.by_name(&name)?, &mut file)?;
+    let mut files = String::from("[\n");
+    for name in RELEASED {
+        let suffix = format!("/dist/{name}");
+        let path = (archive.file_names().filter_map(Result::ok)).find(|path| path.ends_with(&suffix));
+        let path = path.ok_or("the archive lacks an asset")?.into_owned();
+        let mut content = Vec::new();
+        archive.by_name(&path)?.read_to_end(&mut content)?;
+        files += &prepare(name, &content)?;
     }
+    for (name, path) in OWN {
+        println!("cargo::rerun-if-changed={path}");
+        files += &prepare(name, &fs::read(path)?)?;
+    }
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("files.rs"), files + "]")?;
     Ok(())
+}
+
+/// Writes the compressed file, and gives the line of Rust that describes it: name, tag and content.
+fn prepare(name: &str, content: &[u8]) -> Result<String, Box<dyn Error>> {
+    let path = Path::new(&env::var("OUT_DIR")?).join(format!("{name}.gz"));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(content)?;
+    fs::write(&path, encoder.finish()?)?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(content);
+    let tag = format!("{:016x}", hasher.finish());
+    Ok(format!("    ({name:?}, {tag:?}, include_bytes!({path:?})),\n"))
 }

@@ -10,6 +10,7 @@ import h11
 
 FORWARDED = {
     b"authorization",
+    b"accept-encoding",
     b"content-type",
     b"content-encoding",
     b"origin",

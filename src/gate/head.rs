@@ -11,8 +11,9 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 pub const OTHER_METHOD: &str = "_OTHER";
 
 /// The fields that the service reads. All other fields are dropped here.
-pub const KNOWN: [&str; 10] = [
+pub const KNOWN: [&str; 11] = [
     "Authorization",
+    "Accept-Encoding",
     "Content-Type",
     "Content-Encoding",
     "Origin",

@@ -27,7 +27,7 @@ pub fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<
         }
         Handler::Docs(handler) => {
             check_fields(request)?;
-            handler(path.asset)
+            handler(request, path.asset)
         }
         Handler::Tasks(handler) => {
             let caller = authorize(app, request, path.user_id, trace)?;

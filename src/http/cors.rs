@@ -25,10 +25,9 @@ impl Cors {
     /// Adds the fields that the answer to this request needs.
     pub fn apply<'a>(&self, response: Response<'a>, request: &Request) -> Response<'a> {
         let is_options = request.method == "OPTIONS";
-        let response = match self.vary(is_options) {
-            "" => response,
-            vary => response.with("Vary", vary),
-        };
+        let vary = [response.field("Vary").unwrap_or_default(), self.vary(is_options)];
+        let vary = vary.into_iter().filter(|fields| !fields.is_empty()).collect::<Vec<_>>().join(", ");
+        let response = if vary.is_empty() { response } else { response.with("Vary", vary) };
         let Some(origin) = request.single("Origin") else {
             return response;
         };

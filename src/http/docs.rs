@@ -1,50 +1,105 @@
 //! `/docs` and `/openapi.json`: Swagger UI from the binary, so that no request of the page leaves
-//! the origin.
+//! the origin. The binary holds each file compressed, as most browsers take it.
 
 use super::response::Response;
 use crate::error::Error;
+use crate::gate::Request;
+use flate2::read::GzDecoder;
+use std::io::Read;
+use std::sync::LazyLock;
 
-const OPENAPI: &str = include_str!("../../openapi.json");
-const STYLE: &str = include_str!(concat!(env!("OUT_DIR"), "/swagger-ui.css"));
-const BUNDLE: &str = include_str!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js"));
+/// Name, tag of the content, and the content compressed by gzip; made by `build.rs`.
+const FILES: [(&str, &str, &[u8]); 6] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
 
-const PAGE: &str = include_str!("docs.html");
-const START: &str = include_str!("docs.js");
+/// The files as they were before compression, in the order of [`FILES`]. Made when a client asks for
+/// one that does not take gzip.
+static PLAIN: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let mut plain = Vec::new();
+    for (_, _, compressed) in FILES {
+        let mut content = Vec::new();
+        // The content is part of this program; that it can be read is tested.
+        let _ = GzDecoder::new(compressed).read_to_end(&mut content);
+        plain.push(content);
+    }
+    plain
+});
 
 /// Scripts and styles come from this origin alone. Swagger UI draws its icons as `data:` images.
 const PAGE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
 
-/// Name, media type and content of each file that the page loads.
-const ASSETS: [(&str, &str, &str); 3] = [
-    ("swagger-ui.css", "text/css; charset=utf-8", STYLE),
-    ("swagger-ui-bundle.js", SCRIPT, BUNDLE),
-    ("docs.js", SCRIPT, START),
-];
+/// Name and media type of each file that the page loads.
+const ASSETS: [(&str, &str); 4] =
+    [("swagger-ui.css", STYLE), ("swagger-ui-bundle.js", SCRIPT), ("docs.css", STYLE), ("docs.js", SCRIPT)];
 
 /// `GET /docs`.
-pub fn page(_: &str) -> Result<Response<'static>, Error> {
-    let page = file("text/html; charset=utf-8", PAGE);
+pub fn page(request: &Request, _: &str) -> Result<Response<'static>, Error> {
+    let page = file(request, "docs.html", "text/html; charset=utf-8")?;
     Ok(page.with("Content-Security-Policy", PAGE_CSP).with("Referrer-Policy", "no-referrer"))
 }
 
 /// `GET /openapi.json`.
-pub fn openapi(_: &str) -> Result<Response<'static>, Error> {
-    Ok(file("application/json", OPENAPI))
+pub fn openapi(request: &Request, _: &str) -> Result<Response<'static>, Error> {
+    file(request, "openapi.json", "application/json")
 }
 
 /// `GET /docs/{asset}`.
-pub fn asset(name: &str) -> Result<Response<'static>, Error> {
-    let asset = ASSETS.into_iter().find(|asset| asset.0 == name);
-    asset.map(|(_, media_type, text)| file(media_type, text)).ok_or(Error::NoSuchRoute)
+pub fn asset(request: &Request, name: &str) -> Result<Response<'static>, Error> {
+    let (name, media_type) = ASSETS.into_iter().find(|asset| asset.0 == name).ok_or(Error::NoSuchRoute)?;
+    file(request, name, media_type)
 }
 
 pub fn is_asset(name: &str) -> bool {
     ASSETS.iter().any(|asset| asset.0 == name)
 }
 
-fn file(media_type: &'static str, text: &'static str) -> Response<'static> {
-    Response::data(200, media_type, text.as_bytes()).with("Cache-Control", "no-cache")
+/// A file, compressed where the client takes it, or 304 where the client has it. Browsers ask again at
+/// each visit, because the file may be another after an upgrade.
+fn file(request: &Request, name: &str, media_type: &'static str) -> Result<Response<'static>, Error> {
+    let index = FILES.iter().position(|file| file.0 == name).ok_or(Error::NoSuchRoute)?;
+    let (_, hash, compressed) = FILES.get(index).copied().ok_or(Error::NoSuchRoute)?;
+    let is_compressed = takes_gzip(request);
+    // RFC 9110 section 8.8.3.3: each coding of a content has a tag of its own.
+    let tag = if is_compressed { format!("\"{hash}-gzip\"") } else { format!("\"{hash}\"") };
+    let response = if has(request, &tag) {
+        Response::empty(304)
+    } else if is_compressed {
+        Response::data(200, media_type, compressed).with("Content-Encoding", "gzip")
+    } else {
+        Response::data(200, media_type, PLAIN.get(index).ok_or(Error::NoSuchRoute)?.as_slice())
+    };
+    Ok(response.with("Cache-Control", "no-cache").with("ETag", tag).with("Vary", "Accept-Encoding"))
+}
+
+/// RFC 9110 section 12.5.3. A weight of zero refuses a coding.
+fn takes_gzip(request: &Request) -> bool {
+    let mut codings = request.values("Accept-Encoding").flat_map(|value| value.split(','));
+    codings.any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = weight.trim().strip_prefix("q=").unwrap_or("1");
+        name.trim().eq_ignore_ascii_case("gzip") && weight.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
+    })
+}
+
+/// RFC 9110 section 13.1.2, with the weak comparison.
+fn has(request: &Request, tag: &str) -> bool {
+    let mut tags = request.values("If-None-Match").flat_map(|value| value.split(','));
+    tags.any(|given| {
+        let given = given.trim();
+        given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FILES, PLAIN};
+
+    #[test]
+    fn every_file_can_be_read() {
+        for ((name, ..), plain) in FILES.iter().zip(PLAIN.iter()) {
+            assert!(plain.len() > 100 && std::str::from_utf8(plain).is_ok(), "{name}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ pub enum Handler {
     /// Nothing.
     Open(fn(&App) -> Result<Response<'_>, Error>),
     /// `DOCS=true`, else the path is unknown.
-    Docs(fn(asset: &str) -> Result<Response<'static>, Error>),
+    Docs(fn(&Request, asset: &str) -> Result<Response<'static>, Error>),
     /// A verified user.
     Tasks(for<'a> fn(&'a App, Caller, &Request) -> Result<Response<'a>, Error>),
     /// A verified user, and the task's id as the path has it.

@@ -4,7 +4,9 @@ use crate::support::{
     harness::App,
     http::{Response, has_shape},
 };
+use flate2::read::GzDecoder;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 
 /// The values of `src` and `href` in the page.
 fn references(page: &str) -> BTreeSet<String> {
@@ -139,4 +141,43 @@ fn with_docs_off_there_is_no_trace_of_it() {
         app.request("OPTIONS", &path).send().expect(404);
     }
     app.get("/").send().expect(200);
+}
+
+/// A second visit costs no download, and the first one a quarter of the bytes.
+#[test]
+fn the_files_of_the_page_are_compressed_and_not_sent_twice() {
+    let app = App::spawn();
+    for path in ["/docs", "/docs/swagger-ui-bundle.js", "/docs/docs.js", "/openapi.json"] {
+        let plain = app.get(path).send().expect(200);
+        assert_eq!(plain.field("Content-Encoding"), None, "{path}");
+        for (accepted, is_compressed) in [
+            ("gzip, deflate, br", true),
+            ("GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("br", false),
+            ("identity", false),
+        ] {
+            let response = app.get(path).header("Accept-Encoding", accepted).send().expect(200);
+            assert_eq!(
+                response.field("Content-Encoding") == Some("gzip"),
+                is_compressed,
+                "{path} {accepted}"
+            );
+            assert_eq!(response.list("Vary"), ["Accept-Encoding", "Origin"], "{path} {accepted}");
+            assert_eq!(response.field("ETag") == plain.field("ETag"), !is_compressed, "{path} {accepted}");
+            if is_compressed {
+                let mut content = Vec::new();
+                GzDecoder::new(response.body.as_slice()).read_to_end(&mut content).unwrap();
+                assert!(content == plain.body && response.body.len() < plain.body.len(), "{path}");
+            }
+            let tag = response.field("ETag").unwrap().to_owned();
+            for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
+                let again = app.get(path).header("Accept-Encoding", accepted).header("If-None-Match", &known);
+                let again = again.send().expect(304);
+                assert!(again.body.is_empty() && again.field("ETag") == Some(&tag), "{path} {known}");
+            }
+            let other = app.get(path).header("If-None-Match", "\"x\"").send();
+            assert_eq!(other.status, 200, "{path}");
+        }
+    }
 }
