@@ -10,7 +10,7 @@ mod variables;
 
 pub use source::{Setting, read_from};
 
-use crate::limits::{IDLE_TIMEOUT_MAX, IDLE_TIMEOUT_MIN, JWT_LEEWAY_MAX};
+use crate::limits::{IDLE_TIMEOUT_MAX, IDLE_TIMEOUT_MIN, JWT_LEEWAY_MAX, POOL_SIZE_MAX, RATE_LIMITS};
 use log::LevelFilter;
 use socket2::SockAddr;
 use source::Source;
@@ -115,7 +115,7 @@ fn finish<T>(value: Option<T>, source: Source) -> Result<T, Complaints> {
 
 fn config(source: &mut Source, check_url: CheckUrl) -> Option<Config> {
     let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
-    let rate = |text: &str| text.parse().ok().filter(|rate| (0.01..=1e6).contains(rate));
+    let rate = |text: &str| text.parse().ok().filter(|rate| RATE_LIMITS.contains(rate));
     let wanted_origins =
         "origins such as https://app.example.org (scheme, host, port) with commas between, or *";
     // Each is read before one that is bad ends this function, so that all are complained about at once.
@@ -164,7 +164,7 @@ fn database(source: &mut Source, check_url: CheckUrl) -> Option<Database> {
     if let Some(complaint) = complaint {
         source.complain("DATABASE_URL", &complaint);
     }
-    let size = |text: &str| text.parse().ok().filter(|size: &NonZeroU32| size.get() <= 1000);
+    let size = |text: &str| text.parse().ok().filter(|size: &NonZeroU32| size.get() <= POOL_SIZE_MAX);
     let pool_size = source.parse("DATABASE_POOL_SIZE", "a number from 1 to 1000", size);
     let prepared = source.boolean("DATABASE_PREPARED");
     Some(Database { url: url?, pool_size: pool_size?, prepared: prepared? })

@@ -2,6 +2,7 @@
 //! reason. The sums that must hold between them are asserted at compile time, at the end of each
 //! group. No other file defines such a number.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 // Clients: bytes, connections and deadlines of the gate.
@@ -31,6 +32,10 @@ pub const VERIFIED_TOKEN_BYTES_MAX: usize = 1024;
 pub const SECRET_BYTES_MIN: usize = 32;
 /// `JWT_LEEWAY_SECONDS`. Clocks that keep time by NTP differ by less than a second.
 pub const JWT_LEEWAY_MAX: Duration = Duration::from_secs(60);
+/// `RATE_LIMIT`, in requests a second and user: one in 100 seconds to as good as none.
+pub const RATE_LIMITS: RangeInclusive<f64> = 0.01..=1e6;
+/// `DATABASE_POOL_SIZE`: ten times what PostgreSQL takes unless told otherwise.
+pub const POOL_SIZE_MAX: u32 = 1000;
 /// `tinytasks token` without `--ttl`.
 pub const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
 /// `tinytasks token --explain` reads no more of standard input. A request's head is at most 16 KiB.

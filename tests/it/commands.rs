@@ -2,7 +2,8 @@
 //! `serve` meets it.
 
 use crate::{
-    harness::{App, Database, Directory, Outcome, binary, run, run_binary},
+    harness::{App, Database, Directory, Outcome, binary, eventually, run, run_binary},
+    tls::make_pair,
     token::{HEADER, SECRET, now, sign, sign_text},
 };
 use serde_json::json;
@@ -31,7 +32,8 @@ fn each_command_has_help_that_needs_no_configuration() {
     let all = run_binary(&["--help"], &[]);
     succeeds(&all);
     for command in COMMANDS {
-        assert!(all.stdout.contains(&format!("\n  {command} ")), "{command}");
+        let line = if command == "serve" { "[serve]" } else { command };
+        assert!(all.stdout.contains(&format!("\n  tinytasks {line} ")), "{command}");
         let texts = [&[command, "--help"][..], &[command, "-h"], &["help", command]].map(|arguments| {
             let outcome = run_binary(arguments, &[]);
             succeeds(&outcome);
@@ -173,6 +175,26 @@ fn healthcheck_asks_over_a_unix_socket_too() {
     succeeds(&run_binary(&["healthcheck"], &variables(&[("HOST", &host)])));
     drop(app);
     assert_eq!(run_binary(&["healthcheck"], &variables(&[("HOST", &host)])).code, Some(1));
+}
+
+#[test]
+fn healthcheck_over_https_takes_the_certificate_of_the_service_and_no_other() {
+    let files = Directory::create();
+    let [cert, key] = make_pair(&files, "own");
+    let [other, _] = make_pair(&files, "other");
+    let setup = App::setup().env("TLS_CERT_FILE", &cert).env("TLS_KEY_FILE", &key).unhealthy();
+    let app = setup.spawn();
+    let port = app.address.rsplit(':').next().unwrap();
+    let check = |cert: &str| {
+        run_binary(
+            &["healthcheck"],
+            &variables(&[("PORT", port), ("TLS_CERT_FILE", cert), ("TLS_KEY_FILE", &key)]),
+        )
+    };
+    eventually("health", || check(&cert).code == Some(0));
+    let outcome = check(&other);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("not that of TLS_CERT_FILE"), "{outcome:?}");
 }
 
 #[test]
