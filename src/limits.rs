@@ -26,7 +26,8 @@ pub const FILE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// all are dropped.
 pub const VERIFIED_TOKENS_MAX: usize = 4096;
 /// A longer token is verified each time. With [`VERIFIED_TOKENS_MAX`] this bounds the kept tokens to
-/// 4 MiB. Better Auth's tokens are shorter.
+/// 4 MiB, and their users, which are parts of them, to less than that again. Better Auth's tokens are
+/// shorter.
 pub const VERIFIED_TOKEN_BYTES_MAX: usize = 1024;
 /// RFC 7518 section 3.2: an HS256 key is at least as long as the hash.
 pub const SECRET_BYTES_MIN: usize = 32;
