@@ -7,7 +7,7 @@ use crate::{
     token::{HEADER, SECRET, now, sign, sign_text},
 };
 use serde_json::json;
-use std::{fs::File, net::TcpListener, path::Path};
+use std::{fs::File, net::{TcpListener, TcpStream}, path::Path};
 
 const COMMANDS: [&str; 8] =
     ["serve", "config", "check", "healthcheck", "migrate", "token", "export", "purge"];
@@ -213,6 +213,8 @@ fn check_finds_an_address_that_cannot_be_had() {
     // Whoever has the port answers nothing, and is gone after that.
     let answering = std::thread::spawn(move || drop(taken.accept()));
     let outcome = check(&[("PORT", &port)]);
+    // Where check has asked nobody, the thread still waits.
+    let _ = TcpStream::connect(address);
     answering.join().unwrap();
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.starts_with(&format!("address: cannot listen on {address}")), "{outcome:?}");
