@@ -7,7 +7,11 @@ use crate::{
     token::{HEADER, SECRET, now, sign, sign_text},
 };
 use serde_json::json;
-use std::{fs::File, net::{TcpListener, TcpStream}, path::Path};
+use std::{
+    fs::File,
+    net::{TcpListener, TcpStream},
+    path::Path,
+};
 
 const COMMANDS: [&str; 8] =
     ["serve", "config", "check", "healthcheck", "migrate", "token", "export", "purge"];
