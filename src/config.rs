@@ -10,7 +10,7 @@ mod variables;
 
 pub use source::{Setting, read_from};
 
-use crate::limits::{IDLE_TIMEOUT_MAX, IDLE_TIMEOUT_MIN, JWT_LEEWAY_MAX};
+use crate::limits::{IDLE_TIMEOUT_MAX, IDLE_TIMEOUT_MIN, JWT_LEEWAY_MAX, POOL_SIZE_MAX, RATE_LIMITS};
 use crate::store::DatabaseUrl;
 use log::LevelFilter;
 use socket2::SockAddr;
@@ -113,7 +113,7 @@ fn finish<T>(value: Option<T>, source: Source) -> Result<T, Complaints> {
 
 fn config(source: &mut Source) -> Option<Config> {
     let size = |text: &str| text.parse().ok().filter(|size| *size > 0);
-    let rate = |text: &str| text.parse().ok().filter(|rate| (0.01..=1e6).contains(rate));
+    let rate = |text: &str| text.parse().ok().filter(|rate| RATE_LIMITS.contains(rate));
     let wanted_origins =
         "origins such as https://app.example.org (scheme, host, port) with commas between, or *";
     // Each is read before one that is bad ends this function, so that all are complained about at once.
@@ -158,7 +158,7 @@ fn config(source: &mut Source) -> Option<Config> {
 
 fn database(source: &mut Source) -> Option<Database> {
     let url = source.required_secret("DATABASE_URL", "give postgres://user:password@host/database");
-    let size = |text: &str| text.parse().ok().filter(|size: &NonZeroU32| size.get() <= 1000);
+    let size = |text: &str| text.parse().ok().filter(|size: &NonZeroU32| size.get() <= POOL_SIZE_MAX);
     let pool_size = source.parse("DATABASE_POOL_SIZE", "a number from 1 to 1000", size);
     let prepared = source.boolean("DATABASE_PREPARED");
     let parsed = url.map(|url| unescaped_at(&url).map_or_else(|| DatabaseUrl::parse(&url), Err))?;

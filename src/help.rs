@@ -3,19 +3,19 @@
 pub const ALL: &str = "\
 tinytasks: a to-do task REST service
 
-usage: tinytasks [--config FILE] COMMAND
+usage: tinytasks [--config FILE] COMMAND, where the commands are
 
-  serve                          serve until SIGTERM or SIGINT; also without a command
-  config                         print what is in force and where it came from
-  check                          examine configuration, address, certificate and database
-  healthcheck                    ask the running service whether it is healthy
-  migrate                        apply schema.sql to the database
-  token --user ID [--ttl 1h]     print a token for trying things out
-  token --explain                read a token, and say whether it is accepted or why not
-  export --user ID               print all tasks of a user, one line of JSON each
-  purge --user ID [--dry-run]    delete all tasks of a user, or count them
-  COMMAND --help                 say more about one command
-  --help, --version
+  tinytasks [serve]                     serve until SIGTERM or SIGINT; also without a command
+  tinytasks config                      print what is in force and where it came from
+  tinytasks check                       examine configuration, address, certificate, database
+  tinytasks healthcheck                 ask the running service whether it is healthy
+  tinytasks migrate                     apply schema.sql to the database
+  tinytasks token --user ID [--ttl 1h]  print a token for trying things out
+  tinytasks token --explain             read a token: is it accepted, and if not, why not
+  tinytasks export --user ID            print all tasks of a user, one line of JSON each
+  tinytasks purge --user ID [--dry-run] delete all tasks of a user, or count them
+  tinytasks COMMAND --help              say more about one command
+  tinytasks --help | --version
 
 Configuration comes from environment variables, then from FILE, or without --config from .env in
 the working directory. Required are DATABASE_URL (postgres://user:password@host/database) and

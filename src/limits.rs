@@ -2,6 +2,7 @@
 //! reason. The sums that must hold between them are asserted at compile time, at the end of each
 //! group. No other file defines such a number.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 // Clients: bytes, connections and deadlines of the gate.
@@ -119,12 +120,17 @@ pub const FILE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// all are dropped.
 pub const VERIFIED_TOKENS_MAX: usize = 4096;
 /// A longer token is verified each time. With [`VERIFIED_TOKENS_MAX`] this bounds the kept tokens to
-/// 4 MiB. Better Auth's tokens are shorter.
+/// 4 MiB, and their users, which are parts of them, to less than that again. Better Auth's tokens are
+/// shorter.
 pub const VERIFIED_TOKEN_BYTES_MAX: usize = 1024;
 /// RFC 7518 section 3.2: an HS256 key is at least as long as the hash.
 pub const SECRET_BYTES_MIN: usize = 32;
 /// `JWT_LEEWAY_SECONDS`. Clocks that keep time by NTP differ by less than a second.
 pub const JWT_LEEWAY_MAX: Duration = Duration::from_secs(60);
+/// `RATE_LIMIT`, in requests a second and user: one in 100 seconds to as good as none.
+pub const RATE_LIMITS: RangeInclusive<f64> = 0.01..=1e6;
+/// `DATABASE_POOL_SIZE`: ten times what PostgreSQL takes unless told otherwise.
+pub const POOL_SIZE_MAX: u32 = 1000;
 /// `tinytasks token` without `--ttl`.
 pub const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
 /// `tinytasks token --explain` reads no more of standard input. A request's head is at most 16 KiB.

@@ -37,14 +37,15 @@ impl State {
 
 /// Starts the thread that writes. Errors: no thread can be started.
 pub fn start(line_for_dropped: LineForDropped) -> io::Result<()> {
-    lock(&QUEUE.state).is_started = true;
     let work = move || {
         loop {
             let (lines, dropped) = QUEUE.take();
             QUEUE.write(&lines, dropped, &line_for_dropped);
         }
     };
-    thread::Builder::new().name("log".to_owned()).spawn(work).map(drop)
+    thread::Builder::new().name("log".to_owned()).spawn(work)?;
+    lock(&QUEUE.state).is_started = true;
+    Ok(())
 }
 
 /// Queues a line, which ends in a line feed, or drops it.

@@ -48,7 +48,7 @@ pub fn weakness(secret: &str) -> Option<&'static str> {
     let plain: String =
         secret.chars().filter(char::is_ascii_alphanumeric).map(|char| char.to_ascii_lowercase()).collect();
     if secret.len() < SECRET_BYTES_MIN {
-        Some("is too short; give at least 32 random bytes, such as openssl rand -base64 32 prints")
+        Some("is shorter than 32 bytes; give 32 random bytes, such as openssl rand -base64 32 prints")
     } else if secret.chars().all(|char| Some(char) == first) {
         Some("is one repeated character; give 32 random bytes, such as openssl rand -base64 32 prints")
     } else if PLACEHOLDERS.iter().any(|placeholder| plain.contains(placeholder)) {

@@ -10,6 +10,16 @@ use std::{env, fs, io};
 /// The path of `--config`; unset for `.env` in the working directory.
 static FILE: OnceLock<String> = OnceLock::new();
 
+/// What the file had when it was first read. Like the environment it holds for the life of the
+/// process: only the files that variables name are followed.
+static CONTENT: OnceLock<Content> = OnceLock::new();
+
+#[derive(Clone, Default)]
+struct Content {
+    variables: BTreeMap<String, String>,
+    complaints: Vec<String>,
+}
+
 /// Has this file read in place of `.env`. For the start of the process; a second call does nothing.
 pub fn read_from(file: &str) {
     let _ = FILE.set(file.to_owned());
@@ -36,28 +46,35 @@ pub struct Source {
     pub settings: Vec<Setting>,
 }
 
-impl Source {
-    pub fn open() -> Self {
-        let mut source = Self::default();
+impl Content {
+    fn read() -> Self {
         let (name, is_required) = FILE.get().map_or((".env", false), |file| (file.as_str(), true));
-        match fs::read_to_string(name) {
-            Ok(text) => source.read_file(name, &text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_required => {}
-            Err(error) => source.complain(name, &format!("cannot be read: {error}")),
-        }
-        source
-    }
-
-    fn read_file(&mut self, name: &str, text: &str) {
+        let text = match fs::read_to_string(name) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_required => String::new(),
+            Err(error) => {
+                let complaint = format!("{name}: cannot be read: {error}");
+                return Self { complaints: vec![complaint], ..Self::default() };
+            }
+        };
+        let mut content = Self::default();
         for (index, line) in text.lines().enumerate() {
             match dot_env::line(line.trim()) {
                 Some(("", _)) => {}
                 Some((variable, value)) => {
-                    self.file.insert(variable.to_owned(), value.to_owned());
+                    content.variables.insert(variable.to_owned(), value.to_owned());
                 }
-                None => self.complain(name, &format!("line {} is not NAME=value", index + 1)),
+                None => content.complaints.push(format!("{name}: line {} is not NAME=value", index + 1)),
             }
         }
+        content
+    }
+}
+
+impl Source {
+    pub fn open() -> Self {
+        let Content { variables, complaints } = CONTENT.get_or_init(Content::read).clone();
+        Self { file: variables, complaints, ..Self::default() }
     }
 
     pub fn complain(&mut self, name: &str, complaint: &str) {

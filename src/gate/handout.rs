@@ -4,6 +4,7 @@
 //! name before it is used.
 
 use super::client::Client;
+use crate::log_queue;
 use crate::panic::lock;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -54,6 +55,7 @@ impl Handout {
             // tiny_http's own thread is gone. A supervisor restarts a process that ends, but does not
             // notice one that serves nobody.
             log::error!(reason = error.to_string().as_str(); "tiny_http's loop has ended");
+            log_queue::flush();
             process::exit(1);
         }
     }

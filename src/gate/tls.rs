@@ -6,11 +6,11 @@ use rustls::{ServerConfig, ServerConnection};
 use std::sync::Arc;
 use std::{fs, io};
 
-/// The content of the certificate's file and of the key's.
-type Pem = (Vec<u8>, Vec<u8>);
+/// A file and its content.
+type Pem = (String, Vec<u8>);
 
-/// The certificate that clients are shown, and its key.
-pub struct Certificate(Watched<Pem, ServerConfig>);
+/// The certificate that clients are shown, and its key. Follows the files of both.
+pub struct Certificate(Watched<(Pem, Pem), ServerConfig>);
 
 impl Certificate {
     /// From the files of a certificate chain and of its key, where they are configured. Errors: what
@@ -30,19 +30,21 @@ impl Certificate {
     }
 }
 
-fn read(variable: &str, file: &str) -> Result<Vec<u8>, String> {
-    fs::read(file).map_err(|error| format!("{variable}: {file:?} cannot be read: {error}"))
+fn read(variable: &str, file: &str) -> Result<Pem, String> {
+    let content = fs::read(file).map_err(|error| format!("{variable}: {file:?} cannot be read: {error}"))?;
+    Ok((file.to_owned(), content))
 }
 
-fn config((chain, key): &Pem) -> Result<ServerConfig, String> {
+fn config(((chain_file, chain), (key_file, key)): &(Pem, Pem)) -> Result<ServerConfig, String> {
     let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
-    let certs = certs.map_err(|error| format!("TLS_CERT_FILE: {error}"))?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("TLS_KEY_FILE: {error}"))?;
+    let certs = certs.map_err(|error| format!("TLS_CERT_FILE: {chain_file:?}: {error}"))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("TLS_KEY_FILE: {key_file:?}: {error}"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .and_then(|config| config.with_no_client_auth().with_single_cert(certs, key))
-        .map_err(|error| format!("TLS_CERT_FILE, TLS_KEY_FILE: {error}"))?;
+        .map_err(|error| format!("TLS_CERT_FILE, TLS_KEY_FILE: {chain_file:?}: {error}"))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

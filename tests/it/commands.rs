@@ -2,11 +2,16 @@
 //! `serve` meets it.
 
 use crate::support::{
-    harness::{App, Database, Directory, Outcome, binary, run, run_binary},
+    certificates::make_pair,
+    harness::{App, Database, Directory, Outcome, binary, eventually, run, run_binary},
     token::{HEADER, SECRET, now, sign, sign_text},
 };
 use serde_json::json;
-use std::{fs::File, net::TcpListener, path::Path};
+use std::{
+    fs::File,
+    net::{TcpListener, TcpStream},
+    path::Path,
+};
 
 const COMMANDS: [&str; 8] =
     ["serve", "config", "check", "healthcheck", "migrate", "token", "export", "purge"];
@@ -31,7 +36,8 @@ fn each_command_has_help_that_needs_no_configuration() {
     let all = run_binary(&["--help"], &[]);
     succeeds(&all);
     for command in COMMANDS {
-        assert!(all.stdout.contains(&format!("\n  {command} ")), "{command}");
+        let line = if command == "serve" { "[serve]" } else { command };
+        assert!(all.stdout.contains(&format!("\n  tinytasks {line} ")), "{command}");
         let texts = [&[command, "--help"][..], &[command, "-h"], &["help", command]].map(|arguments| {
             let outcome = run_binary(arguments, &[]);
             succeeds(&outcome);
@@ -176,6 +182,26 @@ fn healthcheck_asks_over_a_unix_socket_too() {
 }
 
 #[test]
+fn healthcheck_over_https_takes_the_certificate_of_the_service_and_no_other() {
+    let files = Directory::create();
+    let [cert, key] = make_pair(&files, "own");
+    let [other, _] = make_pair(&files, "other");
+    let setup = App::setup().env("TLS_CERT_FILE", &cert).env("TLS_KEY_FILE", &key).unhealthy();
+    let app = setup.spawn();
+    let port = app.address.rsplit(':').next().unwrap();
+    let check = |cert: &str| {
+        run_binary(
+            &["healthcheck"],
+            &variables(&[("PORT", port), ("TLS_CERT_FILE", cert), ("TLS_KEY_FILE", &key)]),
+        )
+    };
+    eventually("health", || check(&cert).code == Some(0));
+    let outcome = check(&other);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("not that of TLS_CERT_FILE"), "{outcome:?}");
+}
+
+#[test]
 fn check_finds_an_address_that_cannot_be_had() {
     let database = Database::create();
     run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
@@ -191,6 +217,8 @@ fn check_finds_an_address_that_cannot_be_had() {
     // Whoever has the port answers nothing, and is gone after that.
     let answering = std::thread::spawn(move || drop(taken.accept()));
     let outcome = check(&[("PORT", &port)]);
+    // Where check has asked nobody, the thread still waits.
+    let _ = TcpStream::connect(address);
     answering.join().unwrap();
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.starts_with(&format!("address: cannot listen on {address}")), "{outcome:?}");
