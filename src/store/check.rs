@@ -3,7 +3,7 @@
 
 use super::connect::{ServerLimit, Session, connect};
 use super::readiness::examine;
-use super::schema::{NEXT_ID, OUT_OF_RANGE};
+use super::schema::{OUT_OF_RANGE, SEQUENCE_STATE};
 use super::sqlstate::cause;
 use super::statements::{STATEMENTS, Statement};
 use crate::config;
@@ -125,12 +125,12 @@ fn distribution(client: &mut Client) -> Result<String, String> {
 
 /// Rows that were imported with their ids do not move the sequence: it would give their ids again.
 fn sequence(client: &mut Client) -> Result<String, String> {
-    let ids = pairs(client, NEXT_ID).map_err(|reason| format!("ids: {reason}"))?;
-    let (is_behind, next) = ids.into_iter().next().unwrap_or_default();
+    let ids = pairs(client, SEQUENCE_STATE).map_err(|reason| format!("ids: {reason}"))?;
+    let (is_behind, highest) = ids.into_iter().next().unwrap_or_default();
     match is_behind.as_str() {
         "t" => Err(format!(
             "ids: the sequence lies behind the table and would give ids again; run `tinytasks migrate`, or \
-             `select setval(pg_get_serial_sequence('tasks', 'id'), {next}, false)` while nobody writes"
+             `select setval(pg_get_serial_sequence('tasks', 'id'), {highest})` while nobody writes"
         )),
         "f" => Ok("ids: the sequence is ahead of every id".to_owned()),
         _ => Ok("ids: not examined, as this role may not look at the sequence".to_owned()),

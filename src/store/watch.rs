@@ -185,14 +185,16 @@ impl Watch {
                 findings = self.examine(session)?;
             }
         }
-        let reasons: Vec<_> = findings.iter().map(|finding| finding.text.as_str()).collect();
+        let reasons: Vec<_> = findings.iter().map(|finding| finding.text.clone()).collect();
+        lock(&self.state).findings = findings;
         if reasons.is_empty() {
             self.connections.get_or_init(|| Manager::fill(Arc::clone(&self.connector), Arc::clone(self)));
             self.note_ready();
-        } else {
+        }
+        self.note_answer();
+        if !reasons.is_empty() {
             self.note_trouble("database not ready", &reasons.join("; "));
         }
-        lock(&self.state).findings = findings;
         Ok(())
     }
 
