@@ -46,6 +46,7 @@ mod list;
 mod logging;
 mod metrics;
 mod model;
+mod old_certificates;
 mod older;
 mod operations;
 mod package;
