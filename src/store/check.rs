@@ -1,7 +1,8 @@
 //! `tinytasks check`: connects as `serve` does and looks for everything that can make it fail. Speaks
 //! of the table as a whole, never of one user's tasks.
 
-use super::connect::{ServerLimit, Session, connect};
+use super::connect::{Session, connect};
+use super::manager::statement_timeout;
 use super::readiness::examine;
 use super::schema::{OUT_OF_RANGE, SEQUENCE_STATE};
 use super::sqlstate::cause;
@@ -46,8 +47,8 @@ pub fn check(database: &config::Database, say: &mut dyn FnMut(&str)) -> Result<(
 }
 
 fn open(database: &config::Database) -> Result<Session, String> {
-    let limit = if database.prepared { ServerLimit::Statement } else { ServerLimit::None };
-    connect(&database.url, limit, |_| Ok(())).map(|(session, ())| session).map_err(|error| error.reason)
+    let settings = if database.prepared { vec![statement_timeout()] } else { Vec::new() };
+    connect(&database.url, &settings, |_| Ok(())).map(|(session, ())| session).map_err(|error| error.reason)
 }
 
 const POOLED: &str = "connections: two of them share one session of PostgreSQL, so a pooler in transaction mode \

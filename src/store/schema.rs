@@ -1,6 +1,6 @@
 //! Applies `schema.sql`, at a start of the service or by `tinytasks migrate`.
 
-use super::connect::{ServerLimit, Session, connect};
+use super::connect::{Session, connect};
 use super::sqlstate::cause;
 use super::url::DatabaseUrl;
 use crate::limits::SCHEMA_MAX;
@@ -10,7 +10,7 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// `tinytasks migrate`. Errors: the reason for which the database cannot be reached or refuses.
 pub fn migrate(url: &DatabaseUrl) -> Result<(), String> {
-    let (mut session, ()) = connect(url, ServerLimit::None, |_| Ok(())).map_err(|error| error.reason)?;
+    let (mut session, ()) = connect(url, &[], |_| Ok(())).map_err(|error| error.reason)?;
     apply(&mut session, SCHEMA_MAX)?;
     let mended = session.within(SCHEMA_MAX).batch_execute(MEND);
     mended.map_err(|error| format!("the rows cannot be mended: {}", cause(&error)))

@@ -94,6 +94,8 @@ fn a_list_is_never_short_because_row_security_hides_rows() {
         "create policy p on tasks using (true); create policy q on tasks as restrictive using (id > 1)",
     ] {
         database.execute(&format!("alter table tasks enable row level security; {policy}"));
+        // At once, before anything is known.
+        alice.request("GET", "/tasks").send().expect_problem(503, "SERVICE_UNAVAILABLE");
         assert_not_ready(&app);
         alice.request("GET", "/tasks").send().expect_problem(503, "SERVICE_UNAVAILABLE");
         alice.post(json!({"title": "t"})).expect_problem(503, "SERVICE_UNAVAILABLE");
@@ -102,6 +104,7 @@ fn a_list_is_never_short_because_row_security_hides_rows() {
         database.execute("drop policy if exists p on tasks; drop policy if exists q on tasks");
         database.execute("alter table tasks disable row level security");
         eventually("health", is_well);
+        eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
         assert_eq!(alice.list()["count"], 1, "{policy}");
     }
     // The remedy that is named; policies that let the role see and write everything.
@@ -113,8 +116,8 @@ fn a_list_is_never_short_because_row_security_hides_rows() {
     ] {
         database.execute(&format!("alter table tasks enable row level security; {policy}"));
         assert_eq!(check(&role.url).code, Some(0), "{policy}");
-        // Long enough for the watching thread to see it.
-        thread::sleep(Duration::from_secs(3));
+        // Until the watching thread has seen it, statements are refused rather than trusted.
+        eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
         assert!(is_well(), "{policy}");
         assert_eq!(alice.list()["count"], 1, "{policy}");
         let id = alice.create_id();
