@@ -150,7 +150,7 @@ pub const DESCRIPTION_CHARS_MAX: usize = 1000;
 /// An attempt to connect to one address of one host takes at most this long, from the first packet to
 /// the last prepared statement, unless `connect_timeout` in `DATABASE_URL` says otherwise.
 /// A server that is merely busy may need a second for it.
-pub const CONNECT_MAX: Duration = Duration::from_secs(4);
+pub const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// The largest `connect_timeout` that is taken as it is; a longer one means this.
 pub const CONNECT_CEILING: Duration = Duration::from_secs(600);
 /// An address that did not answer in time is tried after the other addresses for this long, so that

@@ -1,9 +1,10 @@
 //! `tinytasks check`: connects as `serve` does and looks for everything that can make it fail. Speaks
 //! of the table as a whole, never of one user's tasks.
 
-use super::connect::{ServerLimit, Session, connect};
+use super::connect::{Session, connect};
+use super::manager::statement_timeout;
 use super::readiness::examine;
-use super::schema::{NEXT_ID, OUT_OF_RANGE};
+use super::schema::{OUT_OF_RANGE, SEQUENCE_STATE};
 use super::sqlstate::cause;
 use super::statements::{STATEMENTS, Statement};
 use crate::config;
@@ -46,8 +47,8 @@ pub fn check(database: &config::Database, say: &mut dyn FnMut(&str)) -> Result<(
 }
 
 fn open(database: &config::Database) -> Result<Session, String> {
-    let limit = if database.prepared { ServerLimit::Statement } else { ServerLimit::None };
-    connect(&database.url, limit, |_| Ok(())).map(|(session, ())| session).map_err(|error| error.reason)
+    let settings = if database.prepared { vec![statement_timeout()] } else { Vec::new() };
+    connect(&database.url, &settings, |_| Ok(())).map(|(session, ())| session).map_err(|error| error.reason)
 }
 
 const POOLED: &str = "connections: two of them share one session of PostgreSQL, so a pooler in transaction mode \
@@ -125,12 +126,12 @@ fn distribution(client: &mut Client) -> Result<String, String> {
 
 /// Rows that were imported with their ids do not move the sequence: it would give their ids again.
 fn sequence(client: &mut Client) -> Result<String, String> {
-    let ids = pairs(client, NEXT_ID).map_err(|reason| format!("ids: {reason}"))?;
-    let (is_behind, next) = ids.into_iter().next().unwrap_or_default();
+    let ids = pairs(client, SEQUENCE_STATE).map_err(|reason| format!("ids: {reason}"))?;
+    let (is_behind, highest) = ids.into_iter().next().unwrap_or_default();
     match is_behind.as_str() {
         "t" => Err(format!(
             "ids: the sequence lies behind the table and would give ids again; run `tinytasks migrate`, or \
-             `select setval(pg_get_serial_sequence('tasks', 'id'), {next}, false)` while nobody writes"
+             `select setval(pg_get_serial_sequence('tasks', 'id'), {highest})` while nobody writes"
         )),
         "f" => Ok("ids: the sequence is ahead of every id".to_owned()),
         _ => Ok("ids: not examined, as this role may not look at the sequence".to_owned()),

@@ -5,10 +5,10 @@ use super::sqlstate::cause;
 use super::stream::{Deadline, NegotiationError, Negotiator};
 use super::tls::Encryption;
 use super::url::{Address, DatabaseUrl};
-use crate::limits::{CLOSE_MAX, STATEMENT_SERVER_MAX};
+use crate::limits::CLOSE_MAX;
 use postgres::Client;
 use postgres::error::SqlState;
-use postgres::types::Type;
+use postgres::types::{ToSql, Type};
 use r2d2::ManageConnection;
 use r2d2_postgres::PostgresConnectionManager;
 use std::error::Error as _;
@@ -62,18 +62,14 @@ pub struct ConnectError {
     pub is_full: bool,
 }
 
-/// Which limit the server is to put on a session's statements.
-#[derive(Clone, Copy, PartialEq)]
-pub enum ServerLimit {
-    None,
-    Statement,
-}
+/// A run-time parameter of PostgreSQL and its value, without spaces.
+pub type Setting = (&'static str, String);
 
 /// Connects to the first address on which everything succeeds up to and including `prepare`, within
-/// the URL's limit for each address. Errors: the reasons, by address.
+/// the URL's limit for each address. The session has these settings. Errors: the reasons, by address.
 pub fn connect<T>(
     url: &DatabaseUrl,
-    server_limit: ServerLimit,
+    settings: &[Setting],
     mut prepare: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
 ) -> Result<(Session, T), ConnectError> {
     let addresses = url.addresses().map_err(|reason| ConnectError { reason, is_full: false })?;
@@ -81,7 +77,7 @@ pub fn connect<T>(
     for address in addresses {
         let deadline = Arc::new(Deadline::after(url.connect_max));
         let attempt = Attempt { url, address: &address, deadline };
-        match attempt.open(server_limit).and_then(|mut session| {
+        match attempt.open(settings).and_then(|mut session| {
             let prepared = prepare(&mut session.client)?;
             Ok((session, prepared))
         }) {
@@ -107,18 +103,19 @@ struct Attempt<'u> {
 
 impl Attempt<'_> {
     /// Some poolers refuse a start-up message with `options` (SQLSTATE 08P01; PgBouncer unless
-    /// `ignore_startup_parameters` lists it). There a statement sets the limit.
-    fn open(&self, server_limit: ServerLimit) -> Result<Session, postgres::Error> {
-        if server_limit == ServerLimit::None {
+    /// `ignore_startup_parameters` lists it). There statements make the settings.
+    fn open(&self, settings: &[Setting]) -> Result<Session, postgres::Error> {
+        if settings.is_empty() {
             return self.negotiate(None);
         }
-        let milliseconds = STATEMENT_SERVER_MAX.as_millis();
-        match self.negotiate(Some(&format!("-c statement_timeout={milliseconds}"))) {
+        let options: Vec<_> = settings.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
+        match self.negotiate(Some(&options.join(" "))) {
             Err(error) if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {
                 let mut session = self.negotiate(None)?;
-                let setting = milliseconds.to_string();
-                let set = "select set_config('statement_timeout', $1, false)";
-                session.client.query_typed(set, &[(&setting, Type::TEXT)])?;
+                for (name, value) in settings {
+                    let values: [(&(dyn ToSql + Sync), Type); 2] = [(name, Type::TEXT), (value, Type::TEXT)];
+                    session.client.query_typed("select set_config($1, $2, false)", &values)?;
+                }
                 Ok(session)
             }
             outcome => outcome,

@@ -1,12 +1,15 @@
 //! Makes the pool's connections and decides which of them may still be used: what r2d2 asks for.
 
-use super::connect::{ConnectError, ServerLimit, Session, connect, is_silence};
+use super::connect::{ConnectError, Session, Setting, connect, is_silence};
 use super::sqlstate::{Fate, cause, is_lost_statement};
 use super::statements::{STATEMENTS, Statement, Values};
 use super::url::DatabaseUrl;
 use super::watch::Watch;
 use crate::config;
-use crate::limits::{CHECKOUT_MAX, FULL_RETRY_EMPTY, FULL_RETRY_MAX, FULL_RETRY_MIN, PING_AFTER, PING_MAX};
+use crate::limits::{
+    CHECKOUT_MAX, FULL_RETRY_EMPTY, FULL_RETRY_MAX, FULL_RETRY_MIN, PING_AFTER, PING_MAX,
+    STATEMENT_SERVER_MAX,
+};
 use crate::panic::{guarded, lock};
 use postgres::Row;
 use r2d2::ManageConnection;
@@ -29,6 +32,12 @@ pub struct Connector {
     open: AtomicU32,
     given_up: AtomicU64,
     has_warned: AtomicBool,
+    has_row_security: AtomicBool,
+}
+
+/// The server ends a statement by itself.
+pub fn statement_timeout() -> Setting {
+    ("statement_timeout", STATEMENT_SERVER_MAX.as_millis().to_string())
 }
 
 /// The server, or the role, has as many connections as it may have.
@@ -49,6 +58,7 @@ impl Connector {
             open: AtomicU32::new(0),
             given_up: AtomicU64::new(0),
             has_warned: AtomicBool::new(false),
+            has_row_security: AtomicBool::new(false),
         }
     }
 
@@ -102,10 +112,30 @@ impl Connector {
         }
     }
 
+    /// What a session is started with. A pooler that cannot keep prepared statements keeps no settings.
+    fn settings(&self) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        if self.is_prepared {
+            settings.push(statement_timeout());
+            if !self.has_row_security.load(Relaxed) {
+                // PostgreSQL then refuses a statement from which row security would hide rows, so one
+                // that is switched on later makes no list short.
+                settings.push(("row_security", "off".to_owned()));
+            }
+        }
+        settings
+    }
+
+    /// Whether row security is active for the service's role, and its policies let everything through.
+    pub fn set_row_security(&self, is_active: bool) {
+        if self.has_row_security.swap(is_active, Relaxed) != is_active {
+            self.distrust_all();
+        }
+    }
+
     /// A connection with its prepared statements. The limit of an attempt covers both.
     fn open(self: &Arc<Self>) -> Result<Connection, ConnectError> {
-        let server_limit = if self.is_prepared { ServerLimit::Statement } else { ServerLimit::None };
-        let (session, prepared) = connect(&self.url(), server_limit, |client| {
+        let (session, prepared) = connect(&self.url(), &self.settings(), |client| {
             let mut prepared = Vec::new();
             for statement in STATEMENTS.iter().filter(|_| self.is_prepared) {
                 prepared.push((*statement, client.prepare_typed(statement.sql, statement.types)?));

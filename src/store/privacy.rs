@@ -2,7 +2,7 @@
 //! demand. Whoever runs them has `DATABASE_URL` and with it all tasks, so they take a plain user id and
 //! no token. Each is one statement: it sees one moment, and is done as a whole or not at all.
 
-use super::connect::{ServerLimit, connect};
+use super::connect::connect;
 use super::sqlstate::cause;
 use super::statements::{COUNT, EXPORT, PURGE};
 use super::task;
@@ -20,7 +20,7 @@ pub fn export(
     take: &mut dyn FnMut(&Task) -> bool,
 ) -> Result<(), String> {
     let user_id = user_id.as_str();
-    let (mut session, ()) = connect(url, ServerLimit::None, |_| Ok(())).map_err(|error| error.reason)?;
+    let (mut session, ()) = connect(url, &[], |_| Ok(())).map_err(|error| error.reason)?;
     let deadline = session.deadline();
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&user_id, Type::TEXT)];
     let rows = session.within(COMMAND_STATEMENT_MAX).query_typed_raw(EXPORT, values);
@@ -39,7 +39,7 @@ pub fn export(
 
 /// How many tasks of the user were deleted; with `only_count`, how many would be.
 pub fn purge(url: &DatabaseUrl, user_id: &UserId, only_count: bool) -> Result<u64, String> {
-    let (mut session, ()) = connect(url, ServerLimit::None, |_| Ok(())).map_err(|error| error.reason)?;
+    let (mut session, ()) = connect(url, &[], |_| Ok(())).map_err(|error| error.reason)?;
     let client = session.within(COMMAND_STATEMENT_MAX);
     let user_id = user_id.as_str();
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&user_id, Type::TEXT)];

@@ -17,6 +17,12 @@ pub fn examine(client: &mut Client) -> Result<Vec<Finding>, postgres::Error> {
     rows.iter().map(|row| Ok(Finding { text: row.try_get(0)?, hides_rows: row.try_get(1)? })).collect()
 }
 
+/// Whether row-level security is active on the table for this role.
+pub fn has_row_security(client: &mut Client) -> Result<bool, postgres::Error> {
+    let active = "select coalesce(row_security_active(to_regclass('tasks')::oid), false)";
+    client.query_typed_one(active, &[])?.try_get(0)
+}
+
 /// Each row is a finding. Where the table is missing, that is the only one.
 const FINDINGS: &str = "
 with t as materialized (select to_regclass('tasks')::oid as oid),

@@ -1,6 +1,6 @@
 //! Applies `schema.sql`, at a start of the service or by `tinytasks migrate`.
 
-use super::connect::{ServerLimit, Session, connect};
+use super::connect::{Session, connect};
 use super::sqlstate::cause;
 use super::url::DatabaseUrl;
 use crate::limits::SCHEMA_MAX;
@@ -10,7 +10,7 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// `tinytasks migrate`. Errors: the reason for which the database cannot be reached or refuses.
 pub fn migrate(url: &DatabaseUrl) -> Result<(), String> {
-    let (mut session, ()) = connect(url, ServerLimit::None, |_| Ok(())).map_err(|error| error.reason)?;
+    let (mut session, ()) = connect(url, &[], |_| Ok(())).map_err(|error| error.reason)?;
     apply(&mut session, SCHEMA_MAX)?;
     let mended = session.within(SCHEMA_MAX).batch_execute(MEND);
     mended.map_err(|error| format!("the rows cannot be mended: {}", cause(&error)))
@@ -27,14 +27,14 @@ pub fn apply(session: &mut Session, limit: Duration) -> Result<(), String> {
 }
 
 /// Whether the sequence would give an id that is not above every id of the table (null where the role
-/// may not look at the sequence), and the first id that is. Reads the whole table, because its key
-/// begins with the user.
-pub const NEXT_ID: &str = "
-    select case when has_sequence_privilege(sequence.name, 'select')
-            then highest.id >= coalesce(last_value + increment_by, start_value) end, highest.id + 1
-        from (select coalesce(max(id), 0)::bigint as id from tasks) as highest,
-            (select pg_get_serial_sequence('tasks', 'id') as name) as sequence left join pg_sequences
-                on format('%I.%I', schemaname, sequencename)::regclass = sequence.name::regclass";
+/// may not look at the sequence), and the highest id. Reads the whole table, because its key begins
+/// with the user. query_to_xml is PostgreSQL's way to read a table whose name comes from a row.
+pub const SEQUENCE_STATE: &str = "
+    select case when has_sequence_privilege(name, 'select') then highest >= (xpath('/row/next/text()',
+            query_to_xml(format('select last_value + is_called::int as next from %s', name),
+                false, true, '')))[1]::text::bigint end, highest
+        from (select pg_get_serial_sequence('tasks', 'id') as name) as sequence,
+            (select coalesce(max(id), 0) as highest from tasks) as ids";
 
 /// How many rows have an instant that the API cannot show.
 pub const OUT_OF_RANGE: &str = "

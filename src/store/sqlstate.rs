@@ -41,6 +41,9 @@ impl Fate {
             SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Self::Aborted,
             SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME => Self::Stale,
             SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => Self::Passing,
+            // A right was taken away, or row security was switched on: until an administrator or the
+            // watching thread has acted, the service is not ready.
+            SqlState::INSUFFICIENT_PRIVILEGE => Self::Passing,
             // A standby, or a primary that has become one: a new connection may find the primary.
             SqlState::READ_ONLY_SQL_TRANSACTION if age >= READ_ONLY_RETRY => Self::Stale,
             SqlState::READ_ONLY_SQL_TRANSACTION => Self::Passing,

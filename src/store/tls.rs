@@ -162,7 +162,13 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if let Trust::Chain(roots) | Trust::ChainAndName(roots) = &self.trust {
-            let (cert, known) = (ParsedCertificate::try_from(cert)?, self.algorithms.all);
+            let cert = ParsedCertificate::try_from(cert).map_err(|error| {
+                Error::General(format!(
+                    "the server's certificate cannot be verified ({error}): it must be of X.509 version 3; \
+                     give the server such a one, or take sslmode=require, which does not look at it"
+                ))
+            })?;
+            let known = self.algorithms.all;
             verify_server_cert_signed_by_trust_anchor(&cert, roots, intermediates, now, known)?;
             if let Trust::ChainAndName(_) = &self.trust {
                 verify_server_name(&cert, name)?;

@@ -173,9 +173,12 @@ impl DatabaseUrl {
                 .port(*port)
                 .ssl_mode(SslMode::Require)
                 .ssl_negotiation(SslNegotiation::Direct),
-            // As libpq: sslmode is ignored there.
+            // PostgreSQL does no TLS over a Unix socket, so a mode that requires it fails there.
             Address::Unix { directory, port } => {
-                to.host_path(directory).port(*port).ssl_mode(SslMode::Disable)
+                to.host_path(directory).port(*port).ssl_mode(match self.tls.encryption {
+                    Encryption::Disabled | Encryption::Preferred => SslMode::Disable,
+                    Encryption::Required | Encryption::Direct => SslMode::Require,
+                })
             }
         };
         to

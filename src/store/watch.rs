@@ -3,9 +3,9 @@
 //! not wait for one. After a minute without requests and questions about health it asks nothing, so
 //! that a database which is suspended when idle can be.
 
-use super::connect::{ServerLimit, Session, connect};
+use super::connect::{Session, connect};
 use super::manager::{Connector, Manager};
-use super::readiness::{Finding, examine};
+use super::readiness::{Finding, examine, has_row_security};
 use super::schema;
 use super::sqlstate::cause;
 use crate::error::Error;
@@ -150,7 +150,7 @@ impl Watch {
     fn keep_one_connection(self: &Arc<Self>, auto_migrate: bool) -> Result<std::convert::Infallible, String> {
         self.wait_while_resting();
         let (mut session, ()) =
-            connect(&self.connector.url(), ServerLimit::None, |_| Ok(())).map_err(|error| error.reason)?;
+            connect(&self.connector.url(), &[], |_| Ok(())).map_err(|error| error.reason)?;
         let mut examined = None;
         loop {
             if examined.is_none_or(|at: Instant| at.elapsed() >= self.examine_interval()) {
@@ -185,14 +185,19 @@ impl Watch {
                 findings = self.examine(session)?;
             }
         }
-        let reasons: Vec<_> = findings.iter().map(|finding| finding.text.as_str()).collect();
+        let reasons: Vec<_> = findings.iter().map(|finding| finding.text.clone()).collect();
+        lock(&self.state).findings = findings;
         if reasons.is_empty() {
+            // Only where its policies let everything through: else PostgreSQL goes on refusing statements.
+            let is_active = has_row_security(session.within(STATEMENT_MAX));
+            self.connector.set_row_security(is_active.map_err(|error| cause(&error))?);
             self.connections.get_or_init(|| Manager::fill(Arc::clone(&self.connector), Arc::clone(self)));
             self.note_ready();
-        } else {
+        }
+        self.note_answer();
+        if !reasons.is_empty() {
             self.note_trouble("database not ready", &reasons.join("; "));
         }
-        lock(&self.state).findings = findings;
         Ok(())
     }
 

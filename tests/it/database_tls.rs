@@ -222,10 +222,11 @@ fn addresses_in_certificates_older_tls_and_roles_without_scram() {
     }
     site.server.encrypt(&make_cert(&site.files, &site.authority, "address2", "IP:127.0.0.1"));
 
-    // Older TLS is not taken, and is no reason for plain text.
+    // Older TLS is not taken. As with libpq, `prefer` then goes on without TLS.
     site.server.set("ssl_min_protocol_version", "TLSv1");
     site.server.set("ssl_max_protocol_version", "TLSv1.1");
-    assert_fails(&site.url("127.0.0.1", "sslmode=prefer"), "TLS handshake");
+    assert_fails(&site.url("127.0.0.1", "sslmode=require"), "TLS handshake");
+    assert_connects(&site.url("127.0.0.1", "sslmode=prefer"), NONE);
     site.server.set("ssl_max_protocol_version", "TLSv1.2");
     let url = site.url("127.0.0.1", &format!("{full}&channel_binding=require"));
     assert_connects(&url, &NAME.replace("1.3", "1.2"));
@@ -321,8 +322,8 @@ fn sslnegotiation_direct_begins_with_tls_and_says_what_for() {
     assert_eq!(server.join().unwrap(), (Some(b"postgresql".to_vec()), vec![0, 3, 0, 0]));
 }
 
-/// Somebody in between: takes one connection, ends its TLS with a certificate of that pair, and goes
-/// on to the server with TLS of its own, as the server wishes. Gives its port.
+/// Somebody in between: takes connections, ends their TLS with a certificate of that pair, and goes on
+/// to the server with TLS of its own, as the server wishes. Gives its port.
 fn start_between(site: &Site, [cert, key]: &[String; 2]) -> u16 {
     let builder = || Arc::new(ring::default_provider());
     let certs = CertificateDer::pem_file_iter(cert).unwrap().collect::<Result<_, _>>().unwrap();
@@ -338,9 +339,9 @@ fn start_between(site: &Site, [cert, key]: &[String; 2]) -> u16 {
     let server = site.database.server_address().to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        let (mut near, _) = listener.accept().unwrap();
-        let mut far = TcpStream::connect(server).unwrap();
+    let (config, onward) = (Arc::new(config), Arc::new(onward));
+    let between = move |mut near: TcpStream| {
+        let mut far = TcpStream::connect(&server).unwrap();
         let mut request = [0; 8];
         near.read_exact(&mut request).unwrap();
         far.write_all(&request).unwrap();
@@ -350,13 +351,20 @@ fn start_between(site: &Site, [cert, key]: &[String; 2]) -> u16 {
         for socket in [&near, &far] {
             socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         }
-        let mut near_tls = ServerConnection::new(Arc::new(config)).unwrap();
+        let mut near_tls = ServerConnection::new(Arc::clone(&config)).unwrap();
         let name = "localhost".try_into().unwrap();
-        let mut far_tls = ClientConnection::new(Arc::new(onward), name).unwrap();
+        let mut far_tls = ClientConnection::new(Arc::clone(&onward), name).unwrap();
         let mut near = Stream::new(&mut near_tls, &mut near);
         let mut far = Stream::new(&mut far_tls, &mut far);
         // Each in turn, until one has ended.
         while pass(&mut near, &mut far).is_ok() && pass(&mut far, &mut near).is_ok() {}
+    };
+    thread::spawn(move || {
+        let between = Arc::new(between);
+        for near in listener.incoming() {
+            let between = Arc::clone(&between);
+            thread::spawn(move || between(near.unwrap()));
+        }
     });
     port
 }

@@ -1,8 +1,10 @@
 //! A pooler in transaction mode between the service and PostgreSQL.
 
 use crate::support::{
-    harness::{App, Database, Directory, eventually},
+    harness::{App, Database, Directory, Outcome, eventually, run_binary},
+    http::Request,
     ledger::{Run, Writer, assert_kept, exchange, work_while},
+    token::SECRET,
 };
 use serde_json::json;
 use std::{
@@ -17,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-/// Debian's PgBouncer in transaction mode. It has fewer connections to the server than the service has to
+/// Debian's PgBouncer. In transaction mode it has fewer connections to the server than the service has to
 /// PgBouncer.
 struct PgBouncer {
     child: Child,
@@ -26,9 +28,8 @@ struct PgBouncer {
 }
 
 impl PgBouncer {
-    const PROGRAM: &str = "/usr/sbin/pgbouncer";
-
-    fn start(database: &Database) -> Self {
+    /// `mode` is PgBouncer's `pool_mode`.
+    fn start(database: &Database, mode: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (host, server_port) = database.server_address().split_once(':').unwrap();
         let (_, rest) = database.url.split_once("://").unwrap();
@@ -36,22 +37,28 @@ impl PgBouncer {
         let directory = Directory::create();
         // PgBouncer refuses to run as root, so the setting `user` names another user.
         let is_root = fs::metadata(directory.path()).unwrap().uid() == 0;
-        let user_line = if is_root { "user = postgres\n" } else { "" };
+        let user_line = if is_root { "user = nobody\n" } else { "" };
+        let pool_size = if mode == "transaction" { "default_pool_size = 2\n" } else { "" };
         let path = directory.write(
             "pgbouncer.ini",
             &format!(
                 "[databases]\n* = host={host} port={server_port} user={user} password={password}\n\
                  [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-                 auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n{user_line}"
+                 auth_type = any\npool_mode = {mode}\n{pool_size}{user_line}"
             ),
         );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let mut command = Command::new(Self::PROGRAM);
+        let mut command = Command::new("pgbouncer");
         command.arg("--quiet").arg(&path).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().unwrap();
+        let child = command.spawn().expect("pgbouncer is missing; scripts/test fetches it");
         let bouncer = Self { child, address: format!("127.0.0.1:{port}"), _directory: directory };
         eventually("PgBouncer", || TcpStream::connect(&bouncer.address).is_ok());
         bouncer
+    }
+
+    /// The URL of the database through PgBouncer.
+    fn url(&self, database: &Database) -> String {
+        database.url.replace(database.server_address(), &self.address)
     }
 }
 
@@ -64,12 +71,9 @@ impl Drop for PgBouncer {
 
 #[test]
 fn all_works_through_pgbouncer_in_transaction_mode() {
-    if !fs::exists(PgBouncer::PROGRAM).unwrap() {
-        return eprintln!("skipped: {} is not installed", PgBouncer::PROGRAM);
-    }
     let database = Database::create();
-    let bouncer = PgBouncer::start(&database);
-    let url = database.url.replace(database.server_address(), &bouncer.address);
+    let bouncer = PgBouncer::start(&database, "transaction");
+    let url = bouncer.url(&database);
     // The migration runs through it too.
     let setup = App::setup().database(database).env("DATABASE_URL", &url);
     let app = setup.env("DATABASE_PREPARED", "false").spawn();
@@ -196,4 +200,57 @@ fn a_pooler_that_keeps_no_session_sees_no_named_statement_and_no_setting() {
         let is_taken = ["user", "database", "client_encoding", "application_name"].contains(&name.as_str());
         assert!(is_taken, "{name}: {seen:?}");
     }
+}
+
+fn check(url: &str, more: &[(&str, &str)]) -> Outcome {
+    run_binary(&["check"], &[&[("DATABASE_URL", url), ("JWT_SECRET_KEY", SECRET)], more].concat())
+}
+
+#[test]
+fn all_works_through_stock_pgbouncer_and_a_statement_keeps_its_limit() {
+    let database = Database::create();
+    let bouncer = PgBouncer::start(&database, "session");
+    let url = bouncer.url(&database);
+    let setup = App::setup().database(database).env("DATABASE_URL", &url);
+    let app = setup.env("DATABASE_POOL_SIZE", "4").spawn();
+    let outcome = check(&url, &[]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let alice = app.user("alice");
+    for _ in 0..60 {
+        let id = alice.create_id();
+        alice.on_task("PATCH", id).json(json!({"complete": true})).send().expect(200);
+    }
+    // The server ends the statement, so it is known that nothing was done.
+    let mut holder = app.database.client();
+    let mut lock = holder.transaction().unwrap();
+    lock.batch_execute("lock table tasks in access exclusive mode").unwrap();
+    let refused = alice.on_task("PATCH", 1).json(json!({"title": "t"})).send();
+    let detail = refused.expect_problem(503, "SERVICE_UNAVAILABLE").json()["detail"].clone();
+    assert_eq!(detail, "not possible at the moment, try again soon");
+    lock.rollback().unwrap();
+}
+
+#[test]
+fn a_pooler_in_transaction_mode_is_noticed_and_the_variable_is_named() {
+    let database = Database::create();
+    let bouncer = PgBouncer::start(&database, "transaction");
+    let url = bouncer.url(&database);
+    let outcome = run_binary(&["migrate"], &[("DATABASE_URL", &url)]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let outcome = check(&url, &[]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("DATABASE_PREPARED=false"), "{outcome:?}");
+    let outcome = check(&url, &[("DATABASE_PREPARED", "false")]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let app = App::setup().database(database).env("DATABASE_URL", &url).unhealthy().spawn();
+    // Many at once get one another's sessions.
+    let list = app.user("alice").request("GET", "/tasks");
+    eventually("a line in the log", || {
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| Request::send(&list));
+            }
+        });
+        app.log_so_far().contains("set DATABASE_PREPARED=false")
+    });
 }

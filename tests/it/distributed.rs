@@ -1,0 +1,207 @@
+//! What can be kept true on one PostgreSQL of a table that Citus distributes by `user_id`: which
+//! functions the statements use, and that the report of a dead worker is no broken connection.
+
+use crate::support::harness::{App, Database, eventually, run_binary};
+use postgres::Client;
+use serde_json::json;
+
+/// The text of every statement of `statements.rs` that touches the table.
+fn statements() -> Vec<String> {
+    let source = include_str!("../../src/store/statements.rs");
+    let literals = source.split("sql: \"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    literals.map(|sql| sql.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// With a value of its type for each parameter, of which the longest number comes first.
+fn with_values(sql: &str) -> String {
+    let value = |number: usize| match (sql.split(' ').next().unwrap(), number) {
+        (_, 1) => "'alice'",
+        ("insert", 4) => "false",
+        ("insert", 2 | 3 | 5) => "'t'",
+        ("update" | "delete", 3 | 4) => "null::timestamptz[]",
+        ("update", 5 | 6) => "'t'",
+        ("update", 7 | 8) => "true",
+        ("select", 2) if sql.contains("idempotency_key") => "'t'",
+        ("select", 3) if sql.contains("idempotency_key") => "'t'",
+        ("select", 4) if sql.contains("idempotency_key") => "false",
+        ("select", 5) if sql.contains("idempotency_key") => "'k'",
+        ("select", 3) => "null::boolean",
+        _ => "1",
+    };
+    (1..=8).rev().fold(sql.to_owned(), |sql, number| sql.replace(&format!("${number}"), value(number)))
+}
+
+/// Every function, and every operator's and cast's function, that a rule made of the statement depends
+/// on: its name, its volatility, and whether it is reached with a column of the table inside.
+fn volatile_functions(client: &mut Client, sql: &str) -> Vec<String> {
+    // What is returned are columns as they are.
+    let sql = sql.split(" returning ").next().unwrap();
+    // PostgreSQL keeps a rule's action as a tree in which each function is named by its number.
+    client
+        .batch_execute(&format!(
+            "create or replace view pg_temp.nothing as select 1 as one;
+             create rule statement as on insert to pg_temp.nothing do instead ({sql})"
+        ))
+        .unwrap();
+    let tree: String = client
+        .query_one("select ev_action::text from pg_rewrite where rulename = 'statement'", &[])
+        .unwrap()
+        .get(0);
+    client.batch_execute("drop rule statement on pg_temp.nothing").unwrap();
+    let mut found = Vec::new();
+    for (number, inside) in calls(&tree) {
+        let row = client
+            .query_one("select proname::text, provolatile::text from pg_proc where oid = $1", &[&number])
+            .unwrap();
+        let (name, volatility): (String, String) = (row.get(0), row.get(1));
+        let has_column = inside.contains("{VAR ");
+        if volatility == "v" || volatility == "s" && has_column {
+            found.push(format!("{name} ({volatility}{})", if has_column { ", of a column" } else { "" }));
+        }
+    }
+    found
+}
+
+/// The function of each call in the tree, and the tree below it.
+fn calls(tree: &str) -> Vec<(u32, &str)> {
+    let mut found = Vec::new();
+    for field in [":funcid ", ":opfuncid "] {
+        for (at, _) in tree.match_indices(field) {
+            let number = tree[at + field.len()..].split(' ').next().unwrap().parse().unwrap();
+            if number != 0 {
+                let begin = tree[..at].rfind('{').unwrap();
+                found.push((number, node(&tree[begin..])));
+            }
+        }
+    }
+    found
+}
+
+/// From a brace to the one that closes it.
+fn node(text: &str) -> &str {
+    let mut depth = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return &text[..=at];
+        }
+    }
+    text
+}
+
+/// Citus refuses volatile functions in an update, and stable ones of a column: each shard would
+/// evaluate them for itself.
+#[test]
+fn every_statement_can_be_distributed() {
+    let database = Database::create();
+    let outcome = run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let mut client = database.client();
+    let statements = statements();
+    assert!(statements.len() >= 8, "{statements:?}");
+    for sql in statements {
+        // Of an insert the whole row goes to one shard, so only changes are looked at; a list or a read
+        // may use what it likes, and uses nothing.
+        let found = volatile_functions(&mut client, &with_values(&sql));
+        // What the coordinator evaluates before it sends an insert.
+        let of_insert = ["convert_to (s)", "json_build_array (s)"];
+        let found: Vec<_> = found.iter().filter(|name| !of_insert.contains(&name.as_str())).collect();
+        assert!(found.is_empty(), "{sql}: {found:?}");
+    }
+    // The test sees what it is for.
+    for (expression, wanted) in [
+        ("greatest(clock_timestamp(), updated_at)", "clock_timestamp (v)"),
+        ("updated_at + interval '1 microsecond'", "timestamptz_pl_interval (s, of a column)"),
+    ] {
+        let sql = format!("update tasks set updated_at = {expression} where user_id = 'alice'");
+        assert_eq!(volatile_functions(&mut client, &sql), [wanted]);
+    }
+}
+
+/// The clock is only one of two bounds.
+#[test]
+fn a_change_is_later_than_the_one_before_whatever_the_clock_says() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let id = alice.create_id();
+    for stored in
+        ["now()", "now() + interval '1 year'", "now() - interval '1 year'", "now() + interval '1 hour'"]
+    {
+        app.database.execute(&format!(
+            "update tasks set created_at = least(created_at, {stored}), updated_at = {stored}"
+        ));
+        let mut last = alice.task(id)["updated_at"].as_str().unwrap().to_owned();
+        for _ in 0..50 {
+            let task = alice.on_task("PATCH", id).json(json!({"complete": true})).send().expect(200).json();
+            let updated = task["updated_at"].as_str().unwrap().to_owned();
+            assert!(updated > last, "{stored}: {last} and then {updated}");
+            last = updated;
+        }
+    }
+    // Within one transaction the clock stands still.
+    let update = include_str!("../../src/store/statements.rs");
+    let update = update.split("sql: \"update tasks").nth(1).unwrap().split('"').next().unwrap();
+    let update = with_values(&format!("update tasks{update}")).replace("id = 1", &format!("id = {id}"));
+    let mut client = app.database.client();
+    let mut transaction = client.transaction().unwrap();
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let row = transaction.query_one(&update, &[]).unwrap();
+        times.push(row.get::<_, std::time::SystemTime>("updated_at"));
+    }
+    assert!(times.is_sorted_by(|one, other| one < other), "{times:?}");
+}
+
+#[test]
+fn check_says_that_the_table_is_on_one_server() {
+    let app = App::spawn();
+    let variables =
+        [("DATABASE_URL", app.database.url.as_str()), ("JWT_SECRET_KEY", crate::support::token::SECRET)];
+    let outcome = run_binary(&["check"], &variables);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stdout.contains("distribution: none"), "{outcome:?}");
+}
+
+/// As a coordinator of Citus reports a worker that is away: for the users on it.
+#[test]
+fn an_error_about_a_server_behind_the_server_costs_no_connection() {
+    let app = App::spawn();
+    let (alice, bob) = (app.user("alice"), app.user("bob"));
+    let (ids, bobs) = ([alice.create_id(), alice.create_id()], bob.create_id());
+    app.database.execute(
+        "create function report() returns trigger language plpgsql as $$
+         begin
+           if new.user_id = 'alice' then
+             raise 'connection to the remote node failed' using errcode = '08006';
+           end if;
+           return new;
+         end $$;
+         create trigger report before insert or update on tasks for each row execute function report()",
+    );
+    let sessions = "select string_agg(pid::text, ' ' order by pid) from pg_stat_activity \
+        where datname = current_database() and application_name = 'tinytasks'";
+    let count = "select count(*) from pg_stat_activity \
+        where datname = current_database() and application_name = 'tinytasks'";
+    eventually("all connections", || app.database.value(count) == "17");
+    let before = app.database.value(sessions);
+    for _ in 0..20 {
+        let change = json!({"complete": true});
+        for id in ids {
+            let answer = alice.on_task("PATCH", id).json(change.clone()).send();
+            let answer = answer.expect_problem(503, "SERVICE_UNAVAILABLE").json();
+            // The worker may have done it.
+            assert_eq!(
+                answer["detail"],
+                "it is not known whether this was done, so look before you try again"
+            );
+        }
+        alice.post(json!({"title": "t"})).expect_problem(503, "SERVICE_UNAVAILABLE");
+        bob.on_task("PATCH", bobs).json(change).send().expect(200);
+        app.get("/health").send().expect(200);
+    }
+    assert_eq!(app.database.value(sessions), before);
+}
