@@ -27,9 +27,9 @@ fn boxed(language: &str, part: &str) -> &'static str {
 
 /// A command of an operator: the newest PostgreSQL's programs and ours are in the path.
 fn shell(script: &str, directory: &Directory, variables: &[(&str, &str)]) -> Outcome {
-    let versions =
-        fs::read_dir("/usr/lib/postgresql").unwrap().flatten().map(|entry| entry.path().join("bin"));
-    let newest = versions.filter(|bin| bin.join("psql").exists()).max().unwrap();
+    let cluster = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
+    let newest = Command::new(cluster).arg("programs").arg(directory.path()).output().unwrap();
+    let newest = String::from_utf8(newest.stdout).unwrap().trim().into();
     let own = Path::new(env!("CARGO_BIN_EXE_tinytasks")).parent().unwrap().to_owned();
     let usual = env::var_os("PATH").unwrap();
     let path = [own, newest].into_iter().chain(env::split_paths(&usual));

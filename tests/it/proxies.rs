@@ -15,8 +15,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-const NGINX: &str = "/usr/sbin/nginx";
-const CADDY: &str = "/usr/bin/caddy";
+const NGINX: &str = "nginx";
+const CADDY: &str = "caddy";
 
 /// A proxy and the service behind it.
 struct Front {
