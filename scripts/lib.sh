@@ -88,6 +88,10 @@ provide() {
 unpack() {
     local file names
     command -v apt-get >/dev/null || die "please install (on Debian: $*), then try again"
+    # PostgreSQL refuses to run as root, so another user has to see its programs: see scripts/cluster.
+    [[ " $* " != *" postgresql "* ]] || ((EUID)) || setpriv --reuid=nobody --clear-groups test -x "$repository" ||
+        unshare --mount true 2>/dev/null ||
+        die "PostgreSQL does not run as root, and its user cannot enter $repository: move that to /srv"
     mkdir -p "$unpacked"/apt/lists/partial "$unpacked"/apt/cache/archives/partial "$unpacked"/{bin,debs}
     exec 5>"$unpacked/lock"
     lock 5 "another script that fetches Debian packages"
@@ -124,7 +128,8 @@ private_apt() {
     (
         cd "$unpacked/debs" || exit
         exec apt-get -qq -o Dir::State="$unpacked/apt" -o Dir::State::status=/var/lib/dpkg/status \
-            -o Dir::Cache="$unpacked/apt/cache" -o APT::Sandbox::User=root "$@"
+            -o Dir::Cache="$unpacked/apt/cache" -o Dir::Log="$unpacked/apt" -o APT::Sandbox::User=root \
+            -o Acquire::GzipIndexes=true -o Acquire::Languages=none "$@"
     )
 }
 

@@ -112,7 +112,7 @@ fn caddy(directory: &Directory, address: &str, socket: &str) -> Command {
     let site = replaced(deployed("Caddyfile"), &pairs).replacen("\n{\n", "\n{\n\tadmin off\n", 1);
     let file = directory.write("Caddyfile", &site);
     let mut command = Command::new(CADDY);
-    command.args(["run", "--adapter", "caddyfile", "--config", &file]);
+    command.args(["run", "--adapter", "caddyfile", "--config", &file]).env("HOME", directory.path());
     command
 }
 
