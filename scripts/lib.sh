@@ -60,7 +60,7 @@ install() {
 
 # provide PROGRAM:PACKAGE…: unpacks the packages of those programs that the machine does not have.
 provide() {
-    local pair programs=() packages=()
+    local pair programs=() packages=() mask
     for pair in "$@"; do
         # Debian keeps PostgreSQL's server out of PATH.
         if [[ $pair == postgres:* ]]; then
@@ -72,6 +72,9 @@ provide() {
         packages+=("${pair#*:}")
     done
     ((${#packages[@]})) || return 0
+    # Where root unpacks, another user runs PostgreSQL.
+    mask=$(umask)
+    umask 022
     unpack "${packages[@]}"
     for pair in "${programs[@]}"; do
         if [[ $pair == postgres ]]; then
@@ -80,35 +83,24 @@ provide() {
             ln -sfn .unpacked "$unpacked/bin/$pair"
         fi
     done
+    umask "$mask"
 }
 
 # unpack PACKAGE…: Debian packages, and what they depend on and the machine does not have, into
 # .data/debian/root. Nothing is installed: apt keeps its lists in .data/debian too, no script of a package
 # runs, the machine knows no service of it, and it takes no root. To undo it, remove .data/debian.
 unpack() {
-    local file names
+    local file
     command -v apt-get >/dev/null || die "please install (on Debian: $*), then try again"
     # PostgreSQL refuses to run as root, so another user has to see its programs: see scripts/cluster.
     [[ " $* " != *" postgresql "* ]] || ((EUID)) || setpriv --reuid=nobody --clear-groups test -x "$repository" ||
         unshare --mount true 2>/dev/null ||
-        die "PostgreSQL does not run as root, and its user cannot enter $repository: move that to /srv"
+        die "PostgreSQL does not run as root, and its user cannot enter $repository: move that to /srv, or install postgresql"
     mkdir -p "$unpacked"/apt/lists/partial "$unpacked"/apt/cache/archives/partial "$unpacked"/{bin,debs}
     exec 5>"$unpacked/lock"
     lock 5 "another script that fetches Debian packages"
     say "fetching Debian packages into .data/debian (nothing is installed): $*"
-    step private_apt update
-    private_apt --simulate --no-install-recommends install "$@" >"$unpacked/plan"
-    # Lines such as: Inst libicu72 (72.1-3+deb12u1 Debian:12.12/oldstable [amd64])
-    # Not what only packages' scripts and PostgreSQL's JIT compiler need, and never another C library beside
-    # the machine's.
-    sed -n 's/^Inst \([^ ]*\) .*(\([^ ]*\) .*/\1=\2/p' "$unpacked/plan" |
-        grep -vE '^(libc6|libc-bin|[^=]*perl[^=]*|libllvm[^=]*|libz3-4|postgresql-(client-)?common)(:[^=]*)?=' \
-            >"$unpacked/names"
-    # What the linker needs, of the same release.
-    [[ " $* " != *" gcc "* ]] || printf '%s\n' libc6 libc6-dev linux-libc-dev libgcc-s1 >>"$unpacked/names"
-    rm -f "$unpacked"/debs/*.deb # of an attempt that was cut off
-    mapfile -t names <"$unpacked/names"
-    step private_apt download "${names[@]}"
+    fetch "$@"
     for file in "$unpacked"/debs/*.deb; do
         case ${file##*/} in
         libc6_* | libc6-dev_* | linux-libc-dev_*) step dpkg -x "$file" "$unpacked/sysroot" ;;
@@ -123,11 +115,30 @@ unpack() {
     exec 5>&-
 }
 
+# fetch PACKAGE…: downloads them and what they depend on, into .data/debian/debs.
+fetch() {
+    local names
+    step private_apt update
+    private_apt --simulate --no-install-recommends install "$@" >"$unpacked/plan"
+    # Lines such as: Inst libicu72 (72.1-3+deb12u1 Debian:12.12/oldstable [amd64])
+    # Not what only packages' scripts and PostgreSQL's JIT compiler need, and never another C library beside
+    # the machine's.
+    sed -n 's/^Inst \([^ ]*\) .*(\([^ ]*\) .*/\1=\2/p' "$unpacked/plan" |
+        grep -vE '^(libc6|libc-bin|[^=]*perl[^=]*|libllvm[^=]*|libz3-4|postgresql-(client-)?common)(:[^=]*)?=' \
+            >"$unpacked/names"
+    # What the linker needs, of the same release.
+    [[ " $* " != *" gcc "* ]] || printf '%s\n' libc6 libc6-dev linux-libc-dev libgcc-s1 >>"$unpacked/names"
+    rm -f "$unpacked"/debs/*.deb # of an attempt that was cut off
+    mapfile -t names <"$unpacked/names"
+    step private_apt download "${names[@]}"
+}
+
 # apt with the machine's sources and keys, and lists and downloads of its own.
 private_apt() {
     (
         cd "$unpacked/debs" || exit
-        exec apt-get -qq -o Dir::State="$unpacked/apt" -o Dir::State::status=/var/lib/dpkg/status \
+        exec apt-get -qq -o Dir::State="$unpacked/apt" \
+            -o Dir::State::status="$( [[ ${TINYTASKS_BARE-} ]] && echo /dev/null || echo /var/lib/dpkg/status)" \
             -o Dir::Cache="$unpacked/apt/cache" -o Dir::Log="$unpacked/apt" -o APT::Sandbox::User=root \
             -o Acquire::GzipIndexes=true -o Acquire::Languages=none "$@"
     )
@@ -147,8 +158,9 @@ link_postgresql() {
 # The newest PostgreSQL server here, the machine's or an unpacked one: the folder of its programs.
 postgresql_bin() {
     local programs
-    programs=$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | sort -V | tail -n1)
-    [[ $programs ]] || programs=$(compgen -G "$unpacked/postgresql/*/bin/postgres" | sort -V | tail -n1)
+    # scripts/test-traces sets TINYTASKS_BARE, to see what happens on a machine that has nothing.
+    [[ ${TINYTASKS_BARE-} ]] || programs=$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | sort -V | tail -n1)
+    [[ ${programs-} ]] || programs=$(compgen -G "$unpacked/postgresql/*/bin/postgres" | sort -V | tail -n1)
     [[ $programs ]] && dirname "$programs"
 }
 
