@@ -118,8 +118,8 @@ unpack() {
 # fetch PACKAGE…: downloads them and what they depend on, into .data/debian/debs.
 fetch() {
     local names
-    step private_apt update
-    private_apt --simulate --no-install-recommends install "$@" >"$unpacked/plan"
+    step private_apt apt-get update
+    private_apt apt-get --simulate --no-install-recommends install "$@" >"$unpacked/plan"
     # Lines such as: Inst libicu72 (72.1-3+deb12u1 Debian:12.12/oldstable [amd64])
     # Not what only packages' scripts and PostgreSQL's JIT compiler need, and never another C library beside
     # the machine's.
@@ -130,17 +130,17 @@ fetch() {
     [[ " $* " != *" gcc "* ]] || printf '%s\n' libc6 libc6-dev linux-libc-dev libgcc-s1 >>"$unpacked/names"
     rm -f "$unpacked"/debs/*.deb # of an attempt that was cut off
     mapfile -t names <"$unpacked/names"
-    step private_apt download "${names[@]}"
+    step private_apt apt-get download "${names[@]}"
 }
 
-# apt with the machine's sources and keys, and lists and downloads of its own.
+# private_apt PROGRAM ARGUMENT…: one of apt's programs, with the machine's sources and keys, and lists and downloads of its own.
 private_apt() {
     (
         cd "$unpacked/debs" || exit
-        exec apt-get -qq -o Dir::State="$unpacked/apt" \
-            -o Dir::State::status="$( [[ ${TINYTASKS_BARE-} ]] && echo /dev/null || echo /var/lib/dpkg/status)" \
+        exec "$1" -qq -o Dir::State="$unpacked/apt" \
+            -o Dir::State::status="${TINYTASKS_BARE:-/var/lib/dpkg/status}" \
             -o Dir::Cache="$unpacked/apt/cache" -o Dir::Log="$unpacked/apt" -o APT::Sandbox::User=root \
-            -o Acquire::GzipIndexes=true -o Acquire::Languages=none "$@"
+            -o Acquire::GzipIndexes=true -o Acquire::Languages=none "${@:2}"
     )
 }
 
@@ -158,7 +158,7 @@ link_postgresql() {
 # The newest PostgreSQL server here, the machine's or an unpacked one: the folder of its programs.
 postgresql_bin() {
     local programs
-    # scripts/test-traces sets TINYTASKS_BARE, to see what happens on a machine that has nothing.
+    # scripts/test-traces gives in TINYTASKS_BARE what dpkg would say on a machine without PostgreSQL.
     [[ ${TINYTASKS_BARE-} ]] || programs=$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | sort -V | tail -n1)
     [[ ${programs-} ]] || programs=$(compgen -G "$unpacked/postgresql/*/bin/postgres" | sort -V | tail -n1)
     [[ $programs ]] && dirname "$programs"
@@ -171,7 +171,7 @@ prepare_rust() {
     command -v cargo >/dev/null || { [[ -r $environment ]] && . "$environment"; } ||
         die "Rust is missing: see https://rustup.rs"
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repository/Cargo.toml")
-    found=$(rustc --version | cut -d' ' -f2)
+    found=$(rustc --version 2>/dev/null | cut -d' ' -f2) || true
     [[ $found ]] || die "Rust is there, but has no compiler; try: rustup default stable"
     printf '%s\n' "$wanted" "$found" | sort -VC || die "Rust $found is too old, $wanted is needed: rustup update"
 }

@@ -499,7 +499,7 @@ struct PgBouncer {
 }
 
 impl PgBouncer {
-        fn start(database: &Database) -> Self {
+    fn start(database: &Database) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (host, server_port) = database.server_address().split_once(':').unwrap();
         let (_, rest) = database.url.split_once("://").unwrap();

@@ -48,6 +48,7 @@ mod operations;
 mod package;
 mod privacy;
 mod proxies;
+mod proxies_alone;
 mod race;
 mod scale_out;
 mod schema;
