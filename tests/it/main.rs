@@ -57,6 +57,7 @@ mod systemd;
 mod tasks;
 mod tidy;
 mod tls;
+mod two_roles;
 mod unix;
 mod validation;
 mod wire;

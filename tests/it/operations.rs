@@ -18,7 +18,7 @@ const DOCUMENT: &str = include_str!("../../docs/operations.md");
 const OTHER_SECRET: &str = "another secret of enough bytes, also for tests";
 
 /// The box of that language that has this text in it.
-fn boxed(language: &str, part: &str) -> &'static str {
+pub fn boxed(language: &str, part: &str) -> &'static str {
     let start = format!("```{language}\n");
     let boxes = DOCUMENT.split(&start).skip(1);
     let mut boxes = boxes.map(|text| text.split("```").next().unwrap());
@@ -26,7 +26,7 @@ fn boxed(language: &str, part: &str) -> &'static str {
 }
 
 /// A command of an operator: the newest PostgreSQL's programs and ours are in the path.
-fn shell(script: &str, directory: &Directory, variables: &[(&str, &str)]) -> Outcome {
+pub fn shell(script: &str, directory: &Directory, variables: &[(&str, &str)]) -> Outcome {
     let cluster = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
     let newest = Command::new(cluster).arg("programs").arg(directory.path()).output().unwrap();
     let newest = String::from_utf8(newest.stdout).unwrap().trim().into();
@@ -40,7 +40,7 @@ fn shell(script: &str, directory: &Directory, variables: &[(&str, &str)]) -> Out
     run(command)
 }
 
-fn succeeds(outcome: Outcome) -> Outcome {
+pub fn succeeds(outcome: Outcome) -> Outcome {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     outcome
 }
