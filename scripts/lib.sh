@@ -43,7 +43,7 @@ end_step() {
 as_root() { if ((EUID)); then sudo "$@"; else "$@"; fi; }
 
 # Installs Debian packages on the machine, and says so first. Only for tools that cannot be unpacked (see
-# `unpack`); none of them brings a service.
+# `unpack`). None of them brings a service, but for the systemd of scripts/units, which needs it to be one.
 install() {
     local with=
     command -v apt-get >/dev/null || die "please install (on Debian: $*), then try again"
