@@ -11,6 +11,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+/// Makes a proxy's command from its folder, the address to listen on and the path of the service's socket.
+type Launch = fn(&Directory, &str, &str) -> Command;
+
 /// A proxy that runs while the value lives.
 struct Alone {
     proxy: Child,
@@ -19,7 +22,7 @@ struct Alone {
 }
 
 impl Alone {
-    fn start(launch: fn(&Directory, &str, &str) -> Command) -> Self {
+    fn start(launch: Launch) -> Self {
         let directory = Directory::create();
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
@@ -61,8 +64,7 @@ fn haproxy(directory: &Directory, address: &str, _: &str) -> Command {
 
 #[test]
 fn a_proxy_without_its_service_answers_as_the_service_would() {
-    let proxies: [(&str, fn(&Directory, &str, &str) -> Command); 3] =
-        [("nginx", nginx), ("Caddy", caddy), ("HAProxy", haproxy)];
+    let proxies: [(&str, Launch); 3] = [("nginx", nginx), ("Caddy", caddy), ("HAProxy", haproxy)];
     for (name, launch) in proxies {
         let proxy = Alone::start(launch);
         let answer = proxy.request("https://app.example.org");
