@@ -8,61 +8,185 @@ die() {
     exit 1
 }
 
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+unpacked=$repository/.data/debian
+# The machine's own programs come first; an ordinary user has no sbin in PATH.
+PATH=$PATH:/usr/sbin:/sbin:$unpacked/bin
+
+# The first signal ends a script, whatever it does: a command run by `step` ends with it.
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+trap end_step EXIT
+
+# step COMMAND…: runs a command that may take long. Bash runs a trap only after the command in the foreground
+# has ended, so this one runs in the background, as a process group of its own.
+step() {
+    local status=0
+    set -m
+    "$@" </dev/null &
+    step_group=$!
+    set +m
+    wait "$step_group" || status=$?
+    step_group=
+    return "$status"
+}
+
+# Belongs into every EXIT trap of a script that calls `step` after setting it.
+end_step() {
+    trap '' INT TERM HUP
+    [[ ${step_group-} ]] || return 0
+    kill -- "-$step_group" 2>/dev/null || true
+    wait "$step_group" || true
+}
+
 as_root() { if ((EUID)); then sudo "$@"; else "$@"; fi; }
 
-# Installs Debian packages, and says so first. Services among them are not started: Debian asks
-# policy-rc.d (invoke-rc.d(8)), and nobody wants a web server for having run a test.
+# Installs Debian packages on the machine, and says so first. Only for tools that cannot be unpacked (see
+# `unpack`). None of them brings a service, but for the systemd of scripts/units, which needs it to be one.
 install() {
-    local root=() policy=/usr/sbin/policy-rc.d
+    local with=
     command -v apt-get >/dev/null || die "please install (on Debian: $*), then try again"
     if ((EUID)); then
         command -v sudo >/dev/null || die "please install as root, then try again: apt-get install $*"
-        root=(sudo)
+        with=' with sudo'
     fi
-    say "installing Debian packages${root:+ with sudo}: $*"
-    [[ -e $policy ]] || {
-        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null
-        "${root[@]}" chmod +x "$policy"
-        # shellcheck disable=SC2064  # as they are now
-        trap "${root[*]} rm -f $policy; trap - RETURN" RETURN
-    }
-    root+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
-    "${root[@]}" update </dev/null >/dev/null
-    "${root[@]}" install --yes --no-install-recommends "$@" </dev/null >/dev/null
+    say "installing Debian packages$with: $*"
+    # In the foreground, as sudo may ask for a password.
+    as_root apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
+        install --yes --no-install-recommends "$@" </dev/null >/dev/null
 }
 
-# The newest PostgreSQL server here: the folder of its programs.
+# provide PROGRAM:PACKAGE…: unpacks the packages of those programs that the machine does not have.
+provide() {
+    local pair programs=() packages=() mask
+    for pair in "$@"; do
+        # Debian keeps PostgreSQL's server out of PATH.
+        if [[ $pair == postgres:* ]]; then
+            ! postgresql_bin >/dev/null || continue
+        else
+            ! command -v "${pair%%:*}" >/dev/null || continue
+        fi
+        programs+=("${pair%%:*}")
+        packages+=("${pair#*:}")
+    done
+    ((${#packages[@]})) || return 0
+    # Where root unpacks, another user runs PostgreSQL.
+    mask=$(umask)
+    umask 022
+    unpack "${packages[@]}"
+    for pair in "${programs[@]}"; do
+        if [[ $pair == postgres ]]; then
+            link_postgresql
+        else
+            ln -sfn .unpacked "$unpacked/bin/$pair"
+        fi
+    done
+    umask "$mask"
+}
+
+# unpack PACKAGE…: Debian packages, and what they depend on and the machine does not have, into
+# .data/debian/root. Nothing is installed: apt keeps its lists in .data/debian too, no script of a package
+# runs, the machine knows no service of it, and it takes no root. To undo it, remove .data/debian.
+unpack() {
+    local file
+    command -v apt-get >/dev/null || die "please install (on Debian: $*), then try again"
+    # PostgreSQL refuses to run as root, so another user has to see its programs: see scripts/cluster.
+    [[ " $* " != *" postgresql "* ]] || ((EUID)) || setpriv --reuid=nobody --clear-groups test -x "$repository" ||
+        unshare --mount true 2>/dev/null ||
+        die "PostgreSQL does not run as root, and its user cannot enter $repository: move that to /srv, or install postgresql"
+    mkdir -p "$unpacked"/apt/lists/partial "$unpacked"/apt/cache/archives/partial "$unpacked"/{bin,debs}
+    exec 5>"$unpacked/lock"
+    lock 5 "another script that fetches Debian packages"
+    say "fetching Debian packages into .data/debian (nothing is installed): $*"
+    fetch "$@"
+    for file in "$unpacked"/debs/*.deb; do
+        case ${file##*/} in
+        libc6_* | libc6-dev_* | linux-libc-dev_*) step dpkg -x "$file" "$unpacked/sysroot" ;;
+        libgcc-s1_*) step dpkg -x "$file" "$unpacked/sysroot" && step dpkg -x "$file" "$unpacked/root" ;;
+        *) step dpkg -x "$file" "$unpacked/root" ;;
+        esac
+        rm "$file"
+    done
+    # Without its library PostgreSQL would fail where it wants to compile; without the module it does not try.
+    rm -f "$unpacked"/root/usr/lib/postgresql/*/lib/llvmjit*
+    cp "$repository/scripts/unpacked" "$unpacked/bin/.unpacked"
+    exec 5>&-
+}
+
+# fetch PACKAGE…: downloads them and what they depend on, into .data/debian/debs.
+fetch() {
+    local names
+    step private_apt apt-get update
+    private_apt apt-get --simulate --no-install-recommends install "$@" >"$unpacked/plan"
+    # Lines such as: Inst libicu72 (72.1-3+deb12u1 Debian:12.12/oldstable [amd64])
+    # Not what only packages' scripts and PostgreSQL's JIT compiler need, and never another C library beside
+    # the machine's.
+    sed -n 's/^Inst \([^ ]*\) .*(\([^ ]*\) .*/\1=\2/p' "$unpacked/plan" |
+        grep -vE '^(libc6|libc-bin|[^=]*perl[^=]*|libllvm[^=]*|libz3-4|postgresql-(client-)?common)(:[^=]*)?=' \
+            >"$unpacked/names"
+    # What the linker needs, of the same release.
+    [[ " $* " != *" gcc "* ]] || printf '%s\n' libc6 libc6-dev linux-libc-dev libgcc-s1 >>"$unpacked/names"
+    rm -f "$unpacked"/debs/*.deb # of an attempt that was cut off
+    mapfile -t names <"$unpacked/names"
+    step private_apt apt-get download "${names[@]}"
+}
+
+# private_apt PROGRAM ARGUMENT…: one of apt's programs, with the machine's sources and keys, and lists and downloads of its own.
+private_apt() {
+    (
+        cd "$unpacked/debs" || exit
+        exec "$1" -qq -o Dir::State="$unpacked/apt" \
+            -o Dir::State::status="${TINYTASKS_BARE:-/var/lib/dpkg/status}" \
+            -o Dir::Cache="$unpacked/apt/cache" -o Dir::Log="$unpacked/apt" -o APT::Sandbox::User=root \
+            -o Acquire::GzipIndexes=true -o Acquire::Languages=none "${@:2}"
+    )
+}
+
+link_postgresql() {
+    local program folder
+    for program in "$unpacked"/root/usr/lib/postgresql/*/bin/*; do
+        folder=$unpacked/${program#"$unpacked/root/usr/lib/"}
+        mkdir -p "${folder%/*}"
+        # The server last: `postgresql_bin` looks for it.
+        [[ $program == */postgres ]] || ln -sfn ../../../bin/.unpacked "$folder"
+    done
+    ln -sfn ../../../bin/.unpacked "${folder%/*}/postgres"
+}
+
+# The newest PostgreSQL server here, the machine's or an unpacked one: the folder of its programs.
 postgresql_bin() {
     local programs
-    programs=$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | sort -V | tail -n1)
+    # scripts/test-traces gives in TINYTASKS_BARE what dpkg would say on a machine without PostgreSQL.
+    [[ ${TINYTASKS_BARE-} ]] || programs=$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | sort -V | tail -n1)
+    [[ ${programs-} ]] || programs=$(compgen -G "$unpacked/postgresql/*/bin/postgres" | sort -V | tail -n1)
     [[ $programs ]] && dirname "$programs"
+}
+
+# Rust, new enough. Asked first, as it is the only thing that a person has to see to.
+prepare_rust() {
+    local wanted found environment=${CARGO_HOME:-$HOME/.cargo}/env
+    # shellcheck source=/dev/null
+    command -v cargo >/dev/null || { [[ -r $environment ]] && . "$environment"; } ||
+        die "Rust is missing: see https://rustup.rs"
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repository/Cargo.toml")
+    found=$(rustc --version 2>/dev/null | cut -d' ' -f2) || true
+    [[ $found ]] || die "Rust is there, but has no compiler; try: rustup default stable"
+    printf '%s\n' "$wanted" "$found" | sort -VC || die "Rust $found is too old, $wanted is needed: rustup update"
 }
 
 # All that is needed to build, test and run.
 prepare() {
-    local missing=()
-    # Debian's package may start a cluster of its own, on port 5432. It is not ours and never used.
-    postgresql_bin >/dev/null || missing+=(postgresql)
-    command -v cc >/dev/null || missing+=(gcc libc6-dev)
-    ((${#missing[@]} == 0)) || install "${missing[@]}"
-    # shellcheck source=/dev/null
-    command -v cargo >/dev/null || . "${CARGO_HOME:-$HOME/.cargo}/env" ||
-        die "Rust is missing: see https://rustup.rs"
+    prepare_rust
+    provide cc:gcc ar:binutils postgres:postgresql
 }
 
 # What only tests need: a pooler to go through, a balancer and proxies to stand behind, a TLS client
 # that is not ours, and the judges of systemd's units and of Prometheus's rules.
 prepare_tests() {
-    local missing=()
-    [[ -x /usr/sbin/pgbouncer ]] || missing+=(pgbouncer)
-    [[ -x /usr/sbin/haproxy ]] || missing+=(haproxy)
-    [[ -x /usr/bin/openssl ]] || missing+=(openssl)
-    [[ -x /usr/sbin/nginx ]] || missing+=(nginx)
-    [[ -x /usr/bin/caddy ]] || missing+=(caddy)
-    [[ -x /usr/bin/systemd-analyze ]] || missing+=(systemd)
-    # Debian's package may start a server of its own, on port 9090. It is not ours and never used.
-    command -v promtool >/dev/null || missing+=(prometheus)
-    ((${#missing[@]} == 0)) || install "${missing[@]}"
+    provide pgbouncer:pgbouncer haproxy:haproxy openssl:openssl nginx:nginx caddy:caddy \
+        systemd-analyze:systemd promtool:prometheus kill:procps
 }
 
 # Node 20 or newer, with npm. That of Debian 12 is older, but its npm can fetch one; it goes to .data.

@@ -18,7 +18,7 @@ const DOCUMENT: &str = include_str!("../../docs/operations.md");
 const OTHER_SECRET: &str = "another secret of enough bytes, also for tests";
 
 /// The box of that language that has this text in it.
-fn boxed(language: &str, part: &str) -> &'static str {
+pub fn boxed(language: &str, part: &str) -> &'static str {
     let start = format!("```{language}\n");
     let boxes = DOCUMENT.split(&start).skip(1);
     let mut boxes = boxes.map(|text| text.split("```").next().unwrap());
@@ -26,10 +26,10 @@ fn boxed(language: &str, part: &str) -> &'static str {
 }
 
 /// A command of an operator: the newest PostgreSQL's programs and ours are in the path.
-fn shell(script: &str, directory: &Directory, variables: &[(&str, &str)]) -> Outcome {
-    let versions =
-        fs::read_dir("/usr/lib/postgresql").unwrap().flatten().map(|entry| entry.path().join("bin"));
-    let newest = versions.filter(|bin| bin.join("psql").exists()).max().unwrap();
+pub fn shell(script: &str, directory: &Directory, variables: &[(&str, &str)]) -> Outcome {
+    let cluster = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
+    let newest = Command::new(cluster).arg("programs").arg(directory.path()).output().unwrap();
+    let newest = String::from_utf8(newest.stdout).unwrap().trim().into();
     let own = Path::new(env!("CARGO_BIN_EXE_tinytasks")).parent().unwrap().to_owned();
     let usual = env::var_os("PATH").unwrap();
     let path = [own, newest].into_iter().chain(env::split_paths(&usual));
@@ -40,7 +40,7 @@ fn shell(script: &str, directory: &Directory, variables: &[(&str, &str)]) -> Out
     run(command)
 }
 
-fn succeeds(outcome: Outcome) -> Outcome {
+pub fn succeeds(outcome: Outcome) -> Outcome {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     outcome
 }

@@ -46,15 +46,21 @@ fn the_example_configuration_is_taken() {
     let [cert, key] = make_pair(&files, "example");
     let text = read("deploy/tinytasks.conf")
         .replace("/run/credentials/tinytasks.service/cert.pem", &cert)
-        .replace("/run/credentials/tinytasks.service/key.pem", &key);
-    let secret = ("JWT_SECRET_KEY", crate::support::token::SECRET);
+        .replace("/run/credentials/tinytasks.service/key.pem", &key)
+        .replace(
+            "/etc/tinytasks/database_url",
+            &files.write("database_url", "postgres://nobody@127.0.0.1:1/x"),
+        )
+        .replace(
+            "/etc/tinytasks/jwt_secret_key",
+            &files.write("jwt_secret_key", crate::support::token::SECRET),
+        );
     for is_suggested in [false, true] {
         let lines = text.lines().map(|line| if is_suggested { line.trim_start_matches('#') } else { line });
         let variables = lines.filter_map(|line| line.split_once('='));
         let variables =
             variables.filter(|(name, _)| name.chars().all(|char| char.is_ascii_uppercase() || char == '_'));
-        let variables: Vec<_> =
-            variables.chain([secret, ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/x")]).collect();
+        let variables: Vec<_> = variables.collect();
         assert!(variables.len() > 2);
         let outcome = run_binary(&["check"], &variables);
         // The database is not there; nothing is said of a variable.

@@ -10,13 +10,13 @@ use crate::support::{
 use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
-    fs,
+    env, fs,
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
 };
 
-const NGINX: &str = "/usr/sbin/nginx";
-const CADDY: &str = "/usr/bin/caddy";
+const NGINX: &str = "nginx";
+const CADDY: &str = "caddy";
 
 /// A proxy and the service behind it.
 struct Front {
@@ -43,7 +43,8 @@ impl Front {
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
         let mut command = launch(&directory, &address, &socket);
-        command.env_clear().env("HOME", directory.path()).current_dir(directory.path());
+        command.env_clear().env("PATH", env::var_os("PATH").unwrap()).env("HOME", directory.path());
+        command.current_dir(directory.path());
         let proxy = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn();
         let proxy = proxy.unwrap_or_else(|error| panic!("{command:?}: {error}; run ./scripts/test"));
         let front = Self { app, address, proxy, _directory: directory };
@@ -93,7 +94,7 @@ fn nginx_configuration(directory: &Directory, site: &str) -> String {
     directory.write("nginx.conf", &text)
 }
 
-fn nginx(directory: &Directory, address: &str, socket: &str) -> Command {
+pub fn nginx(directory: &Directory, address: &str, socket: &str) -> Command {
     let site = deployed("nginx.conf");
     let certificate = "    ssl_certificate /etc/letsencrypt/live/tasks.example.org/fullchain.pem;\n    \
                        ssl_certificate_key /etc/letsencrypt/live/tasks.example.org/privkey.pem;\n";
@@ -107,7 +108,7 @@ fn nginx(directory: &Directory, address: &str, socket: &str) -> Command {
     command
 }
 
-fn caddy(directory: &Directory, address: &str, socket: &str) -> Command {
+pub fn caddy(directory: &Directory, address: &str, socket: &str) -> Command {
     let pairs = [("/run/tinytasks.sock", socket), ("tasks.example.org {", &format!("http://{address} {{"))];
     let site = replaced(deployed("Caddyfile"), &pairs).replacen("\n{\n", "\n{\n\tadmin off\n", 1);
     let file = directory.write("Caddyfile", &site);

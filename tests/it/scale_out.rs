@@ -14,6 +14,7 @@ use crate::support::{
 };
 use serde_json::json;
 use std::{
+    env,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
@@ -47,8 +48,9 @@ struct Balancer {
 impl Balancer {
     fn start(instances: &[String; INSTANCES]) -> Self {
         let (directory, address) = (Directory::create(), free_address());
-        let mut command = Command::new("/usr/sbin/haproxy");
+        let mut command = Command::new("haproxy");
         command.args(["-db", "-f", CONFIGURATION]).env_clear().current_dir(directory.path());
+        command.env("PATH", env::var_os("PATH").unwrap());
         command.env("TINYTASKS_ADMIN", directory.path().join("admin"));
         command.env("TINYTASKS_BIND", &address).stdin(Stdio::null());
         for (index, instance) in instances.iter().enumerate() {
@@ -56,7 +58,7 @@ impl Balancer {
         }
         // What it says is about instances that come and go.
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child = child.expect("haproxy is not installed; scripts/test installs it");
+        let child = child.expect("haproxy is missing; scripts/test fetches it");
         let balancer = Self { child, address, directory };
         eventually("HAProxy", || TcpStream::connect(&balancer.address).is_ok());
         balancer

@@ -78,7 +78,7 @@ fn the_units_are_valid() {
     let binary = crate::support::harness::binary(&directory);
     let service = fs::read_to_string(unit("tinytasks.service")).unwrap();
     let program = binary.get_program().to_str().unwrap();
-    assert!(service.contains("ExecStart=/usr/bin/tinytasks serve\n"));
+    assert!(service.contains("ExecStart=/usr/bin/tinytasks --config /etc/tinytasks/tinytasks.conf serve\n"));
     let service = directory.write("tinytasks.service", &service.replace("/usr/bin/tinytasks", program));
     let socket = directory.write("tinytasks.socket", &fs::read_to_string(unit("tinytasks.socket")).unwrap());
     // Its manual is there once the package is.

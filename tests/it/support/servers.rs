@@ -125,8 +125,7 @@ impl Server {
         let (from, to) = (self.home(), standby.home());
         fs::create_dir(&to).unwrap();
         fs::copy(from.join("password"), to.join("password")).unwrap();
-        let version = fs::read_to_string(from.join("data/PG_VERSION")).unwrap();
-        let program = format!("/usr/lib/postgresql/{}/bin/pg_basebackup", version.trim());
+        let program = format!("{}/pg_basebackup", self.cluster("programs", &[]));
         let to = to.to_str().unwrap();
         let (url, data) = (self.url(), format!("{to}/data"));
         let options = ["--checkpoint=fast", "--write-recovery-conf", "--no-sync"];
