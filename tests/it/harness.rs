@@ -98,6 +98,10 @@ pub struct Database {
 
 impl Database {
     pub fn create() -> Self {
+        if env::var_os("TINYTASKS_TEST_ON_CITUS").is_some() {
+            let url = env::var("TINYTASKS_TEST_CITUS_URL");
+            return Self::on_citus(&url.expect("TINYTASKS_TEST_CITUS_URL names a database on a coordinator"));
+        }
         Self::create_as("")
     }
 
@@ -105,6 +109,26 @@ impl Database {
     pub fn create_as(options: &str) -> Self {
         let url = env::var("TINYTASKS_TEST_DATABASE_URL");
         Self::make(&url.expect("TINYTASKS_TEST_DATABASE_URL is unset: run ./scripts/test"), options)
+    }
+
+    /// The one database of that coordinator, with an empty table that is distributed: a new database
+    /// would have to be made on every node. So only one test may run at a time.
+    fn on_citus(url: &str) -> Self {
+        let mut client = Client::connect(url, NoTls).unwrap();
+        client.batch_execute(include_str!("../../schema.sql")).unwrap();
+        client
+            .batch_execute(
+                "do $$ begin
+                   if not exists (select from citus_tables where table_name = 'tasks'::regclass) then
+                     perform create_distributed_table('tasks', 'user_id');
+                   end if;
+                 end $$;
+                 truncate tasks",
+            )
+            .unwrap();
+        let name = client.query_one("select current_database()::text", &[]).unwrap().get(0);
+        // Without a server on which it would be dropped.
+        Self { server_url: String::new(), name, url: url.to_owned() }
     }
 
     /// The URL is that of a superuser and ends in `/postgres`.
