@@ -17,6 +17,10 @@ pub struct Database {
 
 impl Database {
     pub fn create() -> Self {
+        if env::var_os("TINYTASKS_TEST_ON_CITUS").is_some() {
+            let url = env::var("TINYTASKS_TEST_CITUS_URL");
+            return Self::on_citus(&url.expect("TINYTASKS_TEST_CITUS_URL names a database on a coordinator"));
+        }
         Self::create_as("")
     }
 
