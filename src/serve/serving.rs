@@ -95,8 +95,14 @@ impl Service {
     fn serve_clients(&self) {
         while let Some(mut client) = self.gate.next_client() {
             // A panic ends one connection. Its message is in the log.
-            let _ = guarded(|| Ok(while self.serve_request(&mut client) {}), drop);
+            let _ = guarded(|| self.serve_client(&mut client), drop);
         }
+    }
+
+    /// Serves one client to its end.
+    fn serve_client(&self, client: &mut Client) -> Result<(), ()> {
+        while self.serve_request(client) {}
+        Ok(())
     }
 
     /// Serves a client's next request, and says whether the connection goes on.

@@ -140,7 +140,7 @@ fn ask(app: &App, bytes: &[u8]) -> io::Result<Response> {
 }
 
 fn beside_a_victim(app: &App, attack: impl FnOnce()) {
-    beside(|| drop(ask(app, &get("/health")).expect("the victim is served").expect(200)), attack);
+    beside(app, || drop(ask(app, &get("/health")).expect("the victim is served").expect(200)), attack);
 }
 
 /// What `openssl s_client` says, the answer to a request included.

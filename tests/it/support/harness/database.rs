@@ -24,6 +24,26 @@ impl Database {
         Self::create_as("")
     }
 
+    /// The one database of that coordinator, with an empty table that is distributed: a new database
+    /// would have to be made on every node. So only one test may run at a time.
+    fn on_citus(url: &str) -> Self {
+        let mut client = Client::connect(url, NoTls).unwrap();
+        client.batch_execute(include_str!("../../../../schema.sql")).unwrap();
+        client
+            .batch_execute(
+                "do $$ begin
+                   if not exists (select from citus_tables where table_name = 'tasks'::regclass) then
+                     perform create_distributed_table('tasks', 'user_id');
+                   end if;
+                 end $$;
+                 truncate tasks",
+            )
+            .unwrap();
+        let name = client.query_one("select current_database()::text", &[]).unwrap().get(0);
+        // No server's URL: this database is not dropped.
+        Self { server_url: String::new(), name, url: url.to_owned() }
+    }
+
     /// With these options of `create database`.
     pub fn create_as(options: &str) -> Self {
         let url = env::var("TINYTASKS_TEST_DATABASE_URL");
