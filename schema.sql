@@ -4,6 +4,7 @@
 begin;
 -- The upgrade of a large table takes its time, and so does waiting for another instance's upgrade.
 set local statement_timeout = 0;
+set local client_min_messages = warning;
 
 -- One instance at a time; the others wait here and then find the work done. The lock is held until
 -- commit (https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS), so it works

@@ -35,6 +35,12 @@ impl Session {
         &mut self.client
     }
 
+    /// Whether the server answers within `limit`.
+    pub fn ping(&mut self, limit: Duration) -> Result<(), postgres::Error> {
+        // The driver's own limit is for Unix sockets, on which ours does not work.
+        self.within(limit).is_valid(limit * 2)
+    }
+
     /// To move the limit while a result of [`Session::within`] is still being read.
     pub fn deadline(&self) -> Arc<Deadline> {
         Arc::clone(&self.deadline)

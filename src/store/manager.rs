@@ -1,15 +1,13 @@
 //! Makes the pool's connections and decides which of them may still be used: what r2d2 asks for.
 
+use super::backoff::Backoff;
 use super::connect::{ConnectError, Session, Setting, connect, is_silence};
 use super::sqlstate::{Fate, cause, is_lost_statement};
 use super::statements::{STATEMENTS, Statement, Values};
 use super::url::DatabaseUrl;
 use super::watch::Watch;
 use crate::config;
-use crate::limits::{
-    CHECKOUT_MAX, FULL_RETRY_EMPTY, FULL_RETRY_MAX, FULL_RETRY_MIN, PING_AFTER, PING_MAX,
-    STATEMENT_SERVER_MAX,
-};
+use crate::limits::{CHECKOUT_MAX, PING_AFTER, PING_MAX, STATEMENT_SERVER_MAX};
 use crate::panic::{guarded, lock};
 use postgres::Row;
 use r2d2::ManageConnection;
@@ -27,7 +25,7 @@ pub struct Connector {
     /// Connections from before this instant are not used again: one of them was broken or its
     /// statements no longer fit the table, so the others will be as well.
     distrusted: Mutex<Option<Instant>>,
-    full: Mutex<Full>,
+    backoff: Backoff,
     /// Connections of the pool that are open.
     open: AtomicU32,
     given_up: AtomicU64,
@@ -40,13 +38,6 @@ pub fn statement_timeout() -> Setting {
     ("statement_timeout", STATEMENT_SERVER_MAX.as_millis().to_string())
 }
 
-/// The server, or the role, has as many connections as it may have.
-#[derive(Default)]
-struct Full {
-    retry_at: Option<Instant>,
-    pause: Duration,
-}
-
 impl Connector {
     pub fn new(database: config::Database) -> Self {
         Self {
@@ -54,7 +45,7 @@ impl Connector {
             is_prepared: database.prepared,
             size: database.pool_size.get(),
             distrusted: Mutex::default(),
-            full: Mutex::default(),
+            backoff: Backoff::default(),
             open: AtomicU32::new(0),
             given_up: AtomicU64::new(0),
             has_warned: AtomicBool::new(false),
@@ -87,7 +78,12 @@ impl Connector {
     }
 
     pub fn distrust_all(&self) {
-        *lock(&self.distrusted) = Some(Instant::now());
+        self.distrust_before(Instant::now());
+    }
+
+    fn distrust_before(&self, instant: Instant) {
+        let mut distrusted = lock(&self.distrusted);
+        *distrusted = (*distrusted).max(Some(instant));
     }
 
     fn is_distrusted(&self, connection: &Connection) -> bool {
@@ -98,17 +94,23 @@ impl Connector {
     pub fn note_failure(&self, connection: &mut Connection, fate: Fate, error: &postgres::Error) {
         if matches!(fate, Fate::Lost | Fate::Stale) {
             connection.is_spent = true;
-            self.distrust_all();
+            // Silence says something about the time at which the statement was sent; connections that
+            // were made while it was waited for are not concerned.
+            self.distrust_before(if is_silence(error) { connection.last_used } else { Instant::now() });
         }
-        if is_silence(error) {
-            self.given_up.fetch_add(1, Relaxed);
-        }
+        self.count_silence(error);
         if is_lost_statement(error) && self.is_prepared && !self.has_warned.swap(true, Relaxed) {
             log::warn!(
                 reason = cause(error).as_str();
                 "prepared statements get lost: a pooler in transaction mode is between the service and \
                  PostgreSQL; set DATABASE_PREPARED=false"
             );
+        }
+    }
+
+    fn count_silence(&self, error: &postgres::Error) {
+        if is_silence(error) {
+            self.given_up.fetch_add(1, Relaxed);
         }
     }
 
@@ -147,34 +149,6 @@ impl Connector {
         let connector = Arc::clone(self);
         Ok(Connection { session, prepared, born: now, last_used: now, is_spent: false, connector })
     }
-
-    /// Errors: a server is full, and it is not yet time to ask again.
-    fn wait_while_full(&self) -> io::Result<()> {
-        let mut full = lock(&self.full);
-        let now = Instant::now();
-        if full.retry_at.is_some_and(|at| now < at) {
-            return Err(io::Error::other("the database allows no more connections"));
-        }
-        // Of several threads one asks.
-        full.retry_at = full.retry_at.map(|_| now + full.pause);
-        Ok(())
-    }
-
-    /// The pause doubles up to `FULL_RETRY_MAX`; without any connection it stays short, because then
-    /// nothing can be served.
-    fn note_full(&self, reason: &str) {
-        let open = self.open.load(Relaxed);
-        let mut full = lock(&self.full);
-        if full.retry_at.is_none() {
-            log::warn!(connections = open, wanted = self.size, reason = reason;
-                "the database allows no more connections");
-        }
-        full.pause = match open {
-            0 => FULL_RETRY_EMPTY,
-            _ => (full.pause * 2).clamp(FULL_RETRY_MIN, FULL_RETRY_MAX),
-        };
-        full.retry_at = Some(Instant::now() + full.pause);
-    }
 }
 
 /// What r2d2 asks to make and to judge connections.
@@ -206,15 +180,20 @@ impl ManageConnection for Manager {
 
     /// The driver panics where its runtime gets no file descriptor; r2d2 would lose this place.
     fn connect(&self) -> io::Result<Connection> {
-        self.connector.wait_while_full()?;
-        let open = || match self.connector.open() {
+        let connector = &self.connector;
+        connector.backoff.check()?;
+        let open = || match connector.open() {
             Ok(connection) => {
-                *lock(&self.connector.full) = Full::default();
+                connector.backoff.note_connected(connector.open.load(Relaxed), connector.size);
                 Ok(connection)
             }
             Err(error) => {
                 if error.is_full {
-                    self.connector.note_full(&error.reason);
+                    connector.backoff.note_refused(
+                        connector.open.load(Relaxed),
+                        connector.size,
+                        &error.reason,
+                    );
                 }
                 Err(io::Error::other(error.reason))
             }
@@ -230,13 +209,13 @@ impl ManageConnection for Manager {
         if connection.last_used.elapsed() <= PING_AFTER {
             return Ok(());
         }
-        let answer = connection.session.within(PING_MAX).is_valid(PING_MAX);
-        answer.map_err(|error| {
+        connection.session.ping(PING_MAX).map_err(|error| {
+            self.connector.count_silence(&error);
             // The others are pinged one after the other only while the server is known to answer.
             if !self.watch.is_answering() {
                 self.connector.distrust_all();
             }
-            io::Error::other(error)
+            io::Error::other(cause(&error))
         })
     }
 

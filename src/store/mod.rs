@@ -2,6 +2,7 @@
 //! Relies on [`Caller`]: every statement of a request carries its user id as `$1`, and there is no other
 //! way to one. Guarantees: a change that returned Ok is committed.
 
+mod backoff;
 mod check;
 mod connect;
 mod manager;

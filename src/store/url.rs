@@ -200,7 +200,8 @@ fn check_numbers(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// The addresses of a name, each once. Errors: the name and why it has none.
+/// The addresses of a name, each once. The system's resolver ends by limits of its own (resolv.conf(5)),
+/// which the limit of an attempt does not include. Errors: the name and why it has none.
 fn resolve(host: &str, port: u16) -> Result<Vec<Address>, String> {
     use std::net::ToSocketAddrs;
     let found = (host, port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;

@@ -157,8 +157,7 @@ impl Watch {
                 self.make_ready(&mut session, auto_migrate)?;
                 examined = Some(Instant::now());
             }
-            let ping = session.within(PING_MAX).is_valid(PING_MAX);
-            ping.map_err(|error| cause(&error))?;
+            session.ping(PING_MAX).map_err(|error| cause(&error))?;
             self.note_answer();
             thread::sleep(WATCH_INTERVAL);
             self.wait_while_resting();

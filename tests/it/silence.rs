@@ -40,7 +40,7 @@ fn a_command_ends_with_the_reason_however_far_it_got_with_the_database() {
     let relay = Relay::to(database.server_address());
     let url = through(&relay, &database, "?connect_timeout=2");
     // The answer to the question for TLS; in the middle of the authentication; of what follows it.
-    for bytes in [1, 10, 60, 200] {
+    for bytes in [1, 60, 200] {
         relay.silence_after(bytes);
         assert_gives_up(&url, &format!("after {bytes} bytes"));
     }
@@ -51,7 +51,7 @@ fn the_service_says_that_nobody_answers_and_is_well_once_somebody_does() {
     let database = Database::create();
     let relay = Relay::to(database.server_address());
     let url = through(&relay, &database, "?connect_timeout=2");
-    for bytes in [0, 1, 60, 400, 1000] {
+    for bytes in [0, 60, 1000] {
         relay.silence_after(bytes);
         let app = App::setup().env("DATABASE_URL", &url).unhealthy().spawn();
         app.wait_for_log(|line| line.contains("database out of reach") && line.contains(NO_ANSWER));
@@ -116,6 +116,7 @@ fn silent_connections_are_given_up_and_replaced_again_and_again() {
     };
     let mut given_up = 0.0;
     thread::scope(|scope| {
+        let _over = Over(&is_over);
         for number in 0..20 {
             scope.spawn(move || read(&format!("user-{number}")));
         }
@@ -128,7 +129,6 @@ fn silent_connections_are_given_up_and_replaced_again_and_again() {
             eventually(&format!("answers in round {round}"), || good.load(Relaxed) > 1000);
             eventually("health", || app.get("/health").send().status == 200);
         }
-        is_over.store(true, Relaxed);
     });
     // Nothing is left behind: as many connections as before, and the threads go.
     let sessions = "select count(*) from pg_stat_activity where datname = current_database() \
@@ -137,10 +137,19 @@ fn silent_connections_are_given_up_and_replaced_again_and_again() {
     eventually("no thread too many", || status(&app, "Threads") < 80);
 }
 
+/// Also when the test fails, or its threads would go on for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 fn metric(app: &App) -> f64 {
     let text = app.admin("/metrics").send().text();
     let line = text.lines().find(|line| line.starts_with("tinytasks_db_connections_given_up"));
-    line.and_then(|line| line.split(' ').nth(1)).unwrap().parse().unwrap()
+    line.and_then(|line| line.split(' ').nth(1)).map_or(0.0, |number| number.parse().unwrap())
 }
 
 #[test]
