@@ -258,21 +258,17 @@ fn headings(text: &str) -> BTreeSet<String> {
 /// of tests, or a test by its name alone.
 #[test]
 fn what_the_readme_the_threat_model_and_the_pages_name_is_there() {
-    for (name, at_least) in [
-        ("README.md", 15),
-        ("SECURITY.md", 30),
-        ("docs/configuration.md", 0),
-        ("docs/limits.md", 1),
-        ("docs/measurements.md", 5),
-        ("docs/observability.md", 2),
-        ("docs/testing.md", 10),
-        ("docs/tokens.md", 1),
-    ] {
-        let text = read(name);
+    let pages = ["configuration", "limits", "measurements", "observability", "testing", "tokens"];
+    let pages = pages.map(|page| format!("docs/{page}.md")).into_iter();
+    let mut total = 0;
+    for name in pages.chain(["README.md".to_owned(), "SECURITY.md".to_owned()]) {
+        let text = read(&name);
         let lines = text.lines().filter(|line| !line.starts_with("    "));
-        let count: usize = lines.map(|line| names_of(name, line)).sum();
-        assert!(count >= at_least, "{name}: {count} names");
+        let count: usize = lines.map(|line| names_of(&name, line)).sum();
+        assert!(count > 0, "{name}: no name was found");
+        total += count;
     }
+    assert!(total > 70, "{total} names");
 }
 
 /// Checks the names in a line, and counts them.
