@@ -99,6 +99,10 @@ fn is_test_of_any_module(name: &str) -> bool {
     files("tests/it").iter().any(|file| has_test(file, name))
 }
 
+fn is_metric(name: &str) -> bool {
+    ["src/metrics.rs", "src/http/admin.rs"].iter().any(|file| read(file).contains(&format!("\"{name}\"")))
+}
+
 /// `FILE.rs: ITEM`, the file below `src` unless it begins with `tests/`.
 fn code(span: &str) -> Option<(String, &str)> {
     let (file, item) = span.split_once(".rs: ")?;
@@ -173,7 +177,10 @@ fn each_file_of_src_is_in_the_trusted_core_or_in_the_rest() {
     for (heading, cells) in rows(&guide) {
         for span in spans(cells[0]) {
             let is_new = match (heading, code(span)) {
-                (CORE, Some((file, _))) => partly.insert(file) || true,
+                (CORE, Some((file, _))) => {
+                    partly.insert(file);
+                    true
+                }
                 (CORE, None) => whole.insert(span.to_owned()),
                 (REST, None) => rest.insert(span.to_owned()),
                 _ => continue,
@@ -296,7 +303,7 @@ fn names_of(document: &str, line: &str) -> usize {
                 || there(&format!("tests/it/{span}"))
                 || is_test_of_any_module(span)
         } else if is_name(span) && span.matches('_').count() > 3 {
-            is_test_of_any_module(span)
+            is_test_of_any_module(span) || is_metric(span)
         } else {
             continue;
         };
