@@ -1,9 +1,16 @@
-//! Checks that what the documents for auditors name exists: each file, item and test of
-//! `docs/AUDIT.md`, of `SECURITY.md` and of the README's table of threats. When a test is renamed or
-//! removed, the promise that it proved must not stay behind.
+//! Checks that the documents speak of things that exist: each file, item and test of `docs/AUDIT.md`,
+//! `SECURITY.md`, the README and the pages in `docs`, each variable, each link. When a test is renamed
+//! or removed, the promise that it proved must not stay behind.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
+/// The headings of `docs/AUDIT.md` whose tables are about files. All other tables are about claims.
+const CORE: &str = "The trusted core";
+const REST: &str = "The rest of the code";
 /// The last cell of a claim that names no test begins with one of these.
 const EXCUSES: [&str; 3] = ["none: ", "operator: ", "not applicable: "];
 
@@ -92,6 +99,10 @@ fn is_test_of_any_module(name: &str) -> bool {
     files("tests/it").iter().any(|file| has_test(file, name))
 }
 
+fn is_metric(name: &str) -> bool {
+    ["src/metrics.rs", "src/http/admin.rs"].iter().any(|file| read(file).contains(&format!("\"{name}\"")))
+}
+
 /// `FILE.rs: ITEM`, the file below `src` unless it begins with `tests/`.
 fn code(span: &str) -> Option<(String, &str)> {
     let (file, item) = span.split_once(".rs: ")?;
@@ -112,7 +123,8 @@ fn is_path(span: &str) -> bool {
     let is_plain = span.chars().all(|char| char.is_ascii_alphanumeric() || "._/-".contains(char));
     let ends = [".rs", ".md", ".sql", ".toml", ".lock", "openapi.json"];
     let is_named = ends.iter().any(|end| span.ends_with(end));
-    is_plain && (FOLDERS.iter().any(|folder| span.starts_with(folder)) || is_named)
+    let is_route = span.starts_with('/');
+    is_plain && !is_route && (FOLDERS.iter().any(|folder| span.starts_with(folder)) || is_named)
 }
 
 #[test]
@@ -143,11 +155,10 @@ fn each_claim_of_the_guide_names_a_test() {
     let guide = read("docs/AUDIT.md");
     let mut count = 0;
     for (heading, cells) in rows(&guide) {
-        if heading == "The path of a request" {
-            assert_eq!(cells.len(), 2, "{heading}: {cells:?}");
+        assert_eq!(cells.len(), 3, "{heading}: {cells:?}");
+        if [CORE, REST].contains(&heading) {
             continue;
         }
-        assert_eq!(cells.len(), 3, "{heading}: {cells:?}");
         count += 1;
         let proof = cells[2];
         let is_proven = spans(proof).into_iter().any(|span| test(span).is_some() || code(span).is_some());
@@ -157,40 +168,114 @@ fn each_claim_of_the_guide_names_a_test() {
     assert!(count > 100, "{count} claims");
 }
 
-/// Every file of `src` is in that table, once.
+/// A file is in the core as a whole, or in the rest. One of which functions alone are in the core is in
+/// both.
 #[test]
-fn the_path_of_a_request_leads_through_every_file() {
+fn each_file_of_src_is_in_the_trusted_core_or_in_the_rest() {
     let guide = read("docs/AUDIT.md");
-    let mut seen = BTreeSet::new();
-    for (_, cells) in rows(&guide).into_iter().filter(|(heading, _)| *heading == "The path of a request") {
-        let name = spans(cells[0])[0].to_owned();
-        assert!(seen.insert(name.clone()), "{name} is there twice");
+    let (mut whole, mut partly, mut rest) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for (heading, cells) in rows(&guide) {
+        for span in spans(cells[0]) {
+            let is_new = match (heading, code(span)) {
+                (CORE, Some((file, _))) => {
+                    partly.insert(file);
+                    true
+                }
+                (CORE, None) => whole.insert(span.to_owned()),
+                (REST, None) => rest.insert(span.to_owned()),
+                _ => continue,
+            };
+            assert!(is_new, "docs/AUDIT.md: {span} is there twice");
+        }
     }
     let all: BTreeSet<_> = files("src").into_iter().filter(|name| name.ends_with(".rs")).collect();
-    assert_eq!(all.difference(&seen).collect::<Vec<_>>(), Vec::<&String>::new(), "not in docs/AUDIT.md");
+    let named: BTreeSet<_> = whole.union(&rest).cloned().collect();
+    assert_eq!(named, all, "the files of the two tables, and those of src");
+    assert_eq!(whole.intersection(&rest).collect::<Vec<_>>(), Vec::<&String>::new(), "in both tables");
+    assert_eq!(partly.difference(&rest).collect::<Vec<_>>(), Vec::<&String>::new(), "what else is in them");
+    assert!(whole.len() > 5 && partly.len() > 3, "{whole:?}, {partly:?}");
 }
 
-/// Names in `SECURITY.md` and in the README's tables are shorter: a file's name alone where the file
-/// before it is in the same folder, a module of tests, or a test by its name alone.
+/// `docs/AUDIT.md` says that no code that serves requests exports or purges.
 #[test]
-fn what_the_readme_and_the_threat_model_name_is_there() {
-    let readme = read("README.md");
-    let section = |begin: &str| {
-        let (_, rest) = readme.split_once(begin).unwrap_or_else(|| panic!("README.md has no {begin}"));
-        rest.split("\n## ").next().unwrap().to_owned()
-    };
-    let security = read("SECURITY.md");
-    for (name, text) in [
-        ("README.md", section("\n## Code tour\n")),
-        ("README.md", section("\n## Security\n").split("\n### ").next().unwrap().to_owned()),
-        ("SECURITY.md", security),
-    ] {
-        let mut count = 0;
-        for line in text.lines() {
-            count += names_of(name, line);
-        }
-        assert!(count > 10, "{name}: {count} names");
+fn the_commands_alone_export_and_purge() {
+    for name in files("src").into_iter().filter(|name| name.ends_with(".rs")) {
+        let text = read(&name);
+        let calls = ["store::export", "store::purge", "privacy::"].iter().any(|call| text.contains(call));
+        assert_eq!(calls, ["src/commands.rs", "src/store/mod.rs"].contains(&name.as_str()), "{name}");
     }
+}
+
+/// The README and `docs/configuration.md` have a row for each variable, with its default.
+#[test]
+fn each_variable_is_explained_with_its_default() {
+    let source = read("src/config/variables.rs");
+    let literals = |line: &str| line.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let is_variable =
+        |line: &&str| ["secret(\"", "plain(\""].iter().any(|call| line.trim().starts_with(call));
+    let variables: Vec<_> = source.lines().filter(is_variable).map(literals).collect();
+    assert!(variables.len() > 20, "{variables:?}");
+    for document in ["README.md", "docs/configuration.md"] {
+        let text = read(document);
+        for variable in &variables {
+            let rows: Vec<_> = rows(&text)
+                .into_iter()
+                .filter(|(_, cells)| spans(cells[0]).contains(&&*variable[0]))
+                .collect();
+            assert_eq!(rows.len(), 1, "{document}: {}", variable[0]);
+            let default = variable.get(1).filter(|default| !default.is_empty());
+            let is_given = default.is_none_or(|default| rows[0].1[1].replace('`', "").contains(default));
+            assert!(is_given, "{document}: {}: {} does not say {default:?}", variable[0], rows[0].1[1]);
+        }
+    }
+}
+
+/// Within the repository: the file is there, and so is the heading.
+#[test]
+fn each_link_of_the_documents_leads_somewhere() {
+    let pages = files("docs").into_iter().filter(|name| name.ends_with(".md"));
+    let mut count = 0;
+    for name in pages.chain(["README.md".to_owned(), "SECURITY.md".to_owned()]) {
+        let text = read(&name);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            count += 1;
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let folder = Path::new(&name).parent().unwrap();
+            let target = if file.is_empty() { PathBuf::from(&name) } else { folder.join(file) };
+            assert!(root().join(&target).exists(), "{name}: {link}");
+            let is_there = heading.is_empty() || headings(&read(target.to_str().unwrap())).contains(heading);
+            assert!(is_there, "{name}: {link}: no such heading");
+        }
+    }
+    assert!(count > 40, "{count} links");
+}
+
+/// The headings of a page as links name them.
+fn headings(text: &str) -> BTreeSet<String> {
+    let is_kept = |char: &char| char.is_alphanumeric() || "-_ ".contains(*char);
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+    let slug = |line: &str| line.trim_start_matches('#').trim().to_lowercase();
+    headings.map(|line| slug(line).chars().filter(is_kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+/// Names there are shorter: a file's name alone where the file before it is in the same folder, a module
+/// of tests, or a test by its name alone.
+#[test]
+fn what_the_readme_the_threat_model_and_the_pages_name_is_there() {
+    let pages = ["configuration", "limits", "measurements", "observability", "testing", "tokens"];
+    let pages = pages.map(|page| format!("docs/{page}.md")).into_iter();
+    let mut total = 0;
+    for name in pages.chain(["README.md".to_owned(), "SECURITY.md".to_owned()]) {
+        let text = read(&name);
+        let lines = text.lines().filter(|line| !line.starts_with("    "));
+        let count: usize = lines.map(|line| names_of(&name, line)).sum();
+        assert!(count > 0, "{name}: no name was found");
+        total += count;
+    }
+    assert!(total > 70, "{total} names");
 }
 
 /// Checks the names in a line, and counts them.
@@ -218,7 +303,7 @@ fn names_of(document: &str, line: &str) -> usize {
                 || there(&format!("tests/it/{span}"))
                 || is_test_of_any_module(span)
         } else if is_name(span) && span.matches('_').count() > 3 {
-            is_test_of_any_module(span)
+            is_test_of_any_module(span) || is_metric(span)
         } else {
             continue;
         };
