@@ -45,6 +45,7 @@ struct Metrics {
     gate_refusals: Reasons,
     auth_failures: Reasons,
     log_lines_dropped: IntCounter,
+    connections_given_up: IntCounter,
 }
 
 impl Metrics {
@@ -74,12 +75,17 @@ impl Metrics {
                 "tinytasks_log_lines_dropped_total",
                 "Log lines that standard error did not take in time.",
             )?,
+            connections_given_up: IntCounter::new(
+                "tinytasks_db_connections_given_up_total",
+                "Connections on which PostgreSQL did not answer in time.",
+            )?,
         };
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.pool_wait.clone()))?;
         metrics.registry.register(Box::new(metrics.gate_refusals.all.clone()))?;
         metrics.registry.register(Box::new(metrics.auth_failures.all.clone()))?;
         metrics.registry.register(Box::new(metrics.log_lines_dropped.clone()))?;
+        metrics.registry.register(Box::new(metrics.connections_given_up.clone()))?;
         Ok(metrics)
     }
 }
@@ -142,6 +148,13 @@ pub fn client_connections() -> [f64; 3] {
 pub fn waited_for_connection(time: Duration) {
     if let Ok(metrics) = &*METRICS {
         metrics.pool_wait.observe(time.as_secs_f64());
+    }
+}
+
+/// Counts a connection that is given up because PostgreSQL did not answer on it in time.
+pub fn connection_given_up() {
+    if let Ok(metrics) = &*METRICS {
+        metrics.connections_given_up.inc();
     }
 }
 

@@ -50,9 +50,6 @@ fn metrics(app: &App) -> Result<String, Error> {
     let states = [("idle", idle), ("busy", busy)];
     scrape.gauges("tinytasks_db_pool_connections", "Connections to PostgreSQL.", "state", &states)?;
     scrape.gauge("tinytasks_db_pool_connections_max", "DATABASE_POOL_SIZE.", max)?;
-    let given_up = app.store.pool.given_up() as f64;
-    let help = "Connections that were given up since the start, because PostgreSQL fell silent on them.";
-    scrape.gauge("tinytasks_db_connections_given_up", help, given_up)?;
     let is_up = u8::from(app.store.pool.is_up()).into();
     scrape.gauge("tinytasks_database_up", "Whether PostgreSQL has answered lately.", is_up)?;
     let version = [(env!("CARGO_PKG_VERSION"), 1.0)];

@@ -49,6 +49,15 @@ impl Cors {
         }
     }
 
+    /// The origin of a request, where it has one that may not read the answer.
+    pub fn refused_origin<'r>(&self, request: &'r Request) -> Option<&'r str> {
+        let origin = request.single("Origin")?;
+        match self {
+            Self::Listed(origins) if !origins.iter().any(|listed| listed == origin) => Some(origin),
+            _ => None,
+        }
+    }
+
     /// Which fields of a request change its answer.
     fn vary(&self, is_options: bool) -> &'static str {
         match (self, is_options) {

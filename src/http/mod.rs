@@ -129,6 +129,7 @@ impl App {
         }
         response = match trace.face {
             Face::Public => {
+                trace.refused_origin = self.options.cors.refused_origin(request).map(str::to_owned);
                 let response = response.complete(&request_id, self.options.is_https);
                 self.options.cors.apply(response, request)
             }

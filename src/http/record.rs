@@ -17,11 +17,13 @@ pub struct Trace {
     /// Empty until the user is verified.
     pub user_id: String,
     pub allowance: Option<Allowance>,
+    /// The origin of a page that may not read the answer, by `CORS_ORIGINS`.
+    pub refused_origin: Option<String>,
 }
 
 impl Trace {
     pub fn new(face: Face, started: Instant) -> Self {
-        Self { face, started, route: "", user_id: String::new(), allowance: None }
+        Self { face, started, route: "", user_id: String::new(), allowance: None, refused_origin: None }
     }
 }
 
@@ -53,6 +55,9 @@ pub fn record(request: &Request, request_id: &str, status: u16, trace: &Trace, e
     }
     if let Some(trace_id) = trace_id(request) {
         pairs.push(("trace_id", trace_id.into()));
+    }
+    if let Some(origin) = &trace.refused_origin {
+        pairs.push(("refused_origin", origin.as_str().into()));
     }
     let reason = error.map(Error::reason).unwrap_or_default();
     if let Some(error) = error {

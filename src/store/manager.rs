@@ -8,11 +8,12 @@ use super::url::DatabaseUrl;
 use super::watch::Watch;
 use crate::config;
 use crate::limits::{CHECKOUT_MAX, PING_AFTER, PING_MAX, STATEMENT_SERVER_MAX};
+use crate::metrics;
 use crate::panic::{guarded, lock};
 use postgres::Row;
 use r2d2::ManageConnection;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,6 @@ pub struct Connector {
     backoff: Backoff,
     /// Connections of the pool that are open.
     open: AtomicU32,
-    given_up: AtomicU64,
     has_warned: AtomicBool,
     has_row_security: AtomicBool,
 }
@@ -47,7 +47,6 @@ impl Connector {
             distrusted: Mutex::default(),
             backoff: Backoff::default(),
             open: AtomicU32::new(0),
-            given_up: AtomicU64::new(0),
             has_warned: AtomicBool::new(false),
             has_row_security: AtomicBool::new(false),
         }
@@ -56,11 +55,6 @@ impl Connector {
     /// The most connections there may be.
     pub fn size(&self) -> u32 {
         self.size
-    }
-
-    /// Connections that were given up since the start because no answer came in time.
-    pub fn given_up(&self) -> u64 {
-        self.given_up.load(Relaxed)
     }
 
     /// Connections made from now on use `url`. Errors: it names another database.
@@ -110,7 +104,7 @@ impl Connector {
 
     fn count_silence(&self, error: &postgres::Error) {
         if is_silence(error) {
-            self.given_up.fetch_add(1, Relaxed);
+            metrics::connection_given_up();
         }
     }
 

@@ -54,11 +54,6 @@ impl Pool {
         [idle, all.saturating_sub(idle), pool.max_size()].map(f64::from)
     }
 
-    /// Connections that were given up since the start because no answer came in time.
-    pub fn given_up(&self) -> u64 {
-        self.connector.given_up()
-    }
-
     /// Connections made from now on use `url`. Errors: it names another database; requests would be
     /// served by both.
     pub fn reconnect_with(&self, url: DatabaseUrl) -> Result<(), String> {

@@ -194,3 +194,23 @@ fn a_preflight_of_another_origin_gets_no_cors_field() {
     }
     assert!(response.list("Vary").contains(&"Origin"));
 }
+
+/// The person who set up the service sees in its log why the browser refuses an answer.
+#[test]
+fn an_origin_that_is_not_allowed_stands_in_the_log() {
+    let app = App::spawn();
+    app.get("/").header("Origin", "http://localhost:5173").send().expect(200);
+    app.request("OPTIONS", "/api/demo/tasks")
+        .header("Origin", "http://localhost:5174")
+        .header("Access-Control-Request-Method", "POST")
+        .send()
+        .expect(204);
+    app.get("/health").header("Origin", DEFAULT_ORIGIN).send().expect(200);
+    app.wait_for_log(|line| {
+        line.contains("method=GET") && line.contains("refused_origin=http://localhost:5173")
+    });
+    app.wait_for_log(|line| {
+        line.contains("method=OPTIONS") && line.contains("refused_origin=http://localhost:5174")
+    });
+    assert!(!app.log_so_far().contains(&format!("refused_origin={DEFAULT_ORIGIN}")));
+}

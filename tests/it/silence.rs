@@ -148,7 +148,7 @@ impl Drop for Over<'_> {
 
 fn metric(app: &App) -> f64 {
     let text = app.admin("/metrics").send().text();
-    let line = text.lines().find(|line| line.starts_with("tinytasks_db_connections_given_up"));
+    let line = text.lines().find(|line| line.starts_with("tinytasks_db_connections_given_up_total"));
     line.and_then(|line| line.split(' ').nth(1)).map_or(0.0, |number| number.parse().unwrap())
 }
 
