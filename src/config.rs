@@ -10,8 +10,9 @@ mod variables;
 
 pub use source::{Setting, read_from};
 
+use crate::keys::TokenSettings;
 use crate::limits::{IDLE_TIMEOUT_MAX, IDLE_TIMEOUT_MIN, JWT_LEEWAY_MAX, POOL_SIZE_MAX, RATE_LIMITS};
-use crate::store::DatabaseUrl;
+use crate::store::{DatabaseSettings, DatabaseUrl};
 use log::LevelFilter;
 use socket2::SockAddr;
 use source::Source;
@@ -24,15 +25,14 @@ pub type Complaints = Vec<String>;
 
 /// All that `serve` needs.
 pub struct Config {
-    pub database: Database,
-    pub jwt: Jwt,
+    pub database: DatabaseSettings,
+    pub jwt: TokenSettings,
     pub log_is_json: bool,
     /// In the syntax of `RUST_LOG`.
     pub log_filter: String,
     pub listen: SockAddr,
     pub connections_max: usize,
     /// How long a client's connection may be idle between two requests.
-    #[allow(dead_code, reason = "the gate takes it over")]
     pub idle_timeout: Duration,
     /// None stands for `unix`, every client of the Unix socket.
     pub trusted_proxies: Vec<Option<IpAddr>>,
@@ -51,26 +51,6 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// How to reach PostgreSQL.
-pub struct Database {
-    pub url: DatabaseUrl,
-    pub pool_size: NonZeroU32,
-    pub prepared: bool,
-}
-
-/// What a token is judged by. Two are equal when the files hold the same.
-#[derive(PartialEq)]
-pub struct Jwt {
-    /// There unless there is a JWKS.
-    pub secret: Option<String>,
-    pub previous_secret: Option<String>,
-    /// The file of the JWKS and its content.
-    pub jwks: Option<(String, Vec<u8>)>,
-    pub issuer: Option<String>,
-    pub audience: Option<String>,
-    pub leeway: Duration,
-}
-
 /// What `serve` and `check` need.
 pub fn load() -> Result<Config, Complaints> {
     let mut source = Source::open();
@@ -81,13 +61,13 @@ pub fn load() -> Result<Config, Complaints> {
 }
 
 /// What `migrate` needs.
-pub fn load_database() -> Result<Database, Complaints> {
+pub fn load_database() -> Result<DatabaseSettings, Complaints> {
     let mut source = Source::open();
     finish(database(&mut source), source)
 }
 
 /// What `token` needs.
-pub fn load_jwt() -> Result<Jwt, Complaints> {
+pub fn load_jwt() -> Result<TokenSettings, Complaints> {
     let mut source = Source::open();
     finish(jwt(&mut source), source)
 }
@@ -156,14 +136,14 @@ fn config(source: &mut Source) -> Option<Config> {
     })
 }
 
-fn database(source: &mut Source) -> Option<Database> {
+fn database(source: &mut Source) -> Option<DatabaseSettings> {
     let url = source.required_secret("DATABASE_URL", "give postgres://user:password@host/database");
     let size = |text: &str| text.parse().ok().filter(|size: &NonZeroU32| size.get() <= POOL_SIZE_MAX);
     let pool_size = source.parse("DATABASE_POOL_SIZE", "a number from 1 to 1000", size);
     let prepared = source.boolean("DATABASE_PREPARED");
     let parsed = url.map(|url| unescaped_at(&url).map_or_else(|| DatabaseUrl::parse(&url), Err))?;
     match parsed {
-        Ok(url) => Some(Database { url, pool_size: pool_size?, prepared: prepared? }),
+        Ok(url) => Some(DatabaseSettings { url, pool_size: pool_size?, is_prepared: prepared? }),
         Err(complaint) => {
             source.complain("DATABASE_URL", &complaint);
             None
@@ -178,7 +158,7 @@ fn unescaped_at(url: &str) -> Option<String> {
     is_doubtful.then(|| "has more than one @ before the host; in a user or password write it %40".to_owned())
 }
 
-fn jwt(source: &mut Source) -> Option<Jwt> {
+fn jwt(source: &mut Source) -> Option<TokenSettings> {
     let jwks_file = source.text("JWT_JWKS_FILE");
     let secret = hs256_secret(source, jwks_file.is_some());
     let previous_secret = source.secret("JWT_SECRET_KEY_PREVIOUS");
@@ -192,7 +172,7 @@ fn jwt(source: &mut Source) -> Option<Jwt> {
         Some(file) => Some((file.clone(), source.content("JWT_JWKS_FILE", &file)?)),
         None => None,
     };
-    Some(Jwt { secret, previous_secret, jwks, issuer, audience, leeway: leeway? })
+    Some(TokenSettings { secret, previous_secret, jwks, issuer, audience, leeway: leeway? })
 }
 
 /// `BETTER_AUTH_SECRET` counts where `JWT_SECRET_KEY` is unset; neither is needed beside a JWKS.

@@ -1,7 +1,5 @@
 //! Why a command failed: its exit code, and the lines for standard error.
 
-use crate::config::Complaints;
-
 pub struct Failure {
     pub exit_code: u8,
     pub lines: Vec<String>,
@@ -22,8 +20,8 @@ impl Failure {
     }
 }
 
-impl From<Complaints> for Failure {
-    fn from(complaints: Complaints) -> Self {
+impl From<Vec<String>> for Failure {
+    fn from(complaints: Vec<String>) -> Self {
         Self { exit_code: 2, lines: complaints }
     }
 }

@@ -5,7 +5,6 @@
 //! Guarantees: the key decides the algorithm, never the token; nothing of a token is believed before
 //! its signature is verified.
 
-use crate::config::{Complaints, Jwt};
 use crate::error::TokenRefusal;
 use crate::limits::{VERIFIED_TOKEN_BYTES_MAX, VERIFIED_TOKENS_MAX};
 use crate::panic::lock;
@@ -21,14 +20,30 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// What a token is judged by. Two are equal when the files hold the same.
+#[derive(PartialEq)]
+pub struct TokenSettings {
+    /// There unless there is a JWKS.
+    pub secret: Option<String>,
+    pub previous_secret: Option<String>,
+    /// The file of the JWKS and its content.
+    pub jwks: Option<(String, Vec<u8>)>,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+    pub leeway: Duration,
+}
+
 /// What tokens are judged by: the configured secrets and the keys of the JWKS, read again when their
 /// files change.
-pub struct Keys(Watched<Jwt, KeySet>);
+pub struct Keys(Watched<TokenSettings, KeySet>);
 
 impl Keys {
     /// `jwt` is the configuration; `read` gives it as it is later. Errors: what is wrong with
     /// `JWT_JWKS_FILE`.
-    pub fn open(jwt: Jwt, read: fn() -> Result<Jwt, Complaints>) -> Result<Self, String> {
+    pub fn open(
+        jwt: TokenSettings,
+        read: fn() -> Result<TokenSettings, Vec<String>>,
+    ) -> Result<Self, String> {
         let read = move || read().map_err(|complaints| complaints.join("; "));
         Watched::open("set of keys", jwt, Box::new(read), KeySet::new).map(Self)
     }
@@ -65,7 +80,7 @@ struct KeySet {
 type VerifiedTokens = HashMap<String, (UserId, Range<u64>)>;
 
 impl KeySet {
-    fn new(jwt: &Jwt) -> Result<Self, String> {
+    fn new(jwt: &TokenSettings) -> Result<Self, String> {
         let secrets = jwt.secret.iter().chain(&jwt.previous_secret);
         Ok(Self {
             secrets: secrets.map(|secret| HS256Key::from_bytes(secret.as_bytes())).collect(),
@@ -192,7 +207,7 @@ fn is_signed_by(key: &Ed25519PublicKey, jws: &Jws) -> bool {
 }
 
 /// A token for `user` that [`Keys::verify`] accepts for `ttl`. Errors: the reason it cannot be made.
-pub fn issue(jwt: &Jwt, user: &str, ttl: Duration) -> Result<String, String> {
+pub fn issue(jwt: &TokenSettings, user: &str, ttl: Duration) -> Result<String, String> {
     #[derive(Serialize, Deserialize)]
     struct User {
         user_id: String,

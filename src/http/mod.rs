@@ -6,6 +6,7 @@ mod checks; //       the checks in the contract's order: trusted core
 mod request; //      what they ask of a request
 mod tasks; //        the handlers of tasks
 mod list;
+mod list_parts;
 mod page;
 mod conditional;
 mod info; //         the other handlers

@@ -1,7 +1,7 @@
 //! A response as a value: status, fields and body, the problem document of an error, and the bytes
 //! that RFC 9112 wants for them. Knows no socket.
 
-use super::list::ListParts;
+use super::list_parts::ListParts;
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
 use crate::limits::COPY_BYTES_MAX;

@@ -7,13 +7,13 @@ use super::readiness::examine;
 use super::schema::{OUT_OF_RANGE, SEQUENCE_STATE};
 use super::sqlstate::cause;
 use super::statements::{STATEMENTS, Statement};
-use crate::config;
+use super::url::DatabaseSettings;
 use crate::limits::{COMMAND_STATEMENT_MAX, STATEMENT_MAX};
 use postgres::types::Type;
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 /// Passes a line to `say` for each thing that is well. Errors: each thing that is not, with its remedy.
-pub fn check(database: &config::Database, say: &mut dyn FnMut(&str)) -> Result<(), Vec<String>> {
+pub fn check(database: &DatabaseSettings, say: &mut dyn FnMut(&str)) -> Result<(), Vec<String>> {
     let mut session = open(database).map_err(|reason| vec![format!("database: {reason}")])?;
     let server = "select current_setting('server_version'), current_setting('server_encoding')";
     let server = pairs(session.within(STATEMENT_MAX), server).map_err(|reason| vec![reason])?;
@@ -24,7 +24,7 @@ pub fn check(database: &config::Database, say: &mut dyn FnMut(&str)) -> Result<(
     if encoding != "UTF8" {
         reasons.push(format!("encoding: is {encoding}, must be UTF8; make a new database"));
     }
-    if database.prepared {
+    if database.is_prepared {
         match is_pooled_by_transaction(database, &mut session) {
             Ok(false) => say("connections: each has a session of its own"),
             Ok(true) => reasons.push(POOLED.to_owned()),
@@ -46,8 +46,8 @@ pub fn check(database: &config::Database, say: &mut dyn FnMut(&str)) -> Result<(
     if reasons.is_empty() { Ok(()) } else { Err(reasons) }
 }
 
-fn open(database: &config::Database) -> Result<Session, String> {
-    let settings = if database.prepared { vec![statement_timeout()] } else { Vec::new() };
+fn open(database: &DatabaseSettings) -> Result<Session, String> {
+    let settings = if database.is_prepared { vec![statement_timeout()] } else { Vec::new() };
     connect(&database.url, &settings, |_| Ok(())).map(|(session, ())| session).map_err(|error| error.reason)
 }
 
@@ -55,7 +55,7 @@ const POOLED: &str = "connections: two of them share one session of PostgreSQL, 
     is in between, and prepared statements would get lost; set DATABASE_PREPARED=false";
 
 /// Whether two connections that are open at the same time turn out to have the same server process.
-fn is_pooled_by_transaction(database: &config::Database, one: &mut Session) -> Result<bool, String> {
+fn is_pooled_by_transaction(database: &DatabaseSettings, one: &mut Session) -> Result<bool, String> {
     let mut other = open(database)?;
     let process = |session: &mut Session| -> Result<i32, String> {
         let row = session.within(STATEMENT_MAX).query_typed_one("select pg_backend_pid()", &[]);
@@ -118,8 +118,8 @@ fn distribution(client: &mut Client) -> Result<String, String> {
     match column.as_str() {
         "user_id" => Ok(format!("distribution: by user_id, {shards} shards on {nodes} nodes of Citus")),
         _ => Err(format!(
-            "distribution: by {column}, must be by user_id; run `select undistribute_table('tasks')` and \
-             `select create_distributed_table('tasks', 'user_id')`"
+            "distribution: by {column}, must be by user_id; copy the rows into a new database, and there \
+             `select create_distributed_table('tasks', 'user_id')` first (docs/scaling.md)"
         )),
     }
 }

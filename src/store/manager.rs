@@ -4,9 +4,8 @@ use super::backoff::Backoff;
 use super::connect::{ConnectError, Session, Setting, connect, is_silence};
 use super::sqlstate::{Fate, cause, is_lost_statement};
 use super::statements::{STATEMENTS, Statement, Values};
-use super::url::DatabaseUrl;
+use super::url::{DatabaseSettings, DatabaseUrl};
 use super::watch::Watch;
-use crate::config;
 use crate::limits::{CHECKOUT_MAX, PING_AFTER, PING_MAX, STATEMENT_SERVER_MAX};
 use crate::metrics;
 use crate::panic::{guarded, lock};
@@ -39,10 +38,10 @@ pub fn statement_timeout() -> Setting {
 }
 
 impl Connector {
-    pub fn new(database: config::Database) -> Self {
+    pub fn new(database: DatabaseSettings) -> Self {
         Self {
             url: Mutex::new(Arc::new(database.url)),
-            is_prepared: database.prepared,
+            is_prepared: database.is_prepared,
             size: database.pool_size.get(),
             distrusted: Mutex::default(),
             backoff: Backoff::default(),

@@ -20,7 +20,7 @@ mod watch;
 pub use check::check;
 pub use privacy::{export, purge};
 pub use schema::migrate;
-pub use url::DatabaseUrl;
+pub use url::{DatabaseSettings, DatabaseUrl};
 pub use watch::Readiness;
 
 use crate::auth::Caller;
@@ -47,7 +47,7 @@ pub struct Store {
 
 impl Store {
     /// Does not wait for the database: until it is there, every call is `Unavailable`.
-    pub fn open(database: crate::config::Database, auto_migrate: bool) -> Result<Self, String> {
+    pub fn open(database: DatabaseSettings, auto_migrate: bool) -> Result<Self, String> {
         Pool::open(database, auto_migrate).map(|pool| Self { pool })
     }
 

@@ -6,9 +6,8 @@
 use super::manager::{Connector, Manager};
 use super::sqlstate::Fate;
 use super::statements::{Statement, Values};
-use super::url::DatabaseUrl;
+use super::url::{DatabaseSettings, DatabaseUrl};
 use super::watch::{self, Readiness, Watch};
-use crate::config;
 use crate::error::Error;
 use crate::limits::{CHECKOUT_MAX, REQUEST_MAX, STATEMENT_MAX, STATEMENT_TRIES_MAX};
 use crate::metrics::waited_for_connection;
@@ -25,7 +24,7 @@ pub struct Pool {
 impl Pool {
     /// Starts the watching thread, which connects, applies the schema and fills the pool. Does not
     /// wait for it. Errors: no thread can be started.
-    pub(super) fn open(database: config::Database, auto_migrate: bool) -> Result<Self, String> {
+    pub(super) fn open(database: DatabaseSettings, auto_migrate: bool) -> Result<Self, String> {
         let connector = Arc::new(Connector::new(database));
         let watch = Arc::new(Watch::new(Arc::clone(&connector)));
         watch::start(Arc::clone(&watch), auto_migrate)?;

@@ -10,9 +10,19 @@ use postgres::Config;
 use postgres::config::{ChannelBinding, Host, LoadBalanceHosts, SslMode, SslNegotiation};
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+/// How to reach PostgreSQL, as the configuration has it.
+pub struct DatabaseSettings {
+    pub url: DatabaseUrl,
+    /// The most connections.
+    pub pool_size: NonZeroU32,
+    /// `DATABASE_PREPARED`.
+    pub is_prepared: bool,
+}
 
 /// A checked `DATABASE_URL`. Has no `Debug` and no `Display`, because it holds the password.
 pub struct DatabaseUrl {
