@@ -195,11 +195,12 @@ pub fn read_response(stream: &mut impl BufRead, method: &str) -> io::Result<Opti
 }
 
 fn has_body(stream: &mut impl BufRead, method: &str, response: &Response) -> io::Result<bool> {
-    let is_of_head = method == "HEAD" && response.field("Connection").is_none();
+    let ends = response.field("Connection") == Some("close");
+    let is_of_head = method == "HEAD" && !ends;
     if is_of_head || response.status < 200 || [204, 304].contains(&response.status) {
         return Ok(false);
     }
-    let may_be_left_out = ["", "HEAD"].contains(&method) && response.field("Connection").is_some();
+    let may_be_left_out = ["", "HEAD"].contains(&method) && ends;
     Ok(!may_be_left_out || !is_at_end(stream)?)
 }
 
