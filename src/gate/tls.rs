@@ -88,6 +88,10 @@ fn load(((chain_file, chain_pem), (key_file, key_pem)): &(Pem, Pem)) -> Result<L
         rustls::Error::InconsistentKeys(_) => format!(
             "TLS_CERT_FILE, TLS_KEY_FILE: {key_file:?} is not the key of the first certificate in {chain_file:?}"
         ),
+        rustls::Error::InvalidCertificate(error) => format!(
+            "TLS_CERT_FILE: {chain_file:?} cannot be used ({error}); \
+             it must be of X.509 version 3, with a subjectAltName"
+        ),
         error => format!("TLS_CERT_FILE, TLS_KEY_FILE: {chain_file:?}, {key_file:?}: {error}"),
     })?;
     let loaded = Loaded { config: Arc::new(config), chain_file: chain_file.clone(), chain: parsed };
