@@ -36,6 +36,8 @@ pub const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// With TLS, how long a new connection may take to its first request: the handshake is part of it.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Failed TLS handshakes have one line in the log in this time at most.
+pub const HANDSHAKE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a client may take to read [`WRITE_BYTES`] of an answer. A slower client is cut off.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much of an answer is written at a time; each piece has [`WRITE_TIMEOUT`].
@@ -48,6 +50,8 @@ pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 /// kernel sends a reset, which can take the answer away before the client has read it (RFC 9112
 /// section 9.6). It ends when the client closes, or after this time without a byte;
 pub const LINGER_IDLE: Duration = Duration::from_secs(2);
+/// or after this many bytes;
+pub const LINGER_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// or when the client sends more slowly than this on average;
 pub const LINGER_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
 /// or after this time: enough for 10 MB at 1.5 Mbit/s. A connection that lingers counts as idle, so it
@@ -116,6 +120,9 @@ const _: () = assert!(TURN_WAIT.as_millis() < LATE_ANSWER.as_millis());
 /// Files are looked at again at most this often. RFC 7517 names no figure; issuers publish a new key
 /// minutes before they use it.
 pub const FILE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// `check` and the log warn of a certificate that expires in this time or sooner; so does the alert in
+/// `deploy/prometheus`. Certbot renews 30 days before the end, so a renewal has failed for two weeks.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Verified tokens that are kept, so that a token which comes again costs one look-up. At this number
 /// all are dropped.
 pub const VERIFIED_TOKENS_MAX: usize = 4096;

@@ -14,6 +14,8 @@ pub fn start(json: bool, filter: &str) -> io::Result<()> {
     let line: fn(&Record) -> String = if json { json_line } else { text_line };
     log_queue::start(Box::new(move |count| dropped_line(count, line)))?;
     env_logger::Builder::new()
+        // Any client can cause the warnings of rustls. `RUST_LOG=rustls=warn` shows them.
+        .filter_module("rustls", LevelFilter::Error)
         .parse_filters(filter)
         // The driver's debug lines show the values of a statement, which is what tasks say.
         .filter_module("tokio_postgres", LevelFilter::Info)

@@ -3,7 +3,7 @@
 use super::{healthcheck, print};
 use crate::config::{self, Config};
 use crate::failure::Failure;
-use crate::gate::{Address, Certificate};
+use crate::gate::{Address, Certificate, Complaint};
 use crate::keys::Keys;
 use crate::store;
 use socket2::{SockAddr, Socket, Type};
@@ -16,9 +16,9 @@ pub fn check() -> Result<(), Failure> {
     }
     let addresses = check_addresses(&config);
     Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
-    Certificate::open(config.tls).map_err(Failure::of_configuration)?;
+    let certificate = Certificate::open(config.tls).map_err(Failure::of_configuration)?;
     print("configuration: complete\n")?;
-    let mut findings = Vec::new();
+    let mut findings = certificate.as_ref().map(check_certificate).transpose()?.unwrap_or_default();
     match addresses {
         Ok(line) => print(&line)?,
         Err(finding) => findings.push(finding),
@@ -28,6 +28,21 @@ pub fn check() -> Result<(), Failure> {
     };
     findings.extend(store::check(&config.database, &mut say).err().unwrap_or_default());
     if findings.is_empty() { Ok(()) } else { Err(Failure { exit_code: 1, lines: findings }) }
+}
+
+/// Returns what clients hold against the certificate, and prints what they will hold against it soon.
+fn check_certificate(certificate: &Certificate) -> Result<Vec<String>, Failure> {
+    let mut findings = Vec::new();
+    for complaint in certificate.complaints() {
+        match complaint {
+            Complaint::Error(finding) => findings.push(finding),
+            Complaint::Warning(warning) => print(&format!("warning: {warning}\n"))?,
+        }
+    }
+    if let Some(expiry) = certificate.expiry().filter(|_| findings.is_empty()) {
+        print(&format!("certificate: valid until {expiry}\n"))?;
+    }
+    Ok(findings)
 }
 
 /// Whether clients and operators could connect. Errors: an address that cannot be had.

@@ -36,6 +36,7 @@ impl Client {
     /// Waits for the next request and reads it.
     pub fn receive(&mut self, gate: &Gate) -> Received {
         if self.reader.wait_for_request().is_err() || !self.connection.become_busy() {
+            self.log_failed_handshake(gate);
             return Received::Gone;
         }
         let mut request = Request::unread(self.peer);
@@ -46,6 +47,15 @@ impl Client {
                 Received::Refused(Arc::new(request), error)
             }
             Err(Stop::Gone) => Received::Gone,
+        }
+    }
+
+    fn log_failed_handshake(&self, gate: &Gate) {
+        let Some(reason) = self.connection.handshake_failure() else {
+            return;
+        };
+        if !self.connection.peer_address().is_ok_and(|peer| gate.address.is_own_probe(&peer)) {
+            gate.failed_handshakes.log(self.peer, &reason);
         }
     }
 

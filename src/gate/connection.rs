@@ -4,14 +4,15 @@
 //! only given when the lock on the stream is free.
 
 use super::request::Request;
+use super::stream::{Plain, Stream, Tls};
 use crate::limits::{
-    LAST_WORD_TIMEOUT, LATE_ANSWER, LINGER_BYTES_PER_SECOND_MIN, LINGER_IDLE, LINGER_INTERVAL, LINGER_MAX,
-    READ_BYTES, WRITE_BYTES, WRITE_TIMEOUT,
+    LAST_WORD_TIMEOUT, LATE_ANSWER, LINGER_BYTES_MAX, LINGER_BYTES_PER_SECOND_MIN, LINGER_IDLE,
+    LINGER_INTERVAL, LINGER_MAX, READ_BYTES, WRITE_BYTES, WRITE_TIMEOUT,
 };
 use crate::panic::lock;
-use rustls::{ServerConnection, StreamOwned};
-use socket2::Socket;
-use std::io::{self, Read, Write};
+use rustls::ServerConnection;
+use socket2::{SockAddr, Socket};
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -53,9 +54,9 @@ impl Connection {
     /// first read.
     pub fn new(socket: Socket, tls: Option<ServerConnection>, time: Duration) -> Self {
         let socket = Arc::new(socket);
-        let plain = Plain(Arc::clone(&socket));
+        let plain = Plain::new(Arc::clone(&socket));
         let stream: Box<dyn Stream> = match tls {
-            Some(tls) => Box::new(StreamOwned::new(tls, plain)),
+            Some(tls) => Box::new(Tls::new(tls, plain)),
             None => Box::new(plain),
         };
         let connection = Self {
@@ -85,6 +86,20 @@ impl Connection {
             _ if self.overdue().is_some() => Err(io::ErrorKind::TimedOut.into()),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    /// Why the client's TLS handshake failed. None where it did not, or where the service itself has
+    /// ended the connection.
+    pub fn handshake_failure(&self) -> Option<String> {
+        let exchange = lock(&self.exchange);
+        let reason = exchange.stream.handshake_failure().filter(|_| self.state.load(SeqCst) == IDLE)?;
+        let is_late = self.overdue().is_some();
+        Some(if is_late { "it was not finished in time".to_owned() } else { reason.to_owned() })
+    }
+
+    /// The address of the socket's other end. Errors: the connection has been reset.
+    pub fn peer_address(&self) -> io::Result<SockAddr> {
+        self.socket.peer_addr()
     }
 
     /// Writes all of it; each 64 KiB have their own deadline.
@@ -142,7 +157,7 @@ impl Connection {
             let at_rate = Duration::from_secs(dropped / LINGER_BYTES_PER_SECOND_MIN);
             let end = (last_byte + LINGER_IDLE).min(begun + (LINGER_IDLE + at_rate).min(LINGER_MAX));
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || dropped >= LINGER_BYTES_MAX {
                 return;
             }
             self.set_deadline(left);
@@ -262,38 +277,6 @@ impl LateAnswer<'_> {
         let _ = self.exchange.stream.write_all(answer).and_then(|()| self.exchange.stream.flush());
         self.exchange.stream.finish();
         self.connection.shutdown(Shutdown::Write);
-    }
-}
-
-trait Stream: Read + Write + Send {
-    /// Tells the other side that nothing follows.
-    fn finish(&mut self) {}
-}
-
-impl Stream for Plain {}
-
-impl Stream for StreamOwned<ServerConnection, Plain> {
-    fn finish(&mut self) {
-        self.conn.send_close_notify();
-        let _ = self.flush();
-    }
-}
-
-struct Plain(Arc<Socket>);
-
-impl Read for Plain {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
-    }
-}
-
-impl Write for Plain {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -3,12 +3,14 @@
 //! process that has ended is taken over, and the path of one that runs is not.
 
 use crate::limits::{ACCEPT_TIMEOUT, BACKLOG, CONNECT_SELF_TIMEOUT, WRITE_TIMEOUT};
+use crate::panic::lock;
 use socket2::{SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Owner and group may connect to a Unix socket.
@@ -24,6 +26,8 @@ pub struct Address {
     path: Option<PathBuf>,
     /// True for a socket that another process keeps open: connections in its queue survive our end.
     pub is_inherited: bool,
+    /// Our own end of the last connection that asked whether the service answers.
+    probe: Mutex<Option<SockAddr>>,
 }
 
 /// Listens at the address, or at the inherited socket.
@@ -32,7 +36,7 @@ pub fn listen(address: &SockAddr, inherited: Option<Socket>) -> io::Result<(Sock
     let path = address.as_pathname().filter(|_| !is_inherited).map(Path::to_owned);
     let socket = inherited.map_or_else(|| bind(address), Ok)?;
     socket.set_read_timeout(Some(ACCEPT_TIMEOUT))?;
-    let address = Address { address: socket.local_addr()?, path, is_inherited };
+    let address = Address { address: socket.local_addr()?, path, is_inherited, probe: Mutex::default() };
     Ok((socket, address))
 }
 
@@ -107,11 +111,18 @@ impl Address {
     pub fn is_alive(&self, patience: Duration) -> bool {
         let ask = || {
             let mut socket = connect(&self.address)?;
+            *lock(&self.probe) = Some(socket.local_addr()?);
             socket.set_read_timeout(Some(patience))?;
             socket.write_all(PROBE)?;
             socket.read_exact(&mut [0])
         };
         ask().is_ok()
+    }
+
+    /// Whether a client is [`Self::is_alive`], by the address of its end. Clients of a Unix socket have
+    /// no address, so all of them are alike.
+    pub fn is_own_probe(&self, client: &SockAddr) -> bool {
+        lock(&self.probe).as_ref() == Some(client)
     }
 }
 

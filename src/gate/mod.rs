@@ -14,7 +14,9 @@ mod listen;
 mod read; //       trusted core
 mod registry;
 mod request; //    trusted core
+mod stream;
 mod tls;
+mod x509; //       dates and names of a certificate
 
 pub use client::{Client, Received};
 pub use connection::Connection;
@@ -22,6 +24,7 @@ pub use listen::Address;
 pub use registry::Registry;
 pub use request::Request;
 pub use tls::Certificate;
+pub use x509::Complaint;
 
 use crate::limits::{DRAIN_INTERVAL, HANDSHAKE_TIMEOUT, SEND_BUFFER_BYTES, THREAD_IDLE};
 use handout::Handout;
@@ -33,13 +36,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
+use tls::FailedHandshakes;
 
 pub struct Gate {
     pub address: Address,
     pub registry: Arc<Registry>,
     /// Peers whose word on the client's address counts. None stands for the Unix socket.
     trusted_proxies: Vec<Option<IpAddr>>,
-    certificate: Option<Certificate>,
+    certificate: Option<Arc<Certificate>>,
+    failed_handshakes: FailedHandshakes,
     idle_timeout: Duration,
     handout: Handout,
     accepted: AtomicU64,
@@ -68,7 +73,7 @@ impl Gate {
         inherited: Option<Socket>,
         registry: Arc<Registry>,
         trusted_proxies: Vec<Option<IpAddr>>,
-        certificate: Option<Certificate>,
+        certificate: Option<Arc<Certificate>>,
         idle_timeout: Duration,
     ) -> io::Result<(Self, Socket)> {
         let (listener, address) = listen(address, inherited)?;
@@ -77,6 +82,7 @@ impl Gate {
             registry,
             trusted_proxies,
             certificate,
+            failed_handshakes: FailedHandshakes::default(),
             idle_timeout,
             handout: Handout::open()?,
             accepted: AtomicU64::new(0),
@@ -108,7 +114,7 @@ impl Gate {
 
     fn admit(&self, socket: Socket, peer: Option<IpAddr>) -> io::Result<Accepted> {
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
-        let tls = self.certificate.as_ref().map(Certificate::connection).transpose()?;
+        let tls = self.certificate.as_deref().map(Certificate::connection).transpose()?;
         let is_tls = tls.is_some();
         let time = if is_tls { HANDSHAKE_TIMEOUT } else { self.idle_timeout };
         let connection = Arc::new(Connection::new(socket, tls, time));

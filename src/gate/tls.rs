@@ -1,32 +1,73 @@
 //! HTTPS: TLS 1.2 and 1.3 by rustls. New connections use a renewed certificate within a second.
 
+use super::x509::{Chain, Complaint};
+use crate::limits::HANDSHAKE_LOG_INTERVAL;
+use crate::panic::lock;
 use crate::watched::Watched;
+use jiff::Timestamp;
+use log::kv::Value;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::{ServerConfig, ServerConnection};
-use std::sync::Arc;
-use std::{fs, io};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use std::{fs, io, mem};
 
 /// A file and its content.
 type Pem = (String, Vec<u8>);
 
 /// The certificate that clients are shown, and its key. Follows the files of both.
-pub struct Certificate(Watched<(Pem, Pem), ServerConfig>);
+pub struct Certificate(Watched<(Pem, Pem), Loaded>);
+
+/// What was made of the two files.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    chain_file: String,
+    /// Errors: why dates and names are unknown.
+    chain: Result<Chain, String>,
+}
 
 impl Certificate {
     /// From the files of a certificate chain and of its key, where they are configured. Errors: what
-    /// is wrong with the files.
+    /// is wrong with the files. A certificate that clients refuse for its dates or names is no error: it
+    /// is served, and the log says so.
     pub fn open(files: Option<(String, String)>) -> Result<Option<Self>, String> {
         let Some((chain, key)) = files else {
             return Ok(None);
         };
         let read = move || Ok((read("TLS_CERT_FILE", &chain)?, read("TLS_KEY_FILE", &key)?));
-        let watched = Watched::open("certificate", read()?, Box::new(read), config)?;
+        let watched = Watched::open("certificate", read()?, Box::new(read), load)?;
         Ok(Some(Self(watched)))
     }
 
     /// The server's side of a new TLS connection. The handshake comes with the first read.
     pub fn connection(&self) -> io::Result<ServerConnection> {
-        ServerConnection::new(self.0.current()).map_err(io::Error::other)
+        ServerConnection::new(Arc::clone(&self.0.current().config)).map_err(io::Error::other)
+    }
+
+    /// When the first certificate of the chain expires. None where that cannot be read.
+    pub fn expiry(&self) -> Option<Timestamp> {
+        self.0.current().chain.as_ref().ok()?.expiry()
+    }
+
+    /// What clients hold against the certificate now, or will soon. Each names the file.
+    pub fn complaints(&self) -> Vec<Complaint> {
+        self.0.current().complaints()
+    }
+}
+
+impl Loaded {
+    fn complaints(&self) -> Vec<Complaint> {
+        let complaints = match &self.chain {
+            Ok(chain) => chain.complaints(Timestamp::now()),
+            Err(reason) => vec![Complaint::Error(reason.clone())],
+        };
+        let named = |text: String| format!("TLS_CERT_FILE: {:?}: {text}", self.chain_file);
+        let complaints = complaints.into_iter().map(|complaint| match complaint {
+            Complaint::Error(text) => Complaint::Error(named(text)),
+            Complaint::Warning(text) => Complaint::Warning(named(text)),
+        });
+        complaints.collect()
     }
 }
 
@@ -35,16 +76,103 @@ fn read(variable: &str, file: &str) -> Result<Pem, String> {
     Ok((file.to_owned(), content))
 }
 
-fn config(((chain_file, chain), (key_file, key)): &(Pem, Pem)) -> Result<ServerConfig, String> {
-    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
-    let certs = certs.map_err(|error| format!("TLS_CERT_FILE: {chain_file:?}: {error}"))?;
-    let key =
-        PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("TLS_KEY_FILE: {key_file:?}: {error}"))?;
+/// Logs what clients will hold against the certificate, at the start and after each renewal. Only
+/// `serve` has a log.
+fn load(((chain_file, chain_pem), (key_file, key_pem)): &(Pem, Pem)) -> Result<Loaded, String> {
+    let chain = certificates(chain_pem).map_err(|text| format!("TLS_CERT_FILE: {chain_file:?} {text}"))?;
+    // The library's reason may hold a line of the file.
+    let key = PrivateKeyDer::from_pem_slice(key_pem)
+        .map_err(|_| format!("TLS_KEY_FILE: {key_file:?} {}", why_no_key(key_pem)))?;
+    let parsed = Chain::parse(&chain);
+    let config = config(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => format!(
+            "TLS_CERT_FILE, TLS_KEY_FILE: {key_file:?} is not the key of the first certificate in {chain_file:?}"
+        ),
+        rustls::Error::InvalidCertificate(error) => format!(
+            "TLS_CERT_FILE: {chain_file:?} cannot be used ({error}); \
+             it must be of X.509 version 3, with a subjectAltName"
+        ),
+        error => format!("TLS_CERT_FILE, TLS_KEY_FILE: {chain_file:?}, {key_file:?}: {error}"),
+    })?;
+    let loaded = Loaded { config: Arc::new(config), chain_file: chain_file.clone(), chain: parsed };
+    for complaint in loaded.complaints() {
+        match complaint {
+            Complaint::Error(reason) => {
+                log::error!(reason = reason.as_str(); "clients refuse the certificate")
+            }
+            Complaint::Warning(reason) => {
+                log::warn!(reason = reason.as_str(); "the certificate expires soon")
+            }
+        }
+    }
+    Ok(loaded)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) if has_text(pem, "PRIVATE KEY-----") => {
+            Err("holds a key and no certificate: TLS_CERT_FILE and TLS_KEY_FILE may be swapped")
+        }
+        Ok(_) if has_text(pem, "BEGIN CERTIFICATE REQUEST-----") => {
+            Err("holds the request for a certificate; give the certificate that was issued for it")
+        }
+        Ok(_) => Err("holds no certificate in PEM (BEGIN CERTIFICATE)"),
+        Err(_) => Err("is not well-formed PEM"),
+    }
+}
+
+fn why_no_key(pem: &[u8]) -> &'static str {
+    // The second is the older form, of PEM's own encryption (RFC 1421 section 4.6.1.1).
+    if has_text(pem, "BEGIN ENCRYPTED PRIVATE KEY-----") || has_text(pem, "Proc-Type: 4,ENCRYPTED") {
+        "holds an encrypted key; give it decrypted, as openssl pkey -in FILE writes it"
+    } else if has_text(pem, "BEGIN CERTIFICATE-----") {
+        "holds a certificate and no key: TLS_CERT_FILE and TLS_KEY_FILE may be swapped"
+    } else {
+        "holds no usable key in PEM (BEGIN PRIVATE KEY, BEGIN EC PRIVATE KEY or BEGIN RSA PRIVATE KEY)"
+    }
+}
+
+fn has_text(pem: &[u8], text: &str) -> bool {
+    pem.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+fn config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .and_then(|config| config.with_no_client_auth().with_single_cert(certs, key))
-        .map_err(|error| format!("TLS_CERT_FILE, TLS_KEY_FILE: {chain_file:?}: {error}"))?;
+        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// Logs failed handshakes: at most one line in [`HANDSHAKE_LOG_INTERVAL`], because any client can
+/// cause them. A line counts the failures since the one before that have none of their own.
+#[derive(Default)]
+pub struct FailedHandshakes(Mutex<Unlogged>);
+
+#[derive(Default)]
+struct Unlogged {
+    last_line: Option<Instant>,
+    count: u64,
+}
+
+impl FailedHandshakes {
+    /// `client` is None through a Unix socket.
+    pub fn log(&self, client: Option<IpAddr>, reason: &str) {
+        let mut unlogged = lock(&self.0);
+        if unlogged.last_line.is_some_and(|line| line.elapsed() < HANDSHAKE_LOG_INTERVAL) {
+            unlogged.count += 1;
+            return;
+        }
+        unlogged.last_line = Some(Instant::now());
+        let count = mem::take(&mut unlogged.count);
+        drop(unlogged);
+        let client = client.as_ref().map_or(Value::from("unix"), Value::from_display);
+        log::info!(client = client, reason = reason, not_logged = count; "TLS handshake failed");
+    }
 }

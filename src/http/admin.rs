@@ -56,6 +56,11 @@ fn metrics(app: &App) -> Result<String, Error> {
     scrape.gauges("tinytasks_build_info", "Always 1.", "version", &version)?;
     let started = app.started.as_millisecond() as f64 / 1000.0;
     scrape.gauge("process_start_time_seconds", "Start of the process, in seconds since 1970.", started)?;
+    if let Some(expiry) = app.options.certificate.as_ref().and_then(|certificate| certificate.expiry()) {
+        let help = "When the certificate of HTTPS expires, in seconds since 1970.";
+        let expiry = expiry.as_second() as f64;
+        scrape.gauge("tinytasks_tls_certificate_expiry_timestamp_seconds", help, expiry)?;
+    }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
     let kibibytes: Option<f64> = resident.and_then(|number| number.parse().ok());

@@ -23,7 +23,7 @@ pub use rate_limit::RateLimiter;
 pub use response::{Body, Response, chunk, joined, last_chunk};
 
 use crate::error::Error;
-use crate::gate::Request;
+use crate::gate::{Certificate, Request};
 use crate::keys::Keys;
 use crate::metrics;
 use crate::panic::guarded;
@@ -31,8 +31,8 @@ use crate::store::Store;
 use jiff::Timestamp;
 use record::{Trace, record};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 use turns::Turns;
 
@@ -50,7 +50,8 @@ pub struct App {
 pub struct Options {
     pub cors: Cors,
     pub has_docs: bool,
-    pub is_https: bool,
+    /// With HTTPS.
+    pub certificate: Option<Arc<Certificate>>,
     pub requires_if_match: bool,
     pub rate_limiter: Option<RateLimiter>,
 }
@@ -131,7 +132,7 @@ impl App {
         response = match trace.face {
             Face::Public => {
                 trace.refused_origin = self.options.cors.refused_origin(request).map(str::to_owned);
-                let response = response.complete(&request_id, self.options.is_https);
+                let response = response.complete(&request_id, self.options.certificate.is_some());
                 self.options.cors.apply(response, request)
             }
             Face::Admin => response.complete(&request_id, false),

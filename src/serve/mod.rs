@@ -50,12 +50,12 @@ pub fn serve() -> Result<(), Failure> {
 fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Failure> {
     let descriptors = own_descriptors(&config);
     let keys = Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
-    let certificate = Certificate::open(config.tls).map_err(Failure::of_configuration)?;
+    let certificate = Certificate::open(config.tls).map_err(Failure::of_configuration)?.map(Arc::new);
     let is_https = certificate.is_some();
     let options = http::Options {
         cors: Cors::new(config.cors_origins),
         has_docs: config.docs,
-        is_https,
+        certificate: certificate.clone(),
         requires_if_match: config.requires_if_match,
         rate_limiter: config.rate_limit.map(RateLimiter::new),
     };

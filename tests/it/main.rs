@@ -18,6 +18,7 @@ mod admin;
 mod audit;
 mod auth;
 mod bare;
+mod certificates;
 mod check;
 mod claims;
 mod cli;

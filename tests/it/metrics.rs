@@ -2,6 +2,7 @@
 //! there is; and the probes.
 
 use crate::support::{
+    certificates::make_pair,
     harness::{App, Directory, eventually},
     http::Connection,
     locks::Blocked,
@@ -328,7 +329,12 @@ fn dashboard_and_alerts_name_what_there_is() {
     ];
     let app = setup().spawn();
     hostile_round(&app, 1);
-    let samples = scrape(&app);
+    let mut samples = scrape(&app);
+    // HTTPS has a metric more.
+    let directory = Directory::create();
+    let [cert, key] = make_pair(&directory, "first");
+    let https = setup().env("TLS_CERT_FILE", &cert).env("TLS_KEY_FILE", &key).unhealthy().spawn();
+    samples.extend(scrape(&https));
     let metrics: BTreeSet<_> = samples.keys().map(|(name, _)| name.as_str()).collect();
     let labels: BTreeSet<_> = samples.keys().flat_map(|(_, labels)| labels.iter()).collect();
     for expression in expressions() {

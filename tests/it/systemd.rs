@@ -149,6 +149,7 @@ fn the_watchdog_is_told_by_a_service_that_speaks_tls_as_well() {
     let mut told = [manager.next(), manager.next(), manager.next()].concat();
     told.sort();
     assert_eq!(told, ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    assert!(!app.log_so_far().contains("handshake"), "its own question is no failure of a client");
     assert!(!app.log_so_far().contains("does not answer its own probe"));
 }
 

@@ -386,7 +386,7 @@ fn a_bad_certificate_or_key_is_exit_code_2_and_a_line_that_names_the_file() {
         ("garbage for a certificate", &garbage, &key, &garbage),
         ("garbage for a key", &cert, &garbage, &garbage),
         ("the key of another", &cert, &other_key, &cert),
-        ("the two exchanged", &key, &cert, &cert),
+        ("the two exchanged", &key, &cert, &key),
         ("no key", &cert, "", "TLS_KEY_FILE"),
         ("no certificate", "", &key, "TLS_CERT_FILE"),
         ("an empty certificate file", "/dev/null", &key, "/dev/null"),
