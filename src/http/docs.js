@@ -16,17 +16,17 @@ function userOf(token) {
 }
 
 // One entry for all errors in place of a dozen, no OPTIONS, and no header that browsers handle alone.
-function simplified(document) {
-  for (const [path, operations] of Object.entries(document.paths)) {
+function simplified(api) {
+  for (const [path, operations] of Object.entries(api.paths)) {
     // The page and its parts are no part of the API.
-    if (path.startsWith("/docs")) delete document.paths[path];
+    if (path.startsWith("/docs")) delete api.paths[path];
     delete operations.options;
     delete operations.parameters;
     for (const operation of Object.values(operations)) {
       if (operation.responses) operation.responses = foldErrors(operation.responses);
     }
   }
-  return document;
+  return api;
 }
 
 function foldErrors(responses) {
@@ -46,46 +46,45 @@ function foldErrors(responses) {
   return shown;
 }
 
-function setUser(document, user) {
-  const parameter = document.components.parameters.UserId;
+// A copy of the document whose paths are prefilled with this user.
+function forUser(api, user) {
+  const copy = structuredClone(api);
+  const parameter = copy.components.parameters.UserId;
   parameter.example = user;
-  parameter.schema = { ...parameter.schema, default: user };
-  return document;
+  return copy;
 }
 
-async function start() {
-  const document = simplified(await (await fetch("/openapi.json")).json());
-  let ui;
-  // The token is kept for this tab alone, so that a reload does not forget it.
-  function keep(token) {
-    if (token) {
-      sessionStorage.setItem(KEPT_TOKEN, token);
-    } else {
-      sessionStorage.removeItem(KEPT_TOKEN);
-    }
-    const user = token && userOf(token);
-    if (user) ui.specActions.updateJsonSpec(setUser(structuredClone(document), user));
-  }
+// Draws the page anew. The token is kept for this tab alone, so that a reload does not forget it.
+function show(api) {
+  const token = sessionStorage.getItem(KEPT_TOKEN);
+  const user = token && userOf(token);
   const keepToken = {
     statePlugins: {
       auth: {
         wrapActions: {
           authorize: (original) => (payload) => {
-            const done = original(payload);
-            keep(payload.bearer?.value);
-            return done;
+            if (payload.bearer?.value) sessionStorage.setItem(KEPT_TOKEN, payload.bearer.value);
+            return original(payload);
           },
           logout: (original) => (payload) => {
-            keep(null);
+            sessionStorage.removeItem(KEPT_TOKEN);
+            return original(payload);
+          },
+          // The dialog closes: the paths take the user of the token that was entered.
+          showDefinitions: (original) => (payload) => {
+            const kept = sessionStorage.getItem(KEPT_TOKEN);
+            if (payload === false && kept !== token) setTimeout(() => show(api));
             return original(payload);
           },
         },
       },
     },
   };
-  ui = SwaggerUIBundle({
-    spec: document,
-    dom_id: "#ui",
+  const place = document.createElement("div");
+  document.getElementById("ui").replaceChildren(place);
+  const ui = SwaggerUIBundle({
+    spec: user ? forUser(api, user) : api,
+    domNode: place,
     plugins: [keepToken],
     docExpansion: "list",
     defaultModelsExpandDepth: 0,
@@ -93,11 +92,11 @@ async function start() {
     // Without this the page would send the document to a public validator.
     validatorUrl: null,
     onComplete() {
-      const token = sessionStorage.getItem(KEPT_TOKEN);
       if (token) ui.preauthorizeApiKey("bearer", token);
     },
   });
-  window.ui = ui;
 }
 
-start();
+fetch("/openapi.json")
+  .then((response) => response.json())
+  .then((api) => show(simplified(api)));
