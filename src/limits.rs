@@ -51,7 +51,7 @@ pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 /// section 9.6). It ends when the client closes, or after this time without a byte;
 pub const LINGER_IDLE: Duration = Duration::from_secs(2);
 /// or after this many bytes;
-pub const LINGER_BYTES_MAX: u64 = 32 * 1024 * 1024;
+pub const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// or when the client sends more slowly than this on average;
 pub const LINGER_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
 /// or after this time: enough for 10 MB at 1.5 Mbit/s. A connection that lingers counts as idle, so it
