@@ -25,18 +25,23 @@ impl Cors {
     /// Adds the fields that the answer to this request needs.
     pub fn apply<'a>(&self, response: Response<'a>, request: &Request) -> Response<'a> {
         let is_options = request.method == "OPTIONS";
-        let vary = [response.field("Vary").unwrap_or_default(), self.vary(is_options)];
-        let vary = vary.into_iter().filter(|fields| !fields.is_empty()).collect::<Vec<_>>().join(", ");
-        let response = if vary.is_empty() { response } else { response.with("Vary", vary) };
+        let response = match (response.field("Vary"), self.vary(is_options)) {
+            (_, "") => response,
+            (None, vary) => response.with("Vary", vary),
+            (Some(own), vary) => {
+                let both = format!("{own}, {vary}");
+                response.with("Vary", both)
+            }
+        };
         let Some(origin) = request.single("Origin") else {
             return response;
         };
         let response = match self {
+            _ if self.refused_origin(request).is_some() => return response,
             Self::Any => response.with("Access-Control-Allow-Origin", "*"),
-            Self::Listed(origins) if origins.iter().any(|listed| listed == origin) => response
+            Self::Listed(_) => response
                 .with("Access-Control-Allow-Origin", origin.to_owned())
                 .with("Access-Control-Allow-Credentials", "true"),
-            Self::Listed(_) => return response,
         };
         let response = response.with("Access-Control-Expose-Headers", EXPOSED_FIELDS);
         let is_preflight = is_options && request.single("Access-Control-Request-Method").is_some();

@@ -26,11 +26,11 @@ pub fn write(
 ) -> Result<(), Incomplete> {
     let head = response.head(request, is_last);
     if request.method == "HEAD" {
-        return send(connection, &head, &[]);
+        return send(connection, head, &[]);
     }
     let mut parts = match response.body {
         Body::Whole(body) => {
-            let sent = send(connection, &head, &body);
+            let sent = send(connection, head, &body);
             drop(share);
             return sent;
         }
@@ -39,13 +39,16 @@ pub fn write(
     let mut head = head;
     while let Some(part) = parts.next_part().map_err(Incomplete::Failed)? {
         let _share = answers.admit(part.len(), parts.user_id(), connection).map_err(Incomplete::Failed)?;
-        send(connection, &std::mem::take(&mut head), &chunk(&part, request))?;
+        send(connection, std::mem::take(&mut head), &chunk(&part, request))?;
     }
-    send(connection, last_chunk(request), &[])
+    send(connection, Vec::new(), last_chunk(request))
 }
 
-fn send(connection: &Connection, head: &[u8], body: &[u8]) -> Result<(), Incomplete> {
-    let (first, rest) = joined(head.to_owned(), body);
-    let written = connection.write(&first).and_then(|()| connection.write(rest));
-    written.map_err(|_| Incomplete::ClientGone)
+fn send(connection: &Connection, head: Vec<u8>, body: &[u8]) -> Result<(), Incomplete> {
+    let (first, rest) = joined(head, body);
+    connection.write(&first).map_err(|_| Incomplete::ClientGone)?;
+    if rest.is_empty() {
+        return Ok(());
+    }
+    connection.write(rest).map_err(|_| Incomplete::ClientGone)
 }
