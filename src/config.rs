@@ -38,11 +38,11 @@ pub struct Config {
     pub trusted_proxies: Vec<Option<IpAddr>>,
     /// The files of the certificate chain and of its key.
     pub tls: Option<(String, String)>,
-    /// As browsers write them; `*` stands alone.
+    /// Origins in the form that browsers send. `*` is never listed with others.
     pub cors_origins: Vec<String>,
     pub auto_migrate: bool,
     pub docs: bool,
-    /// Where metrics and probes listen.
+    /// The address of metrics and probes.
     pub admin: Option<SocketAddr>,
     /// Requests a second and user.
     pub rate_limit: Option<f64>,
@@ -51,7 +51,7 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// What `serve` and `check` need.
+/// The configuration of `serve` and `check`.
 pub fn load() -> Result<Config, Complaints> {
     let mut source = Source::open();
     let config = config(&mut source);
@@ -60,19 +60,19 @@ pub fn load() -> Result<Config, Complaints> {
     finish(config, source).map(|config| Config { warnings, ..config })
 }
 
-/// What `migrate` needs.
+/// The configuration of `migrate`.
 pub fn load_database() -> Result<DatabaseSettings, Complaints> {
     let mut source = Source::open();
     finish(database(&mut source), source)
 }
 
-/// What `token` needs.
+/// The configuration of `token`.
 pub fn load_jwt() -> Result<TokenSettings, Complaints> {
     let mut source = Source::open();
     finish(jwt(&mut source), source)
 }
 
-/// What is in force, as `tinytasks config` prints it, and all complaints and warnings.
+/// The values in force, as `tinytasks config` prints them, and all complaints and warnings.
 pub fn settings() -> (Vec<Setting>, Complaints, Vec<String>) {
     let mut source = Source::open();
     config(&mut source);
@@ -193,7 +193,7 @@ fn check_strength(source: &mut Source, name: &str, secret: Option<&str>) {
     }
 }
 
-/// What a claim must say; None where anything will do.
+/// The required value of a claim; None when any value passes.
 fn expected(source: &mut Source, name: &'static str, is_required: bool) -> Option<String> {
     let value = source.text(name);
     if is_required && value.is_none() {
@@ -205,7 +205,7 @@ fn expected(source: &mut Source, name: &'static str, is_required: bool) -> Optio
 fn listen(source: &mut Source) -> Option<SockAddr> {
     let port = source.parse("PORT", "a number from 0 to 65535", |text| text.parse::<u16>().ok());
     let wanted = "an IP address, a name such as localhost, or unix:/path of 107 bytes at most";
-    // Where the port is bad, the host is examined all the same.
+    // A bad port does not keep a bad host from being reported.
     let address = |text: &str| match text.strip_prefix("unix:") {
         Some(path) => SockAddr::unix(path).ok().filter(|_| path.starts_with('/')),
         None => resolve(text, port.unwrap_or_default()).map(SockAddr::from),

@@ -32,7 +32,7 @@ pub enum Error {
     Forbidden(String),
     NoSuchRoute,
     NoSuchTask,
-    /// With the methods that are allowed, as the `Allow` field has them.
+    /// Holds the value of the `Allow` field.
     MethodNotAllowed(String),
     RequestTimeout,
     PreconditionFailed,
@@ -52,7 +52,7 @@ pub enum Error {
     Bug(String),
     /// A condition that passes by itself. Nothing was done, or the request may be repeated without harm.
     Unavailable(String),
-    /// As `Unavailable`, but it is not known whether the request was done.
+    /// Like `Unavailable`, but the database may have made the change.
     Unknown(String),
 }
 
@@ -119,7 +119,7 @@ impl Error {
         if rules.is_empty() { self.entry().2.to_owned() } else { rules.join("; ") }
     }
 
-    /// What the log says beyond the `error_code`.
+    /// The reason in the log line, beside the `error_code`.
     pub fn reason(&self) -> String {
         match self {
             Self::TokenInvalid(refusal) => refusal.to_string(),

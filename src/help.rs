@@ -1,4 +1,4 @@
-//! What `--help` prints, for all commands and for each.
+//! The texts of `--help`, for all commands and for each one.
 
 pub const ALL: &str = "\
 tinytasks: a to-do task REST service

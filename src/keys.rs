@@ -20,7 +20,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What a token is judged by. Two are equal when the files hold the same.
+/// The configured secrets, JWKS file and required claims. Two values are equal when the contents of their
+/// files are equal.
 #[derive(PartialEq)]
 pub struct TokenSettings {
     /// There unless there is a JWKS.
@@ -33,8 +34,8 @@ pub struct TokenSettings {
     pub leeway: Duration,
 }
 
-/// What tokens are judged by: the configured secrets and the keys of the JWKS, read again when their
-/// files change.
+/// The keys that verify tokens: the configured secrets and the keys of the JWKS. The files are read again
+/// when they change.
 pub struct Keys(Watched<TokenSettings, KeySet>);
 
 impl Keys {

@@ -34,7 +34,7 @@ pub const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 /// The most that it may be: some load balancers keep idle connections for 600 s, none of the usual ones for longer
 /// than an hour.
 pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
-/// With TLS, how long a new connection may take to its first request: the handshake is part of it.
+/// The time from a new TLS connection to its first request, the handshake included.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failed TLS handshakes have one line in the log in this time at most.
 pub const HANDSHAKE_LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub const HANDSHAKE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much of an answer is written at a time; each piece has [`WRITE_TIMEOUT`].
 pub const WRITE_BYTES: usize = 64 * 1024;
-/// What the kernel may hold of an answer that a client does not read. Linux takes twice this.
+/// The part of an unread answer that the kernel may hold. Linux uses twice this amount.
 pub const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// After its deadline a connection can be written to for this long, for a last answer such as 408.
 pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -205,8 +205,8 @@ pub const REST_AFTER: Duration = Duration::from_secs(60);
 /// The first question about health after such a rest waits for the database's answer at most this
 /// long. A suspended database takes about a second to come back.
 pub const FIRST_ANSWER_MAX: Duration = Duration::from_secs(3);
-/// Where the server or the role has all the connections it may have, the pool asks for another one
-/// after this pause, then after twice as long …
+/// When the server or the role has reached its connection limit, the pool tries to open another
+/// connection after this pause, then after twice the pause …
 pub const FULL_RETRY_MIN: Duration = Duration::from_secs(1);
 /// … and so on up to this.
 pub const FULL_RETRY_MAX: Duration = Duration::from_secs(30);

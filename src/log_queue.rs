@@ -70,7 +70,7 @@ pub fn say(line: &str) {
     if lock(&QUEUE.state).is_started {
         push(format!("{line}\n").as_bytes());
     } else {
-        // Nothing can be done where standard error is gone.
+        // When standard error is gone there is no place to report that.
         let _ = writeln!(io::stderr(), "{line}");
     }
 }
@@ -111,7 +111,7 @@ impl Queue {
             written = written.and_then(|()| io::stderr().write_all(line_for_dropped(dropped).as_bytes()));
         }
         if written.is_err() {
-            // Nobody will read standard error again. How much of it was read is not known.
+            // Standard error is closed. How much of it was read is unknown, so all lines count as dropped.
             let count = lines.iter().filter(|byte| **byte == b'\n').count();
             metrics::log_lines_dropped(u64::try_from(count).unwrap_or(u64::MAX));
         }

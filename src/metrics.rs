@@ -1,4 +1,4 @@
-//! What the service counts, and its text for Prometheus (exposition format 0.0.4). Guarantees: the
+//! The service's counters, and their text for Prometheus (exposition format 0.0.4). Guarantees: the
 //! value of every label is a text of this program, so nothing that a client sends adds a series.
 
 use crate::error::{Error, TokenRefusal};

@@ -25,7 +25,7 @@ pub struct Watched<S, T> {
 
 struct State<S, T> {
     current: Arc<T>,
-    /// What the last look found. Contents are compared, not the files' times: a file may be replaced
+    /// The result of the last look. Contents are compared, not the files' times: a file may be replaced
     /// by another of the same time.
     seen: Result<S, String>,
     /// Whether `seen` became the current value.

@@ -71,7 +71,7 @@ fn try_bind(address: &SockAddr) -> io::Result<()> {
         return Ok(());
     }
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
-    // As the service does, so that connections that are just closing do not count.
+    // The service sets this option too. With it, connections that are just closing do not block the port.
     socket.set_reuse_address(true)?;
     socket.bind(address)
 }

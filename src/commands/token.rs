@@ -61,7 +61,7 @@ pub fn explain() -> Result<(), Failure> {
     Err(Failure::SILENT)
 }
 
-/// What to do, where the reason alone leaves that open.
+/// The advice for a refusal whose reason alone does not say what to do.
 fn remedy(refusal: TokenRefusal) -> Option<&'static str> {
     match refusal {
         TokenRefusal::SecretSignature => Some(

@@ -42,7 +42,7 @@ const PLACEHOLDERS: [&str; 30] = [
     "insecure",
 ];
 
-/// What is wrong with a secret as a key of HS256; None where nothing can be found.
+/// The reason why a secret is too weak as a key of HS256; None when no weakness is found.
 pub fn weakness(secret: &str) -> Option<&'static str> {
     let first = secret.chars().next();
     let plain: String =
@@ -61,7 +61,7 @@ pub fn weakness(secret: &str) -> Option<&'static str> {
     }
 }
 
-/// What a value has at its ends that was probably not meant to be a part of it.
+/// Names the quotes or spaces at the ends of a value that were probably not meant to be part of it.
 pub fn doubtful_ends(value: &str) -> Option<&'static str> {
     let is_quoted = |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
     if is_quoted('"') || is_quoted('\'') {

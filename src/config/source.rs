@@ -10,8 +10,8 @@ use std::{env, fs, io};
 /// The path of `--config`; unset for `.env` in the working directory.
 static FILE: OnceLock<String> = OnceLock::new();
 
-/// What the file had when it was first read. Like the environment it holds for the life of the
-/// process: only the files that variables name are followed.
+/// The file's content when it was first read. Like the environment it is valid for the life of the
+/// process: the service follows only the files that variables name.
 static CONTENT: OnceLock<Content> = OnceLock::new();
 
 #[derive(Clone, Default)]
@@ -37,7 +37,7 @@ pub struct Setting {
 /// Reads variables. An empty value counts as unset.
 #[derive(Default)]
 pub struct Source {
-    /// What the file has.
+    /// The variables in the file, with their values.
     file: BTreeMap<String, String>,
     /// One line for each variable that cannot be used.
     pub complaints: Vec<String>,

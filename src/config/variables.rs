@@ -3,7 +3,7 @@
 /// A variable of the environment, the `.env` file or the file of `--config`.
 pub struct Variable {
     pub name: &'static str,
-    /// What holds where it is unset; empty where it then has no value.
+    /// The value when the variable is unset; empty when the variable then has no value.
     pub default: &'static str,
     /// Never printed. `NAME_FILE` may name a file that has the value.
     pub is_secret: bool,
@@ -51,7 +51,7 @@ pub fn place(name: &str) -> Option<usize> {
     VARIABLES.iter().position(|variable| variable.name == name)
 }
 
-/// What `name` was probably meant to be, where it is no variable of this service but looks like one.
+/// The variable of this service that `name` was probably meant to be, when `name` is none but looks like one.
 pub fn meant(name: &str) -> Option<&'static str> {
     let is_known = |variable: &Variable| {
         let file = name.strip_suffix("_FILE").filter(|_| variable.is_secret);

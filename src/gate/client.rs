@@ -18,7 +18,7 @@ pub struct Client {
     _permit: Permit,
 }
 
-/// What came of waiting for a client's next request.
+/// The outcome of waiting for a client's next request.
 pub enum Received {
     /// A request that is whole and well-formed.
     Whole(Arc<Request>),

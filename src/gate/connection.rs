@@ -292,7 +292,7 @@ pub mod tests {
     use std::thread;
     use std::time::Duration;
 
-    /// What a client sends, from memory: one piece with each read, then the end.
+    /// A client in memory: each read returns one piece of `bytes`, then the end of the stream.
     struct Memory {
         bytes: Vec<u8>,
         piece: usize,
@@ -301,9 +301,9 @@ pub mod tests {
 
     #[derive(Default)]
     pub struct Seen {
-        /// How much of what the client sends was read.
+        /// The number of bytes that were read from the client.
         pub read: AtomicUsize,
-        /// What was written to the client.
+        /// The bytes that were written to the client.
         pub written: Mutex<Vec<u8>>,
     }
 

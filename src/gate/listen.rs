@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Owner and group may connect to a Unix socket.
 const PATH_MODE: u32 = 0o660;
-/// What the watchdog asks.
+/// The watchdog's request.
 const PROBE: &[u8] =
     b"HEAD / HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: watchdog\r\nConnection: close\r\n\r\n";
 

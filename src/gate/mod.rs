@@ -53,7 +53,7 @@ pub struct Gate {
     is_accepting: AtomicBool,
 }
 
-/// What came of waiting for a connection.
+/// The outcome of waiting for a connection.
 pub enum Accepted {
     Admitted(Client),
     /// All places are taken. The client is told so over this connection, which does not wait; with

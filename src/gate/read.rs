@@ -220,7 +220,7 @@ mod tests {
 
     const PEER: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 
-    /// With one of these, every beginning of a good request becomes one.
+    /// Each beginning of a good request becomes a whole request when one of these follows it.
     const CONTINUATIONS: [&str; 9] = [
         "\r\n\r\n",
         "\n\r\n",

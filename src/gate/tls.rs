@@ -19,7 +19,7 @@ type Pem = (String, Vec<u8>);
 /// The certificate that clients are shown, and its key. Follows the files of both.
 pub struct Certificate(Watched<(Pem, Pem), Loaded>);
 
-/// What was made of the two files.
+/// The parsed content of the two files.
 struct Loaded {
     config: Arc<ServerConfig>,
     chain_file: String,
@@ -50,7 +50,7 @@ impl Certificate {
         self.0.current().chain.as_ref().ok()?.expiry()
     }
 
-    /// What clients hold against the certificate now, or will soon. Each names the file.
+    /// The reasons for which clients refuse the certificate now, or will refuse it soon. Each names the file.
     pub fn complaints(&self) -> Vec<Complaint> {
         self.0.current().complaints()
     }

@@ -10,7 +10,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::time::{Time, Validity};
 
-/// What is wrong with a chain that can be served all the same.
+/// A fault of a chain. The service serves the chain all the same.
 pub enum Complaint {
     /// Clients refuse the chain.
     Error(String),
@@ -18,7 +18,7 @@ pub enum Complaint {
     Warning(String),
 }
 
-/// What clients check in a chain beside its signatures.
+/// The facts that clients check in a chain, apart from its signatures.
 pub struct Chain {
     /// Of each certificate, in the order of the file: the server's own comes first.
     periods: Vec<Period>,
@@ -52,7 +52,7 @@ impl Chain {
         self.periods.iter().map(|period| period.end).min()
     }
 
-    /// What clients hold against it at this time.
+    /// The reasons for which clients refuse the chain at `now`, or will refuse it soon.
     pub fn complaints(&self, now: Timestamp) -> Vec<Complaint> {
         let periods = self.periods.iter().enumerate();
         let mut complaints: Vec<_> =

@@ -1,4 +1,4 @@
-//! What `ADMIN_ADDR` shows: metrics and probes. They are for the operator's machines, so they need no
+//! The routes of `ADMIN_ADDR`: metrics and probes. They are for the operator's machines, so they need no
 //! token, and nothing here names a user or a task. These requests come through a gate of their own.
 
 use super::App;

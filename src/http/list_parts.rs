@@ -11,7 +11,7 @@ use crate::task::{Page, Task};
 pub struct ListParts<'a> {
     pub app: &'a App,
     pub caller: Caller,
-    /// What has not been asked for yet.
+    /// The part of the list that has not been read from the database yet.
     pub rest: Page,
     pub count: usize,
     /// The beginning of the JSON text, with the tasks that were found with the first question.

@@ -46,11 +46,11 @@ pub struct App {
     turns: Turns,
 }
 
-/// What the configuration says of answers.
+/// The part of the configuration that changes answers.
 pub struct Options {
     pub cors: Cors,
     pub has_docs: bool,
-    /// With HTTPS.
+    /// The certificate of HTTPS; None for plain HTTP.
     pub certificate: Option<Arc<Certificate>>,
     pub requires_if_match: bool,
     pub rate_limiter: Option<RateLimiter>,

@@ -32,10 +32,10 @@ struct Buckets {
     swept_at: Option<u64>,
 }
 
-/// What a user may still ask for, as fields of draft-ietf-httpapi-ratelimit-headers-10.
+/// The requests that a user has left, as fields of draft-ietf-httpapi-ratelimit-headers-10.
 pub type Allowance = [(&'static str, String); 2];
 
-/// What became of one request: the bucket is full again at that moment.
+/// The verdict on one request. `full_at`: the moment at which the user's bucket is full again.
 enum Counted {
     Allowed { full_at: u64 },
     Refused { full_at: u64 },

@@ -1,4 +1,4 @@
-//! What is known of a request beyond its answer, and the line and the metrics that come of it.
+//! Collects the facts of a request for the log, and writes its log line and its metrics.
 
 use super::Face;
 use super::rate_limit::Allowance;

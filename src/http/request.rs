@@ -1,4 +1,4 @@
-//! What the checks and handlers ask of a request: its id, its fields, and the segments of its path.
+//! A request as the checks and handlers read it: its id, its fields, and the segments of its path.
 
 use crate::error::{Error, FieldError};
 use crate::gate::Request;

@@ -158,7 +158,7 @@ pub fn chunk(data: &[u8], request: &Request) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
-/// What ends a body in chunks; nothing for HTTP/1.0.
+/// The bytes that end a chunked body; none for HTTP/1.0, which has no chunks.
 pub fn last_chunk(request: &Request) -> &'static [u8] {
     if request.is_http_1_0 { b"" } else { b"0\r\n\r\n" }
 }

@@ -15,8 +15,8 @@ pub struct Route {
     pub handler: Handler,
 }
 
-/// What a handler needs before it runs. A handler of tasks takes a [`Caller`], which only exists once
-/// the user is verified.
+/// A handler, named by the check that must pass before it runs. A handler of tasks takes a [`Caller`],
+/// which exists only once the user is verified.
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// Nothing.

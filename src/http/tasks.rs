@@ -72,7 +72,7 @@ pub fn delete<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> 
     Ok(Response::empty(204))
 }
 
-/// What the head and the body say, or all that is wrong with both.
+/// Both values. Errors: all field errors of the head and of the body.
 fn both<H, B>(head: Result<H, FieldError>, body: Result<B, Error>) -> Result<(H, B), Error> {
     match (head, body) {
         (Ok(head), Ok(body)) => Ok((head, body)),

@@ -123,7 +123,8 @@ impl Service {
             }
             Received::Gone => return false,
         };
-        // What the client is told must hold: the service may begin to stop at any moment.
+        // Decided once: the `Connection` field of the answer and the end of this loop must agree, and the
+        // service may begin to stop at any moment.
         let is_last = request.is_last || self.gate.is_stopping();
         if !self.send(answer, &request, is_last, &client.connection) {
             return false;

@@ -47,7 +47,7 @@ impl Backoff {
         full.is_known = true;
     }
 
-    /// Once the pool is complete, the next refusal is news again.
+    /// When the pool has all its connections, the next refusal is logged again.
     pub fn note_connected(&self, open: u32, wanted: u32) {
         let mut full = lock(&self.0);
         full.retry_at = None;

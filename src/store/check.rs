@@ -73,8 +73,8 @@ fn is_pooled_by_transaction(database: &DatabaseSettings, one: &mut Session) -> R
 
 /// Errors: the findings, and the statements that PostgreSQL would refuse.
 fn statements_can_run(session: &mut Session) -> Result<(), Vec<String>> {
-    let findings = examine(session.within(STATEMENT_MAX)).map_err(|error| vec![cause(&error)])?;
-    let mut reasons: Vec<_> = findings.into_iter().map(|finding| finding.text).collect();
+    let examination = examine(session.within(STATEMENT_MAX)).map_err(|error| vec![cause(&error)])?;
+    let mut reasons: Vec<_> = examination.findings.into_iter().map(|finding| finding.text).collect();
     if reasons.is_empty() {
         for statement in STATEMENTS {
             let planned = session.within(STATEMENT_MAX).simple_query(&explain(statement));

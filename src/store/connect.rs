@@ -128,7 +128,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// As libpq, `sslmode=prefer` goes on without TLS where the handshake fails.
+    /// As in libpq, `sslmode=prefer` goes on without TLS when the handshake fails.
     fn negotiate(&self, options: Option<&str>) -> Result<Session, postgres::Error> {
         match (self.url.tls.encryption, self.start(self.url.tls.encryption, options)) {
             (Encryption::Preferred, Err(error)) if is_handshake_failure(&error) => {

@@ -107,7 +107,7 @@ impl Connector {
         }
     }
 
-    /// What a session is started with. A pooler that cannot keep prepared statements keeps no settings.
+    /// The settings of a new session. A pooler that cannot keep prepared statements keeps no settings either.
     fn settings(&self) -> Vec<Setting> {
         let mut settings = Vec::new();
         if self.is_prepared {
@@ -144,7 +144,7 @@ impl Connector {
     }
 }
 
-/// What r2d2 asks to make and to judge connections.
+/// r2d2 calls this to make connections and to decide which ones are still valid.
 pub struct Manager {
     connector: Arc<Connector>,
     watch: Arc<Watch>,

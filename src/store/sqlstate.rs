@@ -1,4 +1,4 @@
-//! What the failure of a statement means: for the connection, for another try, and for the client.
+//! Decides what follows from a statement's failure: for its connection, for another try, for the client.
 
 use crate::error::{Error, FieldError};
 use crate::limits::READ_ONLY_RETRY;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const POOLER_REMEDY: &str = "; where a pooler in transaction mode is in between, set DATABASE_PREPARED=false";
 
-/// What became of a statement that failed.
+/// The outcome of a failed statement.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Fate {
     /// Rolled back for a reason that may be gone at the next try.
@@ -33,7 +33,7 @@ impl Fate {
     /// on a connection of that age.
     pub fn of(error: &postgres::Error, age: Duration) -> Self {
         let Some(state) = error.code() else {
-            // Not the server's answer: the connection broke, or a value could not be converted.
+            // The server did not answer: the connection broke, or a value could not be converted.
             let is_io = error.source().is_some_and(|source| source.is::<std::io::Error>());
             return if is_io || error.is_closed() { Self::Lost } else { Self::Refused };
         };
@@ -55,7 +55,7 @@ impl Fate {
         }
     }
 
-    /// What the client is told. `may_repeat`: the statement does no harm when it is done twice.
+    /// The error for the client. `may_repeat`: the statement does no harm when it is done twice.
     pub fn error(self, error: &postgres::Error, may_repeat: bool) -> Error {
         match (self, broken_rule(error)) {
             (Self::Refused, Some(rule)) => Error::Invalid(vec![rule]),

@@ -27,7 +27,7 @@ pub enum Encryption {
     Direct,
 }
 
-/// What `DATABASE_URL` says about encryption and about the server's certificate.
+/// The TLS settings of `DATABASE_URL`: whether to encrypt, and how to verify the server's certificate.
 pub struct Tls {
     pub encryption: Encryption,
     pub connector: MakeRustlsConnect,
@@ -149,9 +149,9 @@ fn system() -> Result<RootCertStore, String> {
 
 type Signed = Result<HandshakeSignatureValid, Error>;
 
-/// With `Trust::Any` nothing of the certificate is read, its signature included: whoever may present
-/// any certificate has the key to it, and webpki cannot read those of X.509 version 1, which servers
-/// that were set up by hand have.
+/// With `Trust::Any` no part of the certificate is read, not even the handshake's signature: anybody can
+/// present some certificate and sign with its key, and webpki cannot read certificates of X.509 version 1,
+/// which servers that were set up by hand have.
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,

@@ -34,10 +34,10 @@ pub struct DatabaseUrl {
     silent: Mutex<HashMap<Address, Instant>>,
 }
 
-/// Where one attempt to connect goes.
+/// The address that one attempt to connect uses.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// With the host's name, for its certificate.
+    /// `host` is the name that the server's certificate must have.
     Tcp { host: String, ip: IpAddr, port: u16 },
     /// The directory of the socket.
     Unix { directory: PathBuf, port: u16 },

@@ -5,7 +5,7 @@
 
 use super::connect::{Session, connect};
 use super::manager::{Connector, Manager};
-use super::readiness::{Finding, examine, has_row_security};
+use super::readiness::{Examination, Finding, examine};
 use super::schema;
 use super::sqlstate::cause;
 use crate::error::Error;
@@ -38,7 +38,7 @@ pub struct Watch {
 }
 
 struct State {
-    /// What the last examination has found.
+    /// The findings of the last examination.
     findings: Vec<Finding>,
     answered: Option<Instant>,
     /// The last request, or question about health.
@@ -171,9 +171,9 @@ impl Watch {
     /// Examines the database, applies the schema where that is wanted and not yet done, and fills the
     /// pool once all is well. Errors: the database does not answer.
     fn make_ready(self: &Arc<Self>, session: &mut Session, auto_migrate: bool) -> Result<(), String> {
-        let mut findings = self.examine(session)?;
+        let Examination { mut findings, mut has_row_security } = self.examine(session)?;
         if auto_migrate && self.connections.get().is_none() {
-            // Where nothing is missing it is a matter of milliseconds.
+            // A schema that is complete takes milliseconds.
             let limit = if findings.is_empty() { STATEMENT_MAX } else { SCHEMA_MAX };
             if let Err(error) = schema::apply(session, limit) {
                 if session.is_closed() {
@@ -181,15 +181,15 @@ impl Watch {
                 }
                 findings = vec![Finding { text: error, hides_rows: false }];
             } else {
-                findings = self.examine(session)?;
+                Examination { findings, has_row_security } = self.examine(session)?;
             }
         }
         let reasons: Vec<_> = findings.iter().map(|finding| finding.text.clone()).collect();
         lock(&self.state).findings = findings;
         if reasons.is_empty() {
-            // Only where its policies let everything through: else PostgreSQL goes on refusing statements.
-            let is_active = has_row_security(session.within(STATEMENT_MAX));
-            self.connector.set_row_security(is_active.map_err(|error| cause(&error))?);
+            // Without findings the policies let every row through. With findings the sessions keep
+            // `row_security = off`, and PostgreSQL refuses the statements.
+            self.connector.set_row_security(has_row_security);
             self.connections.get_or_init(|| Manager::fill(Arc::clone(&self.connector), Arc::clone(self)));
             self.note_ready();
         }
@@ -200,7 +200,7 @@ impl Watch {
         Ok(())
     }
 
-    fn examine(&self, session: &mut Session) -> Result<Vec<Finding>, String> {
+    fn examine(&self, session: &mut Session) -> Result<Examination, String> {
         examine(session.within(STATEMENT_MAX)).map_err(|error| cause(&error))
     }
 

@@ -55,7 +55,7 @@ impl Content {
     }
 }
 
-/// What a change does to one field. An absent field, `null` and a value are three cases, so a
+/// The change of one field. An absent field, `null` and a value are three cases, so a
 /// nullable field is a `Change<Option<T>>`.
 #[derive(Default)]
 pub enum Change<T> {

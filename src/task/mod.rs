@@ -79,7 +79,7 @@ impl Tags {
     }
 }
 
-/// What a request requires of the current version of a task (RFC 9110 section 13.1). A version is
+/// A condition on the current version of a task (RFC 9110 section 13.1). A version is
 /// named by its `updated_at`, which changes with every change. None: the field is absent.
 pub struct Precondition {
     /// The current version must be one of these.

@@ -242,7 +242,7 @@ fn the_user_is_the_claim_user_id_or_where_it_is_absent_sub() {
         ("user_id a number", r#""user_id":1,"sub":"alice""#, 401),
         ("user_id a list", r#""user_id":["alice"],"sub":"alice""#, 401),
         ("user_id an object", r#""user_id":{},"sub":"alice""#, 401),
-        // What serde_json takes for a text where it reads into a `Value`.
+        // serde_json accepts these as text when it reads into a `Value`.
         (
             "user_id a raw value",
             r#""user_id":{"$serde_json::private::RawValue":"\"alice\""},"sub":"alice""#,
@@ -377,7 +377,7 @@ fn a_hangup_signal_reads_the_secret_files_again_and_a_bad_one_keeps_the_old() {
 
 #[test]
 fn why_a_token_was_refused_stands_in_the_log_and_not_in_the_answer() {
-    // Where there is another secret to try, it must not hide what was wrong under the first.
+    // A second secret must not hide the reason that the first one gave.
     let app = App::setup().env("JWT_SECRET_KEY_PREVIOUS", OTHER_SECRET).spawn();
     let user = segment("alice");
     let mut bodies = Vec::new();

@@ -50,7 +50,7 @@ fn the_bare_server() {
     std::process::exit(0);
 }
 
-/// As a service would: who is nobody gets 401 at once, of everybody else the body is read.
+/// Answers 401 at once without a token, else reads the body, as a service on the bare tiny_http would.
 fn answer(mut request: tiny_http::Request) -> io::Result<()> {
     let is_field = |name| move |field: &&tiny_http::Header| field.field.equiv(name);
     if request.headers().iter().find(is_field("Authorization")).is_none() {
@@ -212,7 +212,7 @@ fn unfinished_bodies_hold_every_bare_worker() {
     }
     let mut victim = Client::send(&bare.address, &get("/victim"));
     victim.assert_quiet();
-    // Only when one of them is finished the next is served.
+    // The next client is served only when one of them is finished.
     attackers[0].more(&"x".repeat(4999));
     victim.read_until("[]");
 
@@ -248,7 +248,7 @@ fn an_endless_line_fills_the_bare_servers_memory() {
     let mut client = Client::send(&bare.address, begun);
     (0..MEBIBYTES).for_each(|_| client.more(&more));
     let taken = || resident(bare.child.id()).saturating_sub(before) >> 10;
-    // What the kernel still holds is little next to this.
+    // The kernel's buffers hold far less than this.
     eventually("24 MiB of one line", || taken() > 24);
 
     let app = App::spawn();
@@ -261,7 +261,7 @@ fn an_endless_line_fills_the_bare_servers_memory() {
     assert!(client.rest().starts_with("HTTP/1.1 431"));
 }
 
-/// What a front takes for a body, the bare server takes for a request.
+/// The bare server reads as a second request what a proxy in front of it reads as a body.
 #[test]
 fn a_request_is_smuggled_past_the_bare_server() {
     let hidden = get("/hidden");

@@ -1,4 +1,4 @@
-//! What `check`, the log and the metrics say of a certificate that clients refuse or will refuse soon,
+//! `check`, the log and the metrics name a certificate that clients refuse or will refuse soon,
 //! and of handshakes that fail.
 
 use crate::support::{

@@ -54,12 +54,12 @@ fn a_claim_that_counts_is_of_its_type() {
 fn the_header_and_the_claims_are_json_objects() {
     let app = App::spawn();
     let payload = json!({"user_id": "alice", "exp": now() + 60}).to_string();
-    // What serde takes for the members of an object, in their order.
+    // serde reads an array as the members of an object, in their order.
     let claims = format!(r#"["alice","alice",{},0,null,null]"#, now() + 60);
     for (header, payload, wanted) in [
         (r#"{"alg":"HS256"}"#, &payload, 200),
         (" \n{\"alg\":\"HS256\"}\r\t", &payload, 200),
-        // What is not read leads nowhere, whatever its type.
+        // A claim that the service does not read changes nothing, whatever its type.
         (r#"{"alg":"HS256","kid":1,"jku":2,"jwk":{},"x5u":[],"x5c":"","cty":null,"salt":3}"#, &payload, 200),
         (r#"["HS256",null,null]"#, &payload, 401),
         (r#"["HS256",null,null,null]"#, &payload, 401),

@@ -7,7 +7,7 @@ use crate::support::{
 };
 use serde_json::{Value, json};
 
-/// Nobody listens there.
+/// An address at which nobody listens.
 const URL: &str = "postgres://user:pa55word@127.0.0.1:1/db";
 const VERSION: &str = concat!("tinytasks ", env!("CARGO_PKG_VERSION"), "\n");
 

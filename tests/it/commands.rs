@@ -22,7 +22,7 @@ fn succeeds(outcome: &Outcome) {
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
 }
 
-/// What serves nowhere: a free port, and a database that is not asked.
+/// A configuration that is never served: a free port, and a database that no test asks.
 fn variables<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut variables =
         vec![("DATABASE_URL", "postgres://u:pa55word@127.0.0.1:1/db"), ("JWT_SECRET_KEY", SECRET)];
@@ -142,7 +142,7 @@ fn the_example_has_every_variable_with_its_default() {
             assert!(default.starts_with(&format!("{name}={value} ")), "{line}: {default}");
         }
     }
-    // With its commented lines taken in, it is a configuration that can be read.
+    // With its commented lines made real, the file is a valid configuration.
     let directory = Directory::create();
     let file = directory.write("example", &example);
     let outcome = run_binary(&["--config", &file, "config"], &variables(&[]));
@@ -217,7 +217,7 @@ fn check_finds_an_address_that_cannot_be_had() {
     // Whoever has the port answers nothing, and is gone after that.
     let answering = std::thread::spawn(move || drop(taken.accept()));
     let outcome = check(&[("PORT", &port)]);
-    // Where check has asked nobody, the thread still waits.
+    // When `check` has connected to nobody, the thread still waits.
     let _ = TcpStream::connect(address);
     answering.join().unwrap();
     assert_eq!(outcome.code, Some(1), "{outcome:?}");

@@ -278,7 +278,7 @@ fn a_precondition_comes_last() {
             let response = request.send();
             assert_eq!(response.status, wanted, "{} {} {value}", request.method, request.target);
         }
-        // Where no version of a task is asked for, there is none to compare.
+        // Routes that name no single task ignore `If-Match`.
         for (request, wanted) in [
             (alice.request("GET", "/tasks"), 200),
             (alice.request("POST", "/tasks").json(good.clone()), 201),
@@ -351,7 +351,7 @@ fn updated_at_and_the_tag_move_on_when_the_clock_does_not() {
     let app = App::spawn();
     let alice = app.user("alice");
     let id = alice.create_id();
-    // As after a step of the clock: the row is from a year to come.
+    // The row lies in the future, as after a clock that was set back.
     app.database.execute("update tasks set updated_at = updated_at + interval '1 year'");
     let body = json!({"title": "t", "complete": false});
     let instant = |task: &Value| task["updated_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
@@ -384,7 +384,7 @@ fn a_counter_in_a_title_loses_no_count_to_fifty_clients() {
                     for _ in 0..ROUNDS {
                         connection.write(&alice.on_task("GET", id).bytes());
                         let read = connection.read("GET").unwrap();
-                        // So many at once may be too many: refused before anything is done.
+                        // Too many requests at once may be refused, before anything is done.
                         if read.status == 503 {
                             continue;
                         }
@@ -424,7 +424,7 @@ fn a_change_needs_if_match_where_it_is_required() {
         request.send().expect_problem(428, "PRECONDITION_REQUIRED");
         // Not the same as If-Match: a change made meanwhile would still be lost.
         request.clone().header("If-None-Match", "\"x\"").send().expect_problem(428, "PRECONDITION_REQUIRED");
-        // What is said and does not hold is 412, as ever.
+        // A precondition that is sent and does not hold is 412, as always.
         for tag in ["\"x\"", "x", "", "W/\"x\""] {
             request.clone().header("If-Match", tag).send().expect_problem(412, "PRECONDITION_FAILED");
         }

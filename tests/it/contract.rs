@@ -17,7 +17,7 @@ const OUT_OF_REACH: [(u16, &str, &str); 2] = [
     (500, "INTERNAL_ERROR", "a defect that nobody knows of"),
 ];
 
-/// Where no database is asked, 503 means that there was no capacity: seen in gate.rs.
+/// A route that asks no database answers 503 only for lack of capacity; `connections` tests that.
 const NEED_NO_DATABASE: [&str; 4] = ["/", "/docs", "/docs/{asset}", "/openapi.json"];
 
 #[test]
@@ -134,7 +134,7 @@ impl Services {
         let needs_no_database = NEED_NO_DATABASE.contains(&template) || method == "options";
         let app = match (status, template) {
             (503, _) if needs_no_database => return None,
-            // With a problem document: no capacity, as above.
+            // A 503 with a problem document: no capacity, as above.
             (503, "/health") if !error_code.is_empty() => return None,
             (503, _) => &self.without_database,
             (500, _) => &self.with_broken_schema,

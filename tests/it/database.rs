@@ -28,7 +28,7 @@ const UNSEEN_MAX: Duration = Duration::from_secs(1);
 /// An answer of `/health` waits for nothing; so much is for a machine that is busy.
 const HEALTH_ANSWER_MAX: Duration = Duration::from_secs(1);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
-/// So many good answers in a row are no accident.
+/// This many good answers in a row show that the service has recovered.
 const GOOD_ANSWERS: usize = 30;
 
 struct Outage {
@@ -42,7 +42,7 @@ struct Outage {
     back: Instant,
 }
 
-/// What `/health` is to say while it is gone.
+/// The answer of `/health` while the database is gone.
 #[derive(Clone, Copy)]
 enum Health {
     Down,
@@ -238,7 +238,7 @@ fn a_lock_on_the_table() {
 fn a_database_whose_connections_are_all_taken() {
     let server = Server::start(&[UNSAFE, "max_connections=16", "max_wal_senders=0"]);
     let url = server.url();
-    // With the default it would have them all itself.
+    // With the default pool size the service would take all connections itself.
     let mut scene = Scene::new(setup_on(&server).env("DATABASE_POOL_SIZE", "8").spawn());
     let name = scene.app.database.name.clone();
     scene.survives(Health::Down, |_| {
@@ -270,7 +270,7 @@ fn a_disk_that_is_full() {
     scene.survives(Health::Up, |run| {
         let begins = Instant::now();
         server.fill_disk();
-        // Until then the pages that the table has are used up.
+        // First the free pages of the table must be used up.
         let failed = |answer: &Answer| answer.status == Some(503);
         eventually("a full disk", || {
             run.answers.lock().unwrap().iter().filter(|one| failed(one)).count() > 9
@@ -281,7 +281,7 @@ fn a_disk_that_is_full() {
     });
 }
 
-/// What was acknowledged is on both servers, as the standby is a synchronous one.
+/// Every acknowledged write is on both servers, because the standby is synchronous.
 fn failover(end_primary: impl FnOnce(&Server)) {
     let primary = Server::start(&[UNSAFE]);
     let standby = primary.synchronous_standby(&[UNSAFE]);

@@ -160,7 +160,7 @@ fn the_systems_authorities_are_taken_where_none_is_given() {
         ("sslmode=verify-full", "localhost", &site.stranger[0], 1, "UnknownIssuer"),
         ("sslmode=verify-full", "localhost", &"/dev/null".to_owned(), 2, "sslrootcert"),
     ] {
-        // What distributions have in /etc/ssl goes after these.
+        // These certificates are used before those of the distribution in /etc/ssl.
         let variables = [("SSL_CERT_FILE", trusted.as_str()), ("SSL_CERT_DIR", "")];
         let outcome = check_with(&site.url(host, query), &variables);
         assert_eq!(outcome.code, Some(code), "{query} {outcome:?}");
@@ -255,7 +255,7 @@ fn every_connection_of_the_service_is_encrypted_also_after_a_reload() {
     let site = Site::start();
     let plain = site.url("localhost", "sslmode=disable");
     let full = site.url("localhost", "sslmode=verify-full&channel_binding=require&sslrootcert=OWN");
-    // What only the first URL names may go once another has been given.
+    // The files that only the first URL names may be deleted once another URL is in force.
     let [authority, _] = &site.authority;
     let first_authority = site.files.write("first", &fs::read_to_string(authority).unwrap());
     let first = full.replace(&authority.replace('/', "%2F"), &first_authority);
@@ -369,7 +369,7 @@ fn start_between(site: &Site, [cert, key]: &[String; 2]) -> u16 {
     port
 }
 
-/// What there is now, if anything.
+/// The present state; None when there is none.
 fn pass(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     match from.read(&mut buffer) {
@@ -386,7 +386,7 @@ fn somebody_in_between_is_kept_out_by_channel_binding_or_by_the_certificate() {
     let names = "DNS:localhost,IP:127.0.0.1";
     let stolen = make_cert(&site.files, &site.stranger, "between", names);
     for (query, reason) in [
-        // As libpq has it: encrypted, for whoever answers.
+        // As in libpq: encrypted, and the server's certificate is not verified.
         ("sslmode=require&channel_binding=disable", None),
         ("sslmode=require&channel_binding=require", Some("channel binding")),
         ("sslmode=require", Some("channel binding")),

@@ -1,4 +1,4 @@
-//! What can be kept true on one PostgreSQL of a table that Citus distributes by `user_id`: which
+//! The rules of Citus for a table distributed by `user_id` that one PostgreSQL can check: which
 //! functions the statements use, and that the report of a dead worker is no broken connection.
 
 use crate::support::harness::{App, Database, eventually, run_binary};
@@ -34,7 +34,7 @@ fn with_values(sql: &str) -> String {
 /// Every function, and every operator's and cast's function, that a rule made of the statement depends
 /// on: its name, its volatility, and whether it is reached with a column of the table inside.
 fn volatile_functions(client: &mut Client, sql: &str) -> Vec<String> {
-    // What is returned are columns as they are.
+    // The columns are returned as they are.
     let sql = sql.split(" returning ").next().unwrap();
     // PostgreSQL keeps a rule's action as a tree in which each function is named by its number.
     client
@@ -107,7 +107,7 @@ fn every_statement_can_be_distributed() {
         // Of an insert the whole row goes to one shard, so only changes are looked at; a list or a read
         // may use what it likes, and uses nothing.
         let found = volatile_functions(&mut client, &with_values(&sql));
-        // What the coordinator evaluates before it sends an insert.
+        // The coordinator evaluates these before it sends an insert.
         let of_insert = ["convert_to (s)", "json_build_array (s)"];
         let found: Vec<_> = found.iter().filter(|name| !of_insert.contains(&name.as_str())).collect();
         assert!(found.is_empty(), "{sql}: {found:?}");
@@ -166,7 +166,7 @@ fn check_says_that_the_table_is_on_one_server() {
     assert!(outcome.stdout.contains("distribution: none"), "{outcome:?}");
 }
 
-/// As a coordinator of Citus reports a worker that is away: for the users on it.
+/// Fails as a coordinator of Citus does for users whose worker is away.
 #[test]
 fn an_error_about_a_server_behind_the_server_costs_no_connection() {
     let app = App::spawn();

@@ -59,7 +59,7 @@ fn what_was_acknowledged_survives_crashes_and_is_there_once() {
                 *run.addresses.lock().unwrap() = addresses(&instances);
             }
             eventually("health", || instances.iter().all(Instance::is_healthy));
-            // What failed in the crash is told now.
+            // Now the failures of the crash are reported.
             thread::sleep(some_millis(&mut random, 100..400));
         });
         assert_kept(&writers, &database.url);

@@ -39,13 +39,13 @@ fn a_service_started_without_its_database_answers_503_and_is_well_once_it_comes(
     assert_unhealthy(&app);
     assert_unavailable(alice.request("GET", "/tasks").send());
     assert_unavailable(alice.post(json!({"title": "t"})));
-    // What needs no database is as it always is.
+    // Routes that need no database answer as always.
     app.get("/").send().expect(200);
     app.get("/openapi.json").send().expect(200);
     app.get("/api/alice/tasks").send().expect(401);
     alice.post(json!({"title": ""})).expect(422);
 
-    // With an empty database: the schema is part of getting well.
+    // The new database is empty: the service also has to apply its schema.
     cluster.start_again();
     eventually("health", || app.get("/health").send().status == 200);
     eventually("a task", || alice.post(json!({"title": "t"})).status == 201);
@@ -132,14 +132,14 @@ fn connections_that_the_database_ends_are_replaced() {
     }
 }
 
-/// As many writes as it says are refused with that SQLSTATE, and undone. Those that only stand in
+/// The number of writes that are refused with that SQLSTATE, and undone. Those that only stand in
 /// another's way are tried again, three times in all; none is whose fate may be unknown.
 #[test]
 fn what_a_refused_write_comes_to_is_said_by_the_sqlstate() {
     let app = App::spawn();
     let alice = app.user("alice");
     let id = alice.create_id();
-    // What nextval has counted is not undone.
+    // The sequence does not go back.
     app.database.execute(
         "create sequence tries;
          create table refusals (sqlstate text, until int);
@@ -294,7 +294,7 @@ fn a_read_only_database_is_503_for_writes_alone() {
         eventually("a read", || alice.on_task("GET", id).send().status == 200);
         assert_eq!(database.value("select complete from tasks"), "false");
     }
-    // Not one for each write: readers would have to wait for new ones.
+    // Fewer new connections than writes: else readers would have to wait for new ones.
     assert!(seen.len() < 60, "{}", seen.len());
     // In two steps: this session is read-only as well.
     let mut client = database.client();

@@ -65,7 +65,7 @@ fn a_replay_shows_the_task_as_it_is_now() {
         let again = create(alice, "k", &body).send().expect(201);
         assert_eq!(again.field("Idempotent-Replayed"), Some("true"), "{change}");
         assert_eq!((again.json(), again.field("ETag")), (task.clone(), Some(tag.as_str())), "{change}");
-        // What counts is what was sent to create it, not what it has become.
+        // The body of the first request counts, not the present task.
         let as_now = json!({"title": task["title"], "description": task["description"],
             "complete": task["complete"]});
         create(alice, "k", &as_now).send().expect_problem(422, "IDEMPOTENCY_KEY_REUSED");
@@ -78,7 +78,7 @@ fn deleting_the_task_frees_the_key() {
     let alice = app.user("alice");
     let mut ids = Vec::new();
     for round in 0..3 {
-        // Also for another body.
+        // The freed key also accepts another body.
         let body = json!({"title": format!("t{round}")});
         let (id, is_replay) = outcome(create(alice, "k", &body).send());
         assert!(!is_replay && !ids.contains(&id), "{id} {ids:?}");
@@ -128,7 +128,7 @@ fn bodies_are_compared_as_values_not_as_bytes() {
             &[
                 r#"{"title":"grüße/\"1\" 🙂","description":"d"}"#,
                 r#"{"title":"Grüße/\"1\" 🙂 ","description":"d"}"#,
-                // As decomposed characters.
+                // The same text in decomposed characters.
                 r#"{"title":"Gru\u0308ße/\"1\" 🙂","description":"d"}"#,
                 r#"{"title":"Grüße/\"1\" 🙂","description":"d","complete":true}"#,
                 r#"{"title":"Grüße/\"1\" 🙂","description":"d "}"#,
@@ -254,7 +254,7 @@ fn a_refused_request_uses_no_key_up() {
     ] {
         create(alice, key, &body).send().expect(status);
         assert!(!outcome(create(alice, key, &json!({"title": "good"})).send()).1, "{key}");
-        // And afterwards it is the body that is wrong first.
+        // Afterwards the body's error is reported first.
         create(alice, key, &body).send().expect_problem(status, "VALIDATION_ERROR");
     }
     app.post("/api/alice/tasks")
@@ -320,7 +320,7 @@ fn one_key_many_times_at_once_on_two_instances_makes_one_task() {
     assert_eq!(count(&apps[1], "alice"), ROUNDS.to_string());
 }
 
-/// What else is done with the key at that moment is done by the test, in a transaction that it
+/// The test itself uses the key at that moment, in a transaction that it
 /// holds open until the requests wait for it.
 #[test]
 fn a_create_waits_for_what_is_being_done_with_its_key() {

@@ -44,7 +44,7 @@ fn a_token_is_verified_by_the_key_that_its_kid_names() {
         assert_refused(&app, case, &token);
     }
     app.get("/api/bob/tasks").bearer(&first.token()).send().expect_problem(403, "AUTH_FORBIDDEN");
-    // Nothing was passed over, so nothing is said about it.
+    // No key was skipped, so no line in the log says so.
     assert!(!app.log_so_far().contains("skipped"), "{}", app.log_so_far());
 }
 
@@ -414,7 +414,7 @@ fn a_token_is_made_only_with_a_secret() {
     assert_eq!(explain(&outcome.stdout, &variables).code, Some(0), "{outcome:?}");
 }
 
-/// What `token --explain` says of standard input.
+/// The output of `token --explain` for this standard input.
 fn explain(input: &str, variables: &[(&str, &str)]) -> Outcome {
     let directory = Directory::create();
     let stdin = File::open(directory.write("stdin", input)).unwrap();

@@ -176,7 +176,7 @@ fn a_bad_value_is_422_and_all_of_them_are_told_at_once() {
         assert_eq!(response.field("Link"), None, "{query}");
     }
     alice.request("HEAD", "/tasks?limit=0").send().expect(422);
-    // Who asks comes before what is asked.
+    // The token is judged before the parameters.
     app.get("/api/alice/tasks?limit=0").send().expect(401);
     app.get("/api/alice/tasks?limit=0").bearer(&token("bob")).send().expect(403);
 }
@@ -277,7 +277,7 @@ fn the_next_pages_lead_to_every_task_once_whoever_the_user_is() {
             let mut count = 1;
             while let Some(target) = next(&page) {
                 assert!(!target.contains("offset"), "{target}");
-                // As it is: an absolute path that needs nothing done to it.
+                // The link is an absolute path that can be requested as it is.
                 page = app.get(&target).bearer(&token(user_id)).send().expect(200);
                 let more = ids(&page);
                 assert!(!more.is_empty(), "{user_id} {target}");

@@ -141,7 +141,7 @@ fn a_list_that_fails_on_the_way_ends_without_an_end() {
         let (head, body) = client.rest();
         assert!(body.len() > 1000, "{fault}: {} bytes", body.len());
         assert!(head.to_lowercase().contains("transfer-encoding: chunked") != is_old, "{head}");
-        // With chunks the last one is missing; without them, the end of the JSON text.
+        // A chunked answer lacks its last chunk; another answer lacks the end of its JSON text.
         assert!(!body.ends_with(b"\r\n0\r\n\r\n"), "{fault}");
         let text = String::from_utf8_lossy(&body);
         assert!(!text.contains("\"count\"") && !text.contains("error_code"), "{fault}");

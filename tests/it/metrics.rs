@@ -136,7 +136,7 @@ fn nothing_that_a_client_sends_adds_a_series() {
     }
     let after = series(&scrape(&app));
     assert_eq!(after.difference(&before).collect::<Vec<_>>(), Vec::<&Series>::new());
-    // And none has a value that is not ours.
+    // Each label's value is a text of the service.
     for (_, labels) in &after {
         for (label, value) in labels {
             let fits = |char: char| char.is_ascii_alphanumeric() || "/{}_.+".contains(char);
@@ -256,7 +256,7 @@ fn expressions() -> Vec<String> {
         match value {
             Value::Object(members) => {
                 found.extend(members.get("expr").map(|expr| expr.as_str().unwrap().to_owned()));
-                // What fills a variable: label_values(metric, label).
+                // The query that fills a variable: label_values(metric, label).
                 let query = members.get("query").and_then(Value::as_str);
                 found.extend(query.filter(|query| query.contains('(')).map(str::to_owned));
                 members.values().for_each(|member| collect(member, found));
@@ -280,7 +280,7 @@ fn expressions() -> Vec<String> {
     found
 }
 
-/// What looks like a name in an expression, outside of strings; and `label="value"` pairs.
+/// The names in an expression outside of strings, and its `label="value"` pairs.
 fn names(expression: &str) -> (BTreeSet<String>, Vec<(String, String)>) {
     let (mut bare, mut pairs) = (String::new(), Vec::new());
     for (index, part) in expression.split('"').enumerate() {

@@ -204,7 +204,7 @@ fn an_instant_that_the_api_cannot_show_has_an_etag_that_works_and_migrate_brings
             patch.json(json!({"complete": true})).send()
         };
         let changed = change(&etag).expect(200).field("ETag").unwrap().to_owned();
-        // Nothing is later than infinity.
+        // No instant is later than infinity.
         if FAR[usize::try_from(id).unwrap() - 1] != "infinity" {
             assert_ne!(changed, etag, "{id}");
             change(&etag).expect(412);

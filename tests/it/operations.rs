@@ -57,7 +57,7 @@ impl Site {
         site.files.write("roles.sql", boxed("sql", "create role"));
         let psql = "psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname=\"$URL\" --file=roles.sql";
         succeeds(shell(psql, &site.files, &[("URL", &site.server.url())]));
-        // What \password does, which asks for it.
+        // This statement is what psql's \password sends.
         site.set_password("owner", "0wner");
         site.set_password("service", "5ervice");
         site

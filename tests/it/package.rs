@@ -1,4 +1,4 @@
-//! What is shipped beside the program says the same as the program. The package itself: `scripts/package test`.
+//! The files that are shipped beside the program agree with it. `scripts/package test` tests the package itself.
 
 use crate::support::{
     certificates::make_pair,
@@ -38,7 +38,7 @@ fn the_manual_knows_every_command() {
     assert!(count >= 4, "{help}");
 }
 
-/// What is set there by default, or suggested, is taken.
+/// The service accepts each value that the file sets or suggests.
 #[test]
 fn the_example_configuration_is_taken() {
     // systemd puts the certificate where it is here.

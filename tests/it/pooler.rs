@@ -111,7 +111,7 @@ fn all_works_through_pgbouncer_in_transaction_mode() {
     assert_eq!(app.database.value("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'tinytasks'"), "2");
 }
 
-/// What a pooler would see of the service.
+/// The messages of the service that a pooler would see.
 #[derive(Default, Debug)]
 struct Seen {
     /// Names of the settings that sessions start with.

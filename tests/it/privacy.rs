@@ -12,7 +12,7 @@ use std::{
     process::Stdio,
 };
 
-/// With the database's URL as the only variable.
+/// Runs the command with the database's URL as its only variable.
 fn command(database: &Database, arguments: &[&str]) -> Outcome {
     run_binary(arguments, &[("DATABASE_URL", &database.url)])
 }
@@ -82,7 +82,7 @@ fn a_purge_deletes_all_of_one_user_and_a_dry_run_only_counts() {
     for arguments in [&dry_run[..], &["--user", "al_ce"]] {
         assert!(purge(&app.database, arguments).contains(" 0 tasks "));
     }
-    // Nothing is left of the key, and no id comes back.
+    // The key is free again, and no id is given twice.
     assert_eq!(keyed("other"), 201);
     assert!(app.user("al_ce").list()["tasks"][0]["id"].as_i64().unwrap() > last);
 }

@@ -157,7 +157,7 @@ fn the_journey(front: &Front) {
     task("GET").send().expect_problem(404, "NOT_FOUND");
 }
 
-/// Also where the client takes compressed answers: a tag that got weak would match nothing.
+/// Holds also when the client accepts compressed answers: a tag that a proxy made weak would never match.
 fn conditions(front: &Front) {
     let (created, id) = front.create("alice", &"long enough to be worth compressing ".repeat(5));
     let tag = created.field("ETag").unwrap().to_owned();
@@ -241,7 +241,7 @@ fn a_long_list(front: &Front) {
     assert_eq!(list.json()["count"], TASKS);
 }
 
-/// That of the client, and not what it claims.
+/// The address of the client, and not the one that it claims.
 fn the_clients_address(front: &Front) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 3], 0)))).unwrap();

@@ -66,11 +66,11 @@ struct Client<'a> {
     tag: Option<String>,
 }
 
-/// What the clients of one user share in a round.
+/// The state that the clients of one user share in a round.
 struct Round {
     key: String,
     number: u64,
-    /// That of any answer, the latest: all want to change the same version.
+    /// The tag of the latest answer: all clients try to change the same version.
     tag: Mutex<Option<String>>,
     barrier: Barrier,
 }

@@ -1,5 +1,5 @@
-//! What keeps the service from serving although the database answers: `check` names it with the remedy,
-//! `/health` says so, and nothing has to be restarted once it is mended.
+//! Faults of schema, rights and rows that keep the service from serving although the database answers:
+//! `check` names the fault with its remedy, `/health` says so, and no restart is needed once it is mended.
 
 use crate::support::{
     harness::{App, Database, Outcome, eventually, eventually_settles, run_binary},
@@ -116,7 +116,7 @@ fn a_list_is_never_short_because_row_security_hides_rows() {
     ] {
         database.execute(&format!("alter table tasks enable row level security; {policy}"));
         assert_eq!(check(&role.url).code, Some(0), "{policy}");
-        // Until the watching thread has seen it, statements are refused rather than trusted.
+        // PostgreSQL refuses the statements until the watching thread has examined the policy.
         eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
         assert!(is_well(), "{policy}");
         assert_eq!(alice.list()["count"], 1, "{policy}");
@@ -228,7 +228,7 @@ fn a_role_with_few_connections_is_served_by_those_and_the_rest_is_not_asked_for_
         alice.request("GET", "/tasks").send().expect(200);
     }
     assert_eq!(refused(), 1, "once: {}", app.log_so_far());
-    // With more allowed, the pool grows again.
+    // The pool grows again when the role may have more connections.
     database.execute(&format!("alter role {} connection limit 30", role.name));
     let sessions = "select count(*) from pg_stat_activity where datname = current_database() \
         and application_name = 'tinytasks'";

@@ -30,7 +30,7 @@ const WRITERS: u64 = 8;
 const READERS: u64 = 4;
 /// Between two requests of a client: the machine is not to be the limit.
 const PAUSE: Duration = Duration::from_millis(10);
-/// So many good answers in a row are no accident.
+/// This many good answers in a row show that the instance has recovered.
 const GOOD_ANSWERS: usize = 50;
 /// How long whoever watches the primary takes to be sure; no such program is a part of this.
 const DECISION: Duration = Duration::from_secs(2);
@@ -56,7 +56,7 @@ impl Balancer {
         for (index, instance) in instances.iter().enumerate() {
             command.env(format!("TINYTASKS_{}", index + 1), instance);
         }
-        // What it says is about instances that come and go.
+        // Its messages are about instances that come and go.
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.expect("haproxy is missing; scripts/test fetches it");
         let balancer = Self { child, address, directory };
@@ -77,7 +77,7 @@ impl Balancer {
         answer
     }
 
-    /// What "show stat" has in that column about an instance.
+    /// The value of that column of "show stat" for an instance.
     fn column(&self, index: usize, name: &str) -> String {
         let table = self.administer("show stat");
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
@@ -135,7 +135,7 @@ fn is_good(answer: &Answer) -> bool {
     answer.status.is_some_and(|status| status < 500)
 }
 
-/// Until the latest answers, to requests of from now on, are good.
+/// Waits until the latest answers to requests that begin after this call are good.
 fn wait_until_well(run: &Run) {
     let now = Instant::now();
     eventually("good answers", || {
@@ -325,7 +325,7 @@ fn nothing_is_acknowledged_while_the_only_synchronous_standby_is_away() {
     alice.create("after");
 }
 
-/// What can be run of "distributed by `user_id`" on one server: PostgreSQL demands of every unique
+/// The part of "distributed by `user_id`" that one server can run: PostgreSQL demands of every unique
 /// index of such a table what the distributed ones demand, and shows whether a statement stays in one
 /// part.
 #[test]
@@ -376,7 +376,7 @@ fn keeps_all_when_the_standby_was_away(is_synchronous: bool) -> bool {
     work_while(&run, &mut writers, || {
         wait_until_well(&run);
         standby.stop("immediate");
-        // Then none of them comes further than to its first write.
+        // No writer gets beyond its first write.
         let answered = || run.answers.lock().unwrap().len();
         let before = answered();
         let is_enough = || is_synchronous || answered() > before + GOOD_ANSWERS;
@@ -390,7 +390,7 @@ fn keeps_all_when_the_standby_was_away(is_synchronous: bool) -> bool {
     findings(&writers, &url).is_empty()
 }
 
-/// Also a test of the checker: it sees what is lost.
+/// A test of the checker: it must notice a lost write.
 #[test]
 fn only_a_synchronous_standby_has_all_that_was_acknowledged() {
     assert!(keeps_all_when_the_standby_was_away(true));

@@ -301,7 +301,7 @@ fn an_old_row_that_breaks_a_rule_is_readable_and_changing_it_is_never_500() {
             }
             status => panic!("{values}: {status} {}", response.text()),
         }
-        // With all fields given nothing of the old row is left to complain about.
+        // A PUT replaces every field that broke a rule.
         let replaced = alice.on_task("PUT", id).json(json!({"title": "good", "complete": false})).send();
         assert_eq!(replaced.status, 200, "{values}: {}", replaced.text());
         alice.on_task("DELETE", id).send().expect(204);

@@ -130,14 +130,14 @@ fn silent_connections_are_given_up_and_replaced_again_and_again() {
             eventually("health", || app.get("/health").send().status == 200);
         }
     });
-    // Nothing is left behind: as many connections as before, and the threads go.
+    // No connection and no thread is left over.
     let sessions = "select count(*) from pg_stat_activity where datname = current_database() \
         and application_name = 'tinytasks'";
     eventually("no session too many", || database.value(sessions).parse::<i64>().unwrap() <= 3 * 17 + 17);
     eventually("no thread too many", || status(&app, "Threads") < 80);
 }
 
-/// Also when the test fails, or its threads would go on for ever.
+/// Runs also when the test fails; else its threads would go on for ever.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

@@ -111,7 +111,7 @@ fn the_log_says_how_many_lines_were_dropped_when_it_flows_again() {
         }
     }
     assert_eq!(seen, dropped);
-    // And the lines of new requests come as before.
+    // The lines of new requests appear as before.
     Request::new(&service.address, "GET", "/").header("X-Request-Id", "afterwards").send().expect(200);
     while !line.contains("afterwards") {
         line.clear();

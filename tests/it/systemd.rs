@@ -1,4 +1,4 @@
-//! What systemd and the service have to say to each other, with a test in systemd's part: a datagram
+//! The protocol between systemd and the service, with the test in systemd's role: a datagram
 //! socket that takes the notifications, and a listening socket that outlives the service. And the
 //! units of `deploy/systemd`, held against systemd's own judges.
 
@@ -27,12 +27,12 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// As in the flags of proc(5), fdinfo.
+/// The value is that of the flags in /proc/PID/fdinfo, see proc(5).
 const O_NONBLOCK: u32 = 0o4000;
 /// Of each kind of client, while the service is restarted.
 const ROUNDS: usize = 3;
 
-/// Where the service reports to.
+/// The socket to which the service reports.
 struct Manager {
     socket: UnixDatagram,
     path: String,
@@ -162,7 +162,8 @@ fn the_watchdog_is_not_told_by_a_service_that_is_deaf() {
     let app = app.env("WATCHDOG_USEC", "2000000").spawn();
     assert_eq!(app.address, address.to_string());
     while manager.next() != ["WATCHDOG=1"] {}
-    // Who takes connections from the same socket and says nothing is as good as deaf threads. There
+    // A process that takes connections from the same socket and never answers stands for threads that
+    // no longer answer. There
     // are enough of them to be the first.
     let is_over = Arc::new(AtomicBool::new(false));
     deaf.set_read_timeout(Some(Duration::from_millis(100))).unwrap();

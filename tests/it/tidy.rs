@@ -170,7 +170,7 @@ fn nobody_but_auth_makes_a_caller_and_the_store_asks_for_one() {
             continue;
         }
         assert!(!has_word(&text, "UserId") && !text.contains("pub mod "), "{name}");
-        // What asks for tasks asks for them on behalf of somebody.
+        // Every call that asks for tasks names the user for whom it asks.
         for (index, _) in text.match_indices("fn ") {
             let signature = text[index..].split(['{', ';']).next().unwrap();
             let is_about_tasks = ["TaskId", "Page", "Content", "Patch", "user"];

@@ -36,7 +36,7 @@ fn spawn(directory: &Directory, variables: &[(&str, &str)]) -> App {
     app
 }
 
-/// As tools do it: written beside, then renamed.
+/// Replaces the file as tools do: writes another file beside it, then renames that.
 fn install(directory: &Directory, pair: &[String; 2]) -> [String; 2] {
     let put = |from: &str, name: &str| {
         let (beside, path) = (directory.path().join("new"), directory.path().join(name));
@@ -143,7 +143,7 @@ fn beside_a_victim(app: &App, attack: impl FnOnce()) {
     beside(app, || drop(ask(app, &get("/health")).expect("the victim is served").expect(200)), attack);
 }
 
-/// What `openssl s_client` says, the answer to a request included.
+/// The output of `openssl s_client`, the answer to a request included.
 fn s_client(app: &App, options: &[&str]) -> String {
     let mut command = Command::new("openssl");
     command.args(["s_client", "-connect", &app.address, "-ign_eof"]).args(options);

@@ -17,7 +17,7 @@ use std::{
 /// Asked of psql without the flag, because the statements themselves have to stop at an error.
 const PSQL: &str = "psql --no-psqlrc --quiet --dbname=\"$URL\" --file=second_role.sql";
 
-/// As docs/deploy.md begins: one role, which owns the database and what the service makes there.
+/// The start of docs/deploy.md: one role, which owns the database and the service's table.
 fn server_with_one_role() -> Server {
     let server = Server::start(&[UNSAFE]);
     let mut superuser = server.client();
@@ -75,7 +75,7 @@ fn a_running_service_goes_from_one_role_to_two_and_no_request_fails() {
         some_more();
         is_over.store(true, Ordering::Relaxed);
     });
-    // Only now, as a write that loses its session is answered 503.
+    // Sessions end only now, because a write that loses its session is answered 503.
     let end = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tinytasks_old'";
     server.client().batch_execute(end).unwrap();
     let request = || app.request("GET", "/api/alice/tasks").bearer(&token("alice")).send().status == 200;

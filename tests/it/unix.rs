@@ -126,7 +126,7 @@ fn a_successor_that_is_already_there_keeps_its_path() {
     successor.get("/health").send().expect(200);
 }
 
-/// What another program left listens again after it: also a socket that is not ours is taken over.
+/// A socket file that another program has left is taken over.
 #[test]
 fn a_dead_socket_of_another_program_is_taken_over() {
     let directory = Directory::create();

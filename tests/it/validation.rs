@@ -26,7 +26,7 @@ fn assert_refused(user: User, method: &str, rest: &str, body: &[u8], status: u16
     assert_eq!(response.field_errors(), errors(wanted), "{case}: {}", response.text());
 }
 
-/// What is wrong with a title or a description is so for all three methods.
+/// All three methods refuse the same titles and descriptions.
 #[test]
 fn a_field_that_breaks_its_rule_is_422_and_named() {
     let app = App::spawn();

@@ -16,7 +16,7 @@ use std::{
 
 const THREADS: u64 = 4;
 
-/// What follows the last whole request.
+/// The bytes after the last whole request.
 #[derive(Debug, PartialEq)]
 enum Rest {
     Nothing,

@@ -56,7 +56,7 @@ fn begun_heads_and_bodies_hold_up_nobody() {
 #[test]
 fn deadlines_are_kept_however_the_bytes_trickle() {
     let app = App::spawn();
-    // Where the head was read, the answer has the fields that depend on it.
+    // When the head was read, the answer has the fields that depend on it.
     let is_told = |case: &str, answers: &[Response], is_read: bool| {
         assert_eq!(answers.len(), 1, "{case}: {answers:?}");
         assert_refused(case, &answers[0], (408, "REQUEST_TIMEOUT"));

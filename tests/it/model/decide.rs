@@ -1,4 +1,4 @@
-//! What the contract says of a call, before anything of it is done.
+//! Decides what the contract says of a call, before the call is made.
 
 use super::{Body, Call, Content, Login, Member, Outcome, Page, Rule, Tags, User};
 use std::collections::BTreeSet;

@@ -148,7 +148,7 @@ struct Call {
 /// `loc` joined with dots, `msg`, `type`.
 type Rule = (String, &'static str, &'static str);
 
-/// What the contract says of a call, before anything of it is done.
+/// The contract's verdict on a call, before the call is made.
 #[derive(Debug)]
 enum Outcome {
     Refused { status: u16, code: &'static str, detail: &'static str, field: Option<(&'static str, String)> },
@@ -172,7 +172,7 @@ struct Page {
     after: Option<i64>,
 }
 
-/// What the answer must be, without what `support/http.rs` checks in every answer.
+/// The answer that the contract demands, without the rules that `support/http.rs` checks in every answer.
 #[derive(Debug, PartialEq)]
 struct Answer {
     status: u16,

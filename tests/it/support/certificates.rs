@@ -14,7 +14,7 @@ pub fn make_pair(directory: &Directory, name: &str) -> [String; 2] {
     files
 }
 
-/// What a certificate of [`issue`] says.
+/// The content of a certificate of [`issue`].
 pub struct Issued<'a> {
     pub name: &'a str,
     /// Its subjectAltName, as OpenSSL writes one: `DNS:localhost`.
@@ -44,7 +44,7 @@ pub fn issue(directory: &Directory, issued: &Issued) -> [String; 2] {
     let subject = format!("/CN={}", issued.name);
     let mut arguments = vec!["req", "-new", "-key", &key, "-subj", &subject, "-out", &request];
     let extension = issued.host.map(|host| format!("subjectAltName={host}"));
-    // With no extension at all, a certificate of X.509 version 1 would come of it, which rustls refuses.
+    // Without any extension, openssl makes a certificate of X.509 version 1, which rustls refuses.
     arguments.extend(["-addext", extension.as_deref().unwrap_or("extendedKeyUsage=serverAuth")]);
     run(&arguments);
     let date = |seconds| jiff::Timestamp::from_second(seconds).unwrap().strftime("%Y%m%d%H%M%SZ").to_string();

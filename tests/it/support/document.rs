@@ -83,7 +83,7 @@ pub fn hold_to_the_document(method: &str, target: &str, response: &Response, kee
     let status = response.status;
     let operation = match item.get(name) {
         Some(operation) => operation,
-        // What holds on all paths is said in words; where answers to it are listed, under OPTIONS.
+        // The errors of all paths are described in prose; OPTIONS lists its answers.
         None => {
             let is_refused = [400, 405, 408, 413, 414, 431].contains(&status);
             assert!(is_refused || name == "options", "{}", context());

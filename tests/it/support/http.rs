@@ -99,7 +99,7 @@ impl Request {
         answer.unwrap_or_else(|error| panic!("{} {}: {error}", self.method, self.target))
     }
 
-    /// As `send`, but a broken connection is an error and not a failure of the test.
+    /// Like `send`, but a broken connection is an error and does not fail the test.
     pub fn try_send(&self) -> io::Result<Response> {
         let mut connection = Connection::open(&self.address)?;
         connection.write(&self.bytes());

@@ -26,7 +26,7 @@ impl Key {
         base64url(&self.pair.public_key().to_bytes())
     }
 
-    /// As Better Auth publishes it: neither `alg` nor `use`.
+    /// The form that Better Auth publishes: neither `alg` nor `use`.
     pub fn entry(&self) -> Value {
         json!({"crv": "Ed25519", "x": self.x(), "kty": "OKP", "kid": self.kid})
     }

@@ -35,7 +35,7 @@ pub struct Answer {
     pub status: Option<u16>,
 }
 
-/// What writers share while they work.
+/// The state that the writers share.
 pub struct Run {
     /// Addresses of the instances of the service. An instance that is started again has a new one.
     pub addresses: Mutex<Vec<String>>,
@@ -56,7 +56,7 @@ impl Run {
     }
 }
 
-/// What may be in the table under one title.
+/// The rows that the table may hold under one title.
 #[derive(Debug)]
 struct Entry {
     key: Option<String>,
@@ -117,7 +117,7 @@ impl Writer {
         (0..count).map(|index| Self::new(&format!("writer-{index}"), seed ^ (index << 32))).collect()
     }
 
-    /// Until the run is over.
+    /// Runs until the run is over.
     pub fn work(&mut self, run: &Run) {
         while !run.is_over() {
             let chosen = self.choose();
@@ -275,7 +275,7 @@ impl Writer {
         }
     }
 
-    /// What is refused must leave no trace: none of these stamps is in the ledger.
+    /// A refused write must leave no trace: none of these stamps is in the ledger.
     fn be_refused(&mut self, run: &Run, title: &str) {
         let stamp = self.stamp("refused");
         let entry = &self.ledger[title];
@@ -420,7 +420,7 @@ pub fn tally(writers: &[Writer]) -> Tally {
 pub fn work_while<R>(run: &Run, writers: &mut [Writer], meanwhile: impl FnOnce() -> R) -> R {
     struct Over<'r>(&'r Run);
     impl Drop for Over<'_> {
-        // Also when `meanwhile` fails: the scope waits for the writers.
+        // Set also when `meanwhile` fails, because the scope waits for the writers.
         fn drop(&mut self) {
             self.0.is_over.store(true, Ordering::Relaxed);
         }

@@ -1,4 +1,4 @@
-//! What the tests share: the service under test, its database, clients good and bad, and the rules
+//! Shared by the tests: the service under test, its database, clients good and bad, and the rules
 //! that every answer keeps.
 
 pub mod certificates;

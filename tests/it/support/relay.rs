@@ -16,14 +16,14 @@ struct Passage {
     client: TcpStream,
     server: Option<TcpStream>,
     is_silent: AtomicBool,
-    /// So many bytes of the server still reach the client.
+    /// Only this many bytes of the server reach the client.
     budget: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     passages: Vec<Arc<Passage>>,
-    /// What a new connection gets: silence from the start, or after so many bytes of the server.
+    /// The treatment of a new connection: silence from the start, or after this many bytes of the server.
     new_are_silent: bool,
     budget: Option<usize>,
     accepted: usize,

@@ -1,4 +1,4 @@
-//! What `/metrics` shows, as series and their values.
+//! Reads `/metrics` into series and their values.
 
 use crate::support::harness::{App, Setup};
 use std::collections::BTreeMap;

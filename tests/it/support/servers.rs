@@ -199,7 +199,7 @@ impl Server {
 
     /// Its standard output.
     fn run(&self, program: &str, arguments: &[&str]) -> String {
-        // Not a pipe: a server that was started keeps it open, so its end would never come.
+        // A file and not a pipe: the started server would keep a pipe open, so reading it would never end.
         let path = self.directory.path().join("output");
         let mut words = self.wrapper.iter().map(String::as_str).chain([program]);
         let mut command = Command::new(words.next().unwrap());

@@ -44,7 +44,7 @@ impl Database {
         Self { server_url: String::new(), name, url: url.to_owned() }
     }
 
-    /// With these options of `create database`.
+    /// Creates a database with these options of `create database`.
     pub fn create_as(options: &str) -> Self {
         let url = env::var("TINYTASKS_TEST_DATABASE_URL");
         Self::make(&url.expect("TINYTASKS_TEST_DATABASE_URL is unset: run ./scripts/test"), options)

@@ -1,4 +1,4 @@
-//! What a test starts with: `App::spawn()` is the built binary on a free port, with an empty
+//! The start of a test: `App::spawn()` is the built binary on a free port, with an empty
 //! database of its own, a clean environment and an empty working directory. When it goes out of
 //! scope the service is stopped and all of it is removed, so tests may run side by side.
 
@@ -121,7 +121,7 @@ impl Log {
     }
 }
 
-/// What an `App` is started with.
+/// The arguments and environment of an `App`.
 pub struct Setup {
     variables: Vec<(String, String)>,
     database: Option<Database>,

@@ -18,7 +18,7 @@ pub fn binary(directory: &Directory) -> Command {
     command
 }
 
-/// What a command that ends by itself has left.
+/// The exit code and output of a command that ended by itself.
 #[derive(Debug)]
 pub struct Outcome {
     pub code: Option<i32>,

@@ -202,7 +202,7 @@ fn near(random: &mut Random, low: usize, width: usize) -> usize {
     low + random.below(width)
 }
 
-/// Also adds the fields that declare its length, sometimes a wrong one.
+/// Adds the body and the fields that declare its length, sometimes a wrong length.
 fn body(random: &mut Random, is_large: bool, fields: &mut Vec<String>) -> Vec<u8> {
     let length = if is_large && random.one_in(3) { near(random, 65530, 12) } else { random.below(40) };
     let content: Vec<u8> = match random.below(4) {
