@@ -118,8 +118,13 @@ impl Watch {
 
     /// The database has answered just now.
     pub fn note_answer(&self) {
-        lock(&self.state).answered = Some(Instant::now());
-        self.changed.notify_all();
+        let mut state = lock(&self.state);
+        let was_answering = state.is_answering();
+        state.answered = Some(Instant::now());
+        if !was_answering {
+            // Nobody waits for an answer while answers come: this spares each request a system call.
+            self.changed.notify_all();
+        }
     }
 
     pub fn is_answering(&self) -> bool {

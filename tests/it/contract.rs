@@ -4,7 +4,7 @@
 
 use crate::support::{
     document::{DOCUMENT, Pattern, Place, broken, documented, resolve},
-    harness::App,
+    harness::{App, Database},
     http::Request,
     token::token,
 };
@@ -108,7 +108,8 @@ struct Services {
 impl Services {
     fn start() -> Self {
         let well = App::spawn();
-        let with_broken_schema = App::spawn();
+        // On a server of this machine, also where the other databases are on Citus.
+        let with_broken_schema = App::setup().database(Database::create_as("")).spawn();
         // A new connection would not even get ready: one has to be there already.
         with_broken_schema.user("alice").create("t");
         with_broken_schema.database.execute("drop table tasks");

@@ -6,7 +6,11 @@ use std::{
     env,
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
 };
+
+/// The number of [`Database`]s of the running test on Citus.
+static IN_USE_ON_CITUS: AtomicUsize = AtomicUsize::new(0);
 
 /// An empty database on the shared server, or on another.
 pub struct Database {
@@ -17,15 +21,21 @@ pub struct Database {
 
 impl Database {
     pub fn create() -> Self {
-        if env::var_os("TINYTASKS_TEST_ON_CITUS").is_some() {
+        if Self::is_on_citus() {
             let url = env::var("TINYTASKS_TEST_CITUS_URL");
             return Self::on_citus(&url.expect("TINYTASKS_TEST_CITUS_URL names a database on a coordinator"));
         }
         Self::create_as("")
     }
 
+    /// Whether [`Database::create`] uses a coordinator of Citus.
+    pub fn is_on_citus() -> bool {
+        env::var_os("TINYTASKS_TEST_ON_CITUS").is_some()
+    }
+
     /// The one database of that coordinator, with an empty table that is distributed: a new database
-    /// would have to be made on every node. So only one test may run at a time.
+    /// would have to be made on every node. So only one test may run at a time, and the instances of a
+    /// test share the table, which is emptied for the first of them.
     fn on_citus(url: &str) -> Self {
         let mut client = Client::connect(url, NoTls).unwrap();
         client.batch_execute(include_str!("../../../../schema.sql")).unwrap();
@@ -35,10 +45,12 @@ impl Database {
                    if not exists (select from citus_tables where table_name = 'tasks'::regclass) then
                      perform create_distributed_table('tasks', 'user_id');
                    end if;
-                 end $$;
-                 truncate tasks",
+                 end $$",
             )
             .unwrap();
+        if IN_USE_ON_CITUS.fetch_add(1, Ordering::Relaxed) == 0 {
+            client.batch_execute("truncate tasks").unwrap();
+        }
         let name = client.query_one("select current_database()::text", &[]).unwrap().get(0);
         // No server's URL: this database is not dropped.
         Self { server_url: String::new(), name, url: url.to_owned() }
@@ -114,6 +126,10 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
+        if self.server_url.is_empty() {
+            IN_USE_ON_CITUS.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         // A test may have stopped the server.
         if let Ok(mut client) = Client::connect(&self.server_url, NoTls) {
             let sql = format!("drop database if exists {} with (force)", self.name);
