@@ -21,28 +21,25 @@ pub struct Examination {
 
 /// Errors: the database did not answer, or refused to.
 pub fn examine(client: &mut Client) -> Result<Examination, postgres::Error> {
-    // Asked before the policies are read. In the other order, row security that is switched on between
-    // the two statements would count as active with policies that nobody has looked at, and lists would
-    // be short.
-    let table = client.query_typed_one(TABLE, &[])?;
-    let (is_missing, has_row_security) = (table.try_get(0)?, table.try_get(1)?);
-    let mut findings = Vec::new();
-    if is_missing {
+    if client.query_typed_one("select to_regclass('tasks') is null", &[])?.try_get(0)? {
         let text = "schema: there is no table tasks; run `tinytasks migrate`".to_owned();
-        findings.push(Finding { text, hides_rows: false });
-    } else {
-        for (statement, hides_rows) in [(COLUMNS, false), (INDEXES, false), (RIGHTS, false), (HIDDEN, true)] {
-            for row in client.query_typed(statement, &[])? {
-                findings.push(Finding { text: row.try_get(0)?, hides_rows });
-            }
+        return Ok(Examination {
+            findings: vec![Finding { text, hides_rows: false }],
+            has_row_security: false,
+        });
+    }
+    let mut findings = Vec::new();
+    for statement in [COLUMNS, INDEXES, RIGHTS] {
+        for row in client.query_typed(statement, &[])? {
+            findings.push(Finding { text: row.try_get(0)?, hides_rows: false });
         }
     }
-    Ok(Examination { findings, has_row_security })
+    let row_security = client.query_typed_one(ROW_SECURITY, &[])?;
+    if let Some(text) = row_security.try_get(1)? {
+        findings.push(Finding { text, hides_rows: true });
+    }
+    Ok(Examination { findings, has_row_security: row_security.try_get(0)? })
 }
-
-/// Whether the table is missing, and whether row-level security is active on it for this role.
-const TABLE: &str = "select to_regclass('tasks') is null,
-    coalesce(row_security_active(to_regclass('tasks')::oid), false)";
 
 /// A row for each column that is missing, has another type, or that an insert could not fill.
 const COLUMNS: &str = "
@@ -95,10 +92,12 @@ select format('rights: role %1$s may not %2$s; run `grant select, insert, update
     from unnest(array['select', 'insert', 'update', 'delete']) as command
     where not has_table_privilege(to_regclass('tasks')::oid, command)";
 
-/// One row where row-level security keeps rows from the role. PostgreSQL lets a row through that one
-/// permissive policy lets through, unless a restrictive policy does not
+/// Whether row-level security is active on the table for this role, and what it hides, else null. One
+/// statement says both: if two did, row security could be switched on between them, and policies that
+/// nobody has looked at would count as open. PostgreSQL lets a row through that one permissive policy lets
+/// through, unless a restrictive policy does not
 /// (https://www.postgresql.org/docs/current/sql-createpolicy.html).
-const HIDDEN: &str = "
+const ROW_SECURITY: &str = "
 with policy as (
     select polpermissive, command,
             coalesce(pg_get_expr(polqual, polrelid), 'true') = 'true'
@@ -110,8 +109,11 @@ with policy as (
 hidden as (
     select from unnest(array['r', 'a', 'w', 'd']) as wanted
         where not exists (select from policy where command = wanted and polpermissive and is_open)
-            or exists (select from policy where command = wanted and not polpermissive and not is_open))
-select format('row security: it hides rows of tasks from role %1$s, so lists would be short; run '
-        '`create policy tinytasks on tasks to %1$s using (true) with check (true)`, or `alter role %1$s '
-        'bypassrls`', quote_ident(current_user))
-    where row_security_active(to_regclass('tasks')::oid) and exists (select from hidden)";
+            or exists (select from policy where command = wanted and not polpermissive and not is_open)),
+active as materialized (
+    select coalesce(row_security_active(to_regclass('tasks')::oid), false) as is_active)
+select is_active, case when is_active and exists (select from hidden) then
+        format('row security: it hides rows of tasks from role %1$s, so lists would be short; run '
+            '`create policy tinytasks on tasks to %1$s using (true) with check (true)`, or `alter role %1$s '
+            'bypassrls`', quote_ident(current_user)) end
+    from active";
