@@ -5,8 +5,7 @@ use super::connect::{ConnectError, Session, Setting, connect, is_silence};
 use super::sqlstate::{Fate, cause, is_lost_statement};
 use super::statements::{STATEMENTS, Statement, Values};
 use super::url::{DatabaseSettings, DatabaseUrl};
-use super::watch::Watch;
-use crate::limits::{CHECKOUT_MAX, PING_AFTER, PING_MAX, STATEMENT_SERVER_MAX};
+use crate::limits::{ANSWER_AGE_MAX, CHECKOUT_MAX, PING_AFTER, PING_MAX, STATEMENT_SERVER_MAX};
 use crate::metrics;
 use crate::panic::{guarded, lock};
 use postgres::Row;
@@ -26,6 +25,8 @@ pub struct Connector {
     /// statements no longer fit the table, so the others will be as well.
     distrusted: Mutex<Option<Instant>>,
     backoff: Backoff,
+    /// The last answer of the database, on whatever connection.
+    answered: Mutex<Option<Instant>>,
     /// Connections of the pool that are open.
     open: AtomicU32,
     has_warned: AtomicBool,
@@ -45,6 +46,7 @@ impl Connector {
             size: database.pool_size.get(),
             distrusted: Mutex::default(),
             backoff: Backoff::default(),
+            answered: Mutex::default(),
             open: AtomicU32::new(0),
             has_warned: AtomicBool::new(false),
             has_row_security: AtomicBool::new(false),
@@ -68,6 +70,21 @@ impl Connector {
 
     pub fn url(&self) -> Arc<DatabaseUrl> {
         Arc::clone(&lock(&self.url))
+    }
+
+    /// The database has answered just now.
+    pub fn note_answer(&self) {
+        *lock(&self.answered) = Some(Instant::now());
+    }
+
+    /// Whether the database has answered within `ANSWER_AGE_MAX`.
+    pub fn is_answering(&self) -> bool {
+        lock(&self.answered).is_some_and(|at| at.elapsed() <= ANSWER_AGE_MAX)
+    }
+
+    /// Whether the database has answered at all since the start.
+    pub fn has_answered(&self) -> bool {
+        lock(&self.answered).is_some()
     }
 
     pub fn distrust_all(&self) {
@@ -145,14 +162,11 @@ impl Connector {
 }
 
 /// r2d2 calls this to make connections and to decide which ones are still valid.
-pub struct Manager {
-    connector: Arc<Connector>,
-    watch: Arc<Watch>,
-}
+pub struct Manager(Arc<Connector>);
 
 impl Manager {
     /// A pool that is filled from now on, by threads of r2d2.
-    pub fn fill(connector: Arc<Connector>, watch: Arc<Watch>) -> r2d2::Pool<Self> {
+    pub fn fill(connector: Arc<Connector>) -> r2d2::Pool<Self> {
         r2d2::Pool::builder()
             .max_size(connector.size)
             .connection_timeout(CHECKOUT_MAX)
@@ -163,7 +177,7 @@ impl Manager {
             .max_lifetime(None)
             // The reason is in the log line of each request that gets no connection.
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(Self { connector, watch })
+            .build_unchecked(Self(connector))
     }
 }
 
@@ -173,7 +187,7 @@ impl ManageConnection for Manager {
 
     /// The driver panics where its runtime gets no file descriptor; r2d2 would lose this place.
     fn connect(&self) -> io::Result<Connection> {
-        let connector = &self.connector;
+        let connector = &self.0;
         connector.backoff.check()?;
         let open = || match connector.open() {
             Ok(connection) => {
@@ -196,24 +210,24 @@ impl ManageConnection for Manager {
 
     /// A ping costs a round trip, so a connection in constant use gets none.
     fn is_valid(&self, connection: &mut Connection) -> io::Result<()> {
-        if self.connector.is_distrusted(connection) {
+        if self.0.is_distrusted(connection) {
             return Err(io::Error::other("a connection of the same age was broken"));
         }
         if connection.last_used.elapsed() <= PING_AFTER {
             return Ok(());
         }
         connection.session.ping(PING_MAX).map_err(|error| {
-            self.connector.count_silence(&error);
+            self.0.count_silence(&error);
             // The others are pinged one after the other only while the server is known to answer.
-            if !self.watch.is_answering() {
-                self.connector.distrust_all();
+            if !self.0.is_answering() {
+                self.0.distrust_all();
             }
             io::Error::other(cause(&error))
         })
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.is_spent || connection.session.is_closed() || self.connector.is_distrusted(connection)
+        connection.is_spent || connection.session.is_closed() || self.0.is_distrusted(connection)
     }
 }
 

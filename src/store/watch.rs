@@ -10,8 +10,8 @@ use super::schema;
 use super::sqlstate::cause;
 use crate::error::Error;
 use crate::limits::{
-    ANSWER_AGE_MAX, EXAMINE_INTERVAL, FIRST_ANSWER_MAX, NOT_READY_RETRY, PING_MAX, REST_AFTER, SCHEMA_MAX,
-    STATEMENT_MAX, WATCH_INTERVAL,
+    EXAMINE_INTERVAL, FIRST_ANSWER_MAX, NOT_READY_RETRY, PING_MAX, REST_AFTER, SCHEMA_MAX, STATEMENT_MAX,
+    WATCH_INTERVAL,
 };
 use crate::panic::{every, lock};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -40,7 +40,6 @@ pub struct Watch {
 struct State {
     /// The findings of the last examination.
     findings: Vec<Finding>,
-    answered: Option<Instant>,
     /// The last request, or question about health.
     asked: Instant,
     /// Why the database cannot be reached, or is not ready: what the log has said last.
@@ -48,10 +47,6 @@ struct State {
 }
 
 impl State {
-    fn is_answering(&self) -> bool {
-        self.answered.is_some_and(|at| at.elapsed() <= ANSWER_AGE_MAX)
-    }
-
     fn is_resting(&self) -> bool {
         self.asked.elapsed() > REST_AFTER
     }
@@ -68,8 +63,7 @@ pub fn start(watch: Arc<Watch>, auto_migrate: bool) -> Result<(), String> {
 
 impl Watch {
     pub fn new(connector: Arc<Connector>) -> Self {
-        let state =
-            State { findings: Vec::new(), answered: None, asked: Instant::now(), trouble: String::new() };
+        let state = State { findings: Vec::new(), asked: Instant::now(), trouble: String::new() };
         let (connections, changed) = (OnceLock::new(), Condvar::new());
         Self { connector, connections, state: Mutex::new(state), changed }
     }
@@ -82,11 +76,11 @@ impl Watch {
         let (mut state, was_resting) = self.note_question();
         let end = Instant::now() + FIRST_ANSWER_MAX;
         // After a rest the last answer says nothing, and the next one is on its way.
-        while was_resting && !state.is_answering() && Instant::now() < end {
+        while was_resting && !self.connector.is_answering() && Instant::now() < end {
             let left = end.saturating_duration_since(Instant::now());
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        if !state.is_answering() {
+        if !self.connector.is_answering() {
             Readiness::Unreachable
         } else if state.findings.is_empty() {
             Readiness::Ready
@@ -118,22 +112,19 @@ impl Watch {
 
     /// The database has answered just now.
     pub fn note_answer(&self) {
-        let mut state = lock(&self.state);
-        let was_answering = state.is_answering();
-        state.answered = Some(Instant::now());
+        let was_answering = self.connector.is_answering();
+        self.connector.note_answer();
+        // Nobody waits for an answer while answers come, so most requests wake nobody.
         if !was_answering {
-            // Nobody waits for an answer while answers come: this spares each request a system call.
+            // The lock makes sure that a thread which has just seen no answer waits by now.
+            drop(lock(&self.state));
             self.changed.notify_all();
         }
     }
 
-    pub fn is_answering(&self) -> bool {
-        lock(&self.state).is_answering()
-    }
-
     pub fn is_up(&self) -> bool {
         let state = lock(&self.state);
-        state.is_answering() || state.is_resting() && state.trouble.is_empty()
+        self.connector.is_answering() || state.is_resting() && state.trouble.is_empty()
     }
 
     /// The error of a request that comes before the pool is there.
@@ -195,7 +186,7 @@ impl Watch {
             // Without findings the policies let every row through. With findings the sessions keep
             // `row_security = off`, and PostgreSQL refuses the statements.
             self.connector.set_row_security(has_row_security);
-            self.connections.get_or_init(|| Manager::fill(Arc::clone(&self.connector), Arc::clone(self)));
+            self.connections.get_or_init(|| Manager::fill(Arc::clone(&self.connector)));
             self.note_ready();
         }
         self.note_answer();
@@ -211,7 +202,7 @@ impl Watch {
 
     fn note_ready(&self) {
         let mut state = lock(&self.state);
-        let is_first = state.answered.is_none();
+        let is_first = !self.connector.has_answered();
         if is_first || !state.trouble.is_empty() {
             log::info!("database connected");
             state.trouble.clear();
