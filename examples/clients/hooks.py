@@ -12,8 +12,10 @@ def filter_case(context, case):
     data = case.meta.phase.data if case.meta else None
     if getattr(data, "parameter", None) == "user_id":
         return False
-    # These two exclude each other.
-    return not {"after", "offset"} <= set(case.query or {})
+    # What excludes each other, and a cursor that no list has given.
+    query = case.query or {}
+    is_by_id = query.get("order", "id") in ("id", "-id", "asc", "desc")
+    return not ("after" in query and ("offset" in query or not is_by_id) or "cursor" in query)
 
 
 @schemathesis.hook
