@@ -2,7 +2,7 @@
 //! parts.
 
 use super::App;
-use super::conditional::{Verdict, judge};
+use super::conditional::is_known;
 use super::list_parts::{ListParts, members};
 use super::query;
 use super::response::Response;
@@ -57,11 +57,8 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
         None => body,
     };
     let etag = etag(&response);
-    match judge(request, &etag) {
-        Verdict::Send => Ok(response.with_etag(etag)),
-        Verdict::NotModified => Ok(Response::empty(304).with_etag(etag)),
-        Verdict::Failed => Err(Error::PreconditionFailed(None)),
-    }
+    let response = if is_known(request, &etag) { Response::empty(304) } else { response };
+    Ok(response.with_etag(etag))
 }
 
 /// The entity tag of a list, over all that is sent: `Link` too, because a client that keeps the body

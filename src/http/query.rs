@@ -37,7 +37,7 @@ const ORDERS: [(&str, SortKey); 4] = [
 pub fn parse_page(query: &str) -> Result<Page, Error> {
     let mut given = Given::read(query, &OF_LIST);
     let filter = given.filter();
-    let order = given.parse(ORDER, parse_order).unwrap_or(Order { by: SortKey::Id, is_descending: false });
+    let order = given.parse(ORDER, parse_order).unwrap_or(Order::DEFAULT);
     let limit = given.parse(LIMIT, |text| number(text).filter(|limit| *limit <= LIST_LIMIT_MAX));
     let offset = given.parse(OFFSET, |text| if text == "0" { Some(0) } else { number(text) });
     let by_id = |text: &str| match order.by {
@@ -161,7 +161,8 @@ pub fn next(page: &Page, last: &Position) -> String {
     if let Some(search) = &page.filter.search {
         add("q", search.as_str());
     }
-    if let Some((name, _)) = ORDERS.into_iter().find(|(_, by)| *by == page.order.by) {
+    let order = ORDERS.into_iter().find(|(_, by)| *by == page.order.by);
+    if let Some((name, _)) = order.filter(|_| page.order != Order::DEFAULT) {
         let sign = if page.order.is_descending { "-" } else { "" };
         add("order", &format!("{sign}{name}"));
     }

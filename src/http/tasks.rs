@@ -1,7 +1,7 @@
 //! The handlers of tasks. Each takes a [`Caller`], so it cannot run before the user is verified.
 
 use super::App;
-use super::conditional::{self, Verdict};
+use super::conditional;
 use super::request::check_media_type;
 use super::response::Response;
 use crate::auth::Caller;
@@ -30,11 +30,14 @@ pub fn show<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Re
     let id = TaskId::parse(id)?;
     let rows = app.store.get(&caller, id)?;
     let task = rows.one()?;
-    match conditional::judge(request, &task.etag.to_string()) {
-        Verdict::Send => show_task(200, &task),
-        Verdict::NotModified => Ok(Response::empty(304).with_etag(task.etag.to_string())),
-        Verdict::Failed => Err(task.precondition_failed()),
+    let etag = task.etag.to_string();
+    if conditional::is_refused(request, &etag) {
+        return Err(task.precondition_failed());
     }
+    if conditional::is_known(request, &etag) {
+        return Ok(Response::empty(304).with_etag(etag));
+    }
+    show_task(200, &task)
 }
 
 /// `PUT /api/{user_id}/tasks/{task_id}`.

@@ -5,6 +5,7 @@
 mod backoff;
 mod check;
 mod connect;
+mod connection;
 mod manager;
 mod pool;
 mod privacy;

@@ -46,6 +46,8 @@ pub struct Order {
 }
 
 impl Order {
+    pub const DEFAULT: Self = Self { by: SortKey::Id, is_descending: false };
+
     /// An id before that of every task.
     pub fn first_id(self) -> i64 {
         if self.is_descending { i64::MAX } else { i64::MIN }

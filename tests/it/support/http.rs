@@ -373,6 +373,9 @@ impl Response {
             "VALIDATION_ERROR" => {
                 &["detail", "error_code", "errors", "request_id", "status", "timestamp", "title", "type"]
             }
+            "PRECONDITION_FAILED" => {
+                &["current", "detail", "error_code", "request_id", "status", "timestamp", "title", "type"]
+            }
             _ => &["detail", "error_code", "request_id", "status", "timestamp", "title", "type"],
         };
         assert_eq!(names, wanted, "{context}");
