@@ -67,44 +67,111 @@ fn each_parameter_does_what_it_says_at_its_edges() {
     }
 }
 
+/// Each with its name as the error has it.
+const UNKNOWN: [(&str, &str); 22] = [
+    ("?sort=title", "sort"),
+    ("?complet=true", "complet"),
+    ("?completed=true", "completed"),
+    ("?limi=0", "limi"),
+    ("?Limit=5", "Limit"),
+    ("?LIMIT=5", "LIMIT"),
+    ("?limit%20=5", "limit "),
+    ("?limit+=5", "limit "),
+    ("?+limit=5", " limit"),
+    ("?limit[]=5", "limit[]"),
+    ("?limit%5B%5D=5", "limit[]"),
+    ("??limit=5", "?limit"),
+    ("?page=2", "page"),
+    ("?user_id=bob", "user_id"),
+    ("?x", "x"),
+    ("?x=", "x"),
+    ("?x=%zz", "x"),
+    ("?%78=1", "x"),
+    ("?%256cimit=5", "%6cimit"),
+    ("?a=1;limit=5", "a"),
+    ("?after%3D1", "after=1"),
+    ("?%C3%A9=1", "é"),
+];
+
 #[test]
-fn what_is_not_a_parameter_is_ignored() {
+fn what_is_not_a_parameter_is_refused_by_name_with_those_that_are() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    alice.create_id();
+    for (query, name) in UNKNOWN {
+        let response = get(alice, query).expect_problem(422, "VALIDATION_ERROR");
+        let errors = response.json()["errors"].clone();
+        assert_eq!(errors.as_array().map(Vec::len), Some(1), "{query}: {errors}");
+        assert_eq!(
+            (&errors[0]["loc"], &errors[0]["type"]),
+            (&json!(["query", name]), &json!("unknown")),
+            "{query}"
+        );
+        let msg = errors[0]["msg"].as_str().unwrap();
+        let words: BTreeSet<&str> = msg.split(|char: char| !char.is_ascii_alphabetic()).collect();
+        for known in ["complete", "q", "order", "limit", "offset", "after", "cursor", "totals"] {
+            assert!(words.contains(known), "{query}: {msg}");
+        }
+        alice.request("HEAD", &format!("/tasks{query}")).send().expect(422);
+    }
+    // Names that are no text are refused as well.
+    for query in ["?limit%00=0", "?%00", "?%ff=1", "?%ED%A0%80=1", "?%zz=1", "?x=1&x=1"] {
+        let response = get(alice, query).expect_problem(422, "VALIDATION_ERROR");
+        assert!(response.field_errors().iter().all(|(loc, _)| loc.starts_with("query.")), "{query}");
+    }
+    let all_at_once = get(alice, "?sort=x&limit=0&page=1&_=1&order=asc").field_errors();
+    let locs: Vec<_> = all_at_once.iter().map(|(loc, _)| loc.as_str()).collect();
+    assert_eq!(locs, ["query.limit", "query.page", "query.sort"]);
+}
+
+#[test]
+fn what_begins_with_a_low_line_is_ignored_and_so_is_an_empty_query() {
     let app = App::spawn();
     let alice = app.user("alice");
     let all = [alice.create_id(), alice.create_id()];
     for query in [
         "?",
-        "??",
         "?&&",
-        "?=",
-        "?=5",
-        "?limi=0",
-        "?Limit=0",
-        "?LIMIT=0",
-        "?limit%20=0",
-        "?limit[]=0",
-        "??limit=0",
-        "?x=%zz",
-        "?%zz=1",
-        "?%ff=1",
-        "?x",
-        "?page=2&per_page=1",
-        "?a=1;limit=0",
-        "?limit%00=0",
-        "?%256cimit=0",
-        "?x=1&x=1",
-        "?user_id=bob",
-        "?after%3D1",
+        "?&limit=1000&",
+        "?_=123",
+        "?_",
+        "?_=",
+        "?_=1&_=2",
+        "?%5F=1",
+        "?%5flimit=0",
+        "?_limit=0",
+        "?_x=%zz",
+        "?_%zz=1",
+        "?_%00=%ff",
+        "?_=1&order=asc&_complete=true",
     ] {
         assert_eq!(ids(&get(alice, query).expect(200)), all, "{query}");
     }
-    // They belong to the list alone.
-    for (method, rest, status) in
-        [("POST", "/tasks", 201), ("PATCH", "/tasks/1", 200), ("GET", "/tasks/1", 200)]
-    {
-        let request = alice.request(method, &format!("{rest}?limit=0&order=x&after=y&offset=z"));
-        let request = if method == "GET" { request } else { request.json(json!({"title": "t"})) };
+}
+
+#[test]
+fn the_parameters_belong_to_the_list_alone() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let task = format!("/tasks/{}", alice.create_id());
+    let query = "limit=0&order=x&after=y&offset=z&cursor=&q=&totals=1&sort=title&x=%zz";
+    for (method, rest, status) in [
+        ("POST", "/tasks", 201),
+        ("PUT", &task, 200),
+        ("PATCH", &task, 200),
+        ("GET", &task, 200),
+        ("HEAD", &task, 200),
+        ("OPTIONS", &task, 204),
+        ("OPTIONS", "/tasks", 204),
+        ("DELETE", &task, 204),
+    ] {
+        let request = alice.request(method, &format!("{rest}?{query}"));
+        let has_body = ["POST", "PUT", "PATCH"].contains(&method);
+        let request = if has_body { request.json(json!({"title": "t", "complete": true})) } else { request };
         request.send().expect(status);
+    }
+    for target in ["/", "/health", "/docs", "/openapi.json"] {
+        app.get(&format!("{target}?{query}")).send().expect(200);
     }
 }
 
@@ -146,7 +213,30 @@ fn a_bad_value_is_422_and_all_of_them_are_told_at_once() {
         ("limit", &["0", "1001", "1000000", "9223372036854775807"][..]),
         ("after", &["0"]),
         ("complete", &["", "True", "TRUE", "1", "0", "yes", "null", "true,false", "true%20", "%74rue%"]),
-        ("order", &["", "ASC", "Desc", "up", "id", "asc,desc", "-id", "desc%20"]),
+        (
+            "order",
+            &[
+                "",
+                "ASC",
+                "Desc",
+                "up",
+                "ID",
+                "Title",
+                "asc,desc",
+                "desc%20",
+                "%2Bid",
+                "+id",
+                "-asc",
+                "-desc",
+                "--id",
+                "-",
+                "created_at",
+                "updated_at",
+                "title,id",
+                "-complete",
+            ],
+        ),
+        ("totals", &["", "1", "True", "yes", "null", "true,false", "true%20"]),
     ] {
         cases.extend(values.iter().map(|value| (format!("?{name}={value}"), [name].into())));
     }
@@ -157,12 +247,14 @@ fn a_bad_value_is_422_and_all_of_them_are_told_at_once() {
         ("?limit=0&limit=1", &["limit"]),
         ("?offset=1&offset=1", &["offset"]),
         ("?after=1&after=1", &["after"]),
-        ("?order=asc&x=1&order=asc", &["order"]),
+        ("?order=asc&_x=1&order=asc", &["order"]),
+        ("?order=id&order=asc", &["order"]),
+        ("?totals=true&totals=true", &["totals"]),
         ("?complete=true&complete=false", &["complete"]),
         ("?offset=0&after=1", &["after"]),
         ("?after=1&offset=1", &["after"]),
         ("?limit=0&order=x", &["limit", "order"]),
-        ("?complete=x&order=x&limit=x&offset=x&x=x", &["complete", "order", "limit", "offset"]),
+        ("?complete=x&order=x&limit=x&offset=x&x=x", &["complete", "order", "limit", "offset", "x"]),
         ("?complete=&order&limit=0&offset=-1&after=0", &["complete", "order", "limit", "offset", "after"]),
         ("?complete=true&complete=x&limit=5&order=x&limit=5", &["complete", "order", "limit"]),
     ] {

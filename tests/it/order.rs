@@ -14,8 +14,7 @@ use std::{
     thread,
 };
 
-const ORDERS: [&str; 8] =
-    ["id", "-id", "created", "-created", "updated", "-updated", "title", "-title"];
+const ORDERS: [&str; 8] = ["id", "-id", "created", "-created", "updated", "-updated", "title", "-title"];
 const REQUEST_LINE_BYTES_MAX: usize = 8192;
 
 /// Inserts tasks that tie in every order but that by id. Instants that differ do so by a microsecond.

@@ -59,12 +59,13 @@ fn no_character_is_special() {
         alice.create(text);
     }
     let parts = [
-        "%", "_", "__", "\\", "\\\\", "'", "''", "\"", ".", "*", ".*", "^", "$", "[", "]", "(", ")", "{}", "|",
-        "?", "+", "&", "=", "#", "/", ";", "--", "%%", "%_%", "\\%", "\\_", "a_b", "a%b", "50%", "50_", "\t",
-        "\n", " ", "  ", "$1", ":", "b", "OFF", "&amp;", "\u{301}", "\u{200D}", "\u{202e}", "\u{FFFD}",
+        "%", "_", "__", "\\", "\\\\", "'", "''", "\"", ".", "*", ".*", "^", "$", "[", "]", "(", ")", "{}",
+        "|", "?", "+", "&", "=", "#", "/", ";", "--", "%%", "%_%", "\\%", "\\_", "a_b", "a%b", "50%", "50_",
+        "\t", "\n", " ", "  ", "$1", ":", "b", "OFF", "&amp;", "\u{301}", "\u{200D}", "\u{202e}", "\u{FFFD}",
     ];
     for q in parts.iter().chain(&TEXTS) {
-        let wanted: Vec<_> = TEXTS.iter().filter(|text| text.to_lowercase().contains(&q.to_lowercase())).collect();
+        let wanted: Vec<_> =
+            TEXTS.iter().filter(|text| text.to_lowercase().contains(&q.to_lowercase())).collect();
         assert_eq!(found(alice, &format!("?q={}", segment(q))).iter().collect::<Vec<_>>(), wanted, "{q:?}");
     }
 }
@@ -273,9 +274,10 @@ fn a_search_goes_with_every_other_parameter() {
     let all = alice.list()["tasks"].as_array().unwrap().clone();
     let has = |task: &Value, text: &str| task.to_string().to_lowercase().contains(text);
     for q in ["milk", "bread", "1", "none"] {
-        let found: Vec<&Value> = all.iter().filter(|task| {
-            [&task["title"], &task["description"]].into_iter().any(|part| has(part, q))
-        }).collect();
+        let found: Vec<&Value> = all
+            .iter()
+            .filter(|task| [&task["title"], &task["description"]].into_iter().any(|part| has(part, q)))
+            .collect();
         let complete = found.iter().filter(|task| task["complete"] == true).count();
         let totals = json!({"all": found.len(), "open": found.len() - complete, "complete": complete});
         for state in [None, Some(true), Some(false)] {

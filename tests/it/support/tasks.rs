@@ -69,7 +69,8 @@ pub fn parameters(target: &str) -> BTreeMap<String, String> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     let pairs: Vec<_> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
     let count = pairs.len();
-    let named: BTreeMap<_, _> = pairs.into_iter().map(|(name, value)| (decoded(name), decoded(value))).collect();
+    let named: BTreeMap<_, _> =
+        pairs.into_iter().map(|(name, value)| (decoded(name), decoded(value))).collect();
     assert_eq!(named.len(), count, "a parameter is there twice: {target}");
     named
 }
