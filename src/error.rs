@@ -3,6 +3,7 @@
 //! an error goes into the log alone.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -10,10 +11,31 @@ use std::fmt;
 #[derive(Debug, Clone, Serialize)]
 pub struct FieldError {
     /// `body`, `path`, `query` or `header`, then the field's name where there is one.
-    pub loc: Vec<&'static str>,
-    pub msg: &'static str,
+    pub loc: Vec<Cow<'static, str>>,
+    pub msg: Cow<'static, str>,
     #[serde(rename = "type")]
     pub kind: &'static str,
+}
+
+impl FieldError {
+    pub fn new(loc: &[&'static str], msg: &'static str, kind: &'static str) -> Self {
+        let loc = loc.iter().map(|part| Cow::Borrowed(*part)).collect();
+        Self { loc, msg: Cow::Borrowed(msg), kind }
+    }
+}
+
+impl From<FieldError> for Error {
+    fn from(wrong: FieldError) -> Self {
+        Self::Invalid(vec![wrong])
+    }
+}
+
+/// A task as it is while a precondition does not hold, for the answer that says so.
+#[derive(Debug)]
+pub struct Current {
+    /// With its quotes.
+    pub etag: String,
+    pub json: Box<RawValue>,
 }
 
 /// Why a request was not done: one variant for each cause that a reader would name. A `String` holds
@@ -35,7 +57,8 @@ pub enum Error {
     /// Holds the value of the `Allow` field.
     MethodNotAllowed(String),
     RequestTimeout,
-    PreconditionFailed,
+    /// Holds the task; None where the precondition is one on something else.
+    PreconditionFailed(Option<Current>),
     /// A change without `If-Match`, where `REQUIRE_IF_MATCH` is set.
     PreconditionRequired,
     BodyTooLarge,
@@ -69,7 +92,7 @@ impl Error {
             Self::NoSuchTask => (404, "NOT_FOUND", "there is no such task"),
             Self::MethodNotAllowed(_) => (405, "METHOD_NOT_ALLOWED", "the method is not allowed here"),
             Self::RequestTimeout => (408, "REQUEST_TIMEOUT", "the request did not arrive in time"),
-            Self::PreconditionFailed => (412, "PRECONDITION_FAILED", "the task is not what the request expects"),
+            Self::PreconditionFailed(_) => (412, "PRECONDITION_FAILED", "the task is not what the request expects"),
             Self::BodyTooLarge => (413, "PAYLOAD_TOO_LARGE", "the body must be at most 64 KiB"),
             Self::TargetTooLong => (414, "URI_TOO_LONG", "the request line must be at most 8 KiB"),
             Self::MediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE", "Content-Type: must be application/json"),
@@ -92,6 +115,7 @@ impl Error {
             Self::TokenMissing => Some(("WWW-Authenticate", "Bearer".into())),
             Self::TokenInvalid(_) => Some(("WWW-Authenticate", "Bearer error=\"invalid_token\"".into())),
             Self::MethodNotAllowed(methods) => Some(("Allow", methods.clone().into())),
+            Self::PreconditionFailed(current) => Some(("ETag", current.as_ref()?.etag.clone().into())),
             Self::MediaType(accepted) => Some(("Accept", (*accepted).into())),
             Self::ContentCoding => Some(("Accept-Encoding", "identity".into())),
             Self::RateLimited(seconds) => Some(("Retry-After", seconds.to_string().into())),
@@ -109,12 +133,21 @@ impl Error {
         }
     }
 
+    /// The task, where a precondition on it did not hold.
+    pub fn current(&self) -> Option<&RawValue> {
+        match self {
+            Self::PreconditionFailed(current) => current.as_ref().map(|current| &*current.json),
+            _ => None,
+        }
+    }
+
     /// One sentence for the client: all broken rules, or the table's text.
     pub fn detail(&self) -> String {
         if let Self::MediaType(accepted) = self {
             return format!("Content-Type: must be {}", accepted.replace(", ", " or "));
         }
-        let rule = |error: &FieldError| format!("{}: {}", error.loc.last().unwrap_or(&""), error.msg);
+        let rule =
+            |error: &FieldError| format!("{}: {}", error.loc.last().map_or("", |name| name), error.msg);
         let rules: Vec<_> = self.field_errors().iter().map(rule).collect();
         if rules.is_empty() { self.entry().2.to_owned() } else { rules.join("; ") }
     }

@@ -92,6 +92,11 @@ const _: () = assert!(REQUEST_LINE_BYTES_MAX + FIELDS_BYTES_MAX <= BODY_BYTES_MA
 
 /// How many rows of a list are in memory at once; a longer list without `limit` is sent in parts.
 pub const LIST_PART_ROWS: i64 = 128;
+/// The same in an order other than by id, in which PostgreSQL sorts all that is left for each part.
+pub const SORTED_PART_ROWS: i64 = 1000;
+/// So many errors in the query of one request are reported. Without a bound a request line of 8 KiB
+/// could make an answer of a megabyte.
+pub const QUERY_ERRORS_MAX: usize = 16;
 /// How many large answers, or parts of them, are made at once. Others wait for their turn.
 pub const TURNS: usize = 4;
 /// How long an answer waits for its turn; then it is 503.
@@ -150,6 +155,10 @@ const _: () = assert!(VERIFIED_TOKENS_MAX * VERIFIED_TOKEN_BYTES_MAX <= 4 * 1024
 pub const USER_ID_CHARS_MAX: usize = 255;
 pub const TITLE_CHARS_MAX: usize = 200;
 pub const DESCRIPTION_CHARS_MAX: usize = 1000;
+/// `q`, the text that a list is searched for: as long as a title.
+pub const SEARCH_CHARS_MAX: usize = 200;
+/// `limit`, in tasks.
+pub const LIST_LIMIT_MAX: i64 = 1000;
 
 // The database. A request spends at most CHECKOUT_MAX + STATEMENT_MAX on its first statement, and no
 // statement of a request begins or goes on after REQUEST_MAX, so a handler thread is never held longer.

@@ -27,7 +27,7 @@ pub const KNOWN: [&str; 11] = [
 
 /// A request that RFC 9112 does not allow.
 pub fn malformed(msg: &'static str) -> Error {
-    Error::Malformed(vec![FieldError { loc: vec!["header"], msg, kind: "framing" }])
+    Error::Malformed(vec![FieldError::new(&["header"], msg, "framing")])
 }
 
 /// The method as the service knows it.

@@ -1,18 +1,34 @@
-//! Conditional requests (RFC 9110 section 13): header fields → what the store is asked.
+//! Conditional requests (RFC 9110 section 13): header fields → what is asked of a representation.
 
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
-use crate::task::{Precondition, Tags, Task, UtcMicros};
+use crate::task::{Etag, Precondition, Tags, UtcMicros};
 
-/// The entity tag of a task. It is strong, because `updated_at` changes with every change of the task
-/// and with nothing else.
-pub fn etag(task: &Task) -> String {
-    format!("\"{:x}\"", task.updated_at.version())
+/// What the conditions of a GET ask for.
+pub enum Verdict {
+    /// The representation is to be sent.
+    Send,
+    /// The client has it already: 304.
+    NotModified,
+    /// `If-Match` names another: 412.
+    Failed,
 }
 
+/// Compares the conditions of a GET with the entity tag, quotes included, of what would be sent.
+pub fn judge(request: &Request, etag: &str) -> Verdict {
+    if tags(request, "If-Match").is_some_and(|listed| !listed.has_strong(etag)) {
+        return Verdict::Failed;
+    }
+    match tags(request, "If-None-Match") {
+        Some(listed) if listed.has_weak(etag) => Verdict::NotModified,
+        _ => Verdict::Send,
+    }
+}
+
+/// What the conditions of a change ask of the task.
 pub fn precondition(request: &Request) -> Precondition {
-    let if_match = tags(request, "If-Match", Comparison::Strong);
-    let if_none_match = tags(request, "If-None-Match", Comparison::Weak);
+    let if_match = tags(request, "If-Match").map(|listed| listed.versions(|tag| !tag.is_weak));
+    let if_none_match = tags(request, "If-None-Match").map(|listed| listed.versions(|_| true));
     Precondition { if_match, if_none_match }
 }
 
@@ -22,24 +38,65 @@ pub fn check_required(request: &Request, is_required: bool) -> Result<(), Error>
     if is_missing { Err(Error::PreconditionRequired) } else { Ok(()) }
 }
 
-/// RFC 9110 section 8.8.3.2: by the strong comparison, a weak tag matches nothing.
-#[derive(PartialEq)]
-enum Comparison {
-    Strong,
-    Weak,
+/// The entity tags of a field.
+enum Listed {
+    Any,
+    Tags(Vec<Tag>),
+}
+
+struct Tag {
+    is_weak: bool,
+    /// With its quotes.
+    opaque: String,
+}
+
+impl Listed {
+    /// RFC 9110 section 8.8.3.2: by the strong comparison, a weak tag matches nothing.
+    fn has_strong(&self, etag: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Tags(tags) => tags.iter().any(|tag| !tag.is_weak && tag.opaque == etag),
+        }
+    }
+
+    fn has_weak(&self, etag: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Tags(tags) => tags.iter().any(|tag| tag.opaque == etag),
+        }
+    }
+
+    /// The versions of a task that the tags name, of those that count.
+    fn versions(&self, counts: impl Fn(&Tag) -> bool) -> Tags {
+        match self {
+            Self::Any => Tags::Any,
+            Self::Tags(tags) => {
+                Tags::Listed(tags.iter().filter(|tag| counts(tag)).filter_map(Tag::version).collect())
+            }
+        }
+    }
+}
+
+impl Tag {
+    /// None for a tag that no task can have.
+    fn version(&self) -> Option<UtcMicros> {
+        let number = self.opaque.trim_matches('"');
+        let version = UtcMicros::from_version(u64::from_str_radix(number, 16).ok()?)?;
+        (Etag::of(version).to_string() == self.opaque).then_some(version)
+    }
 }
 
 /// The entity tags of a field, or None where the request does not have it.
-fn tags(request: &Request, name: &str, comparison: Comparison) -> Option<Tags> {
+fn tags(request: &Request, name: &str) -> Option<Listed> {
     let values: Vec<_> = request.values(name).collect();
     let list = values.join(",");
     if values.is_empty() {
         return None;
     }
     if list == "*" {
-        return Some(Tags::Any);
+        return Some(Listed::Any);
     }
-    let (mut versions, mut rest) = (Vec::new(), list.as_str());
+    let (mut tags, mut rest) = (Vec::new(), list.as_str());
     while !rest.is_empty() {
         let (is_weak, tag) = rest.strip_prefix("W/").map_or((false, rest), |tag| (true, tag));
         // A comma between quotes is part of a tag. Text that is no tag is skipped up to the next comma.
@@ -47,29 +104,10 @@ fn tags(request: &Request, name: &str, comparison: Comparison) -> Option<Tags> {
             rest = rest.split_once(',').map_or("", |(_, after)| after).trim_start();
             continue;
         };
-        if comparison == Comparison::Weak || !is_weak {
-            versions.extend(version(opaque));
-        }
+        tags.push(Tag { is_weak, opaque: format!("\"{opaque}\"") });
         rest = after.trim_start_matches([' ', '\t', ',']);
     }
-    Some(Tags::Listed(versions))
-}
-
-/// The version that a tag names; None for a tag that [`etag`] would not write.
-fn version(opaque: &str) -> Option<UtcMicros> {
-    let version = u64::from_str_radix(opaque, 16).ok()?;
-    let is_canonical = opaque == format!("{version:x}");
-    if is_canonical { UtcMicros::from_version(version) } else { None }
-}
-
-/// For GET: whether the client has this version already, so that the answer is 304. Errors:
-/// `PreconditionFailed`.
-pub fn is_unchanged(request: &Request, task: &Task) -> Result<bool, Error> {
-    let Precondition { if_match, if_none_match } = precondition(request);
-    if if_match.is_some_and(|tags| !tags.match_version(task.updated_at)) {
-        return Err(Error::PreconditionFailed);
-    }
-    Ok(if_none_match.is_some_and(|tags| tags.match_version(task.updated_at)))
+    Some(Listed::Tags(tags))
 }
 
 /// The `Idempotency-Key` of a request, where it has one. Errors: it is not 1–255 visible ASCII characters.
@@ -78,9 +116,7 @@ pub fn idempotency_key(request: &Request) -> Result<Option<&str>, FieldError> {
         return Ok(None);
     };
     let fits = (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
-    fits.then_some(Some(key)).ok_or_else(|| FieldError {
-        loc: vec!["header", "Idempotency-Key"],
-        msg: "must be 1 to 255 visible ASCII characters",
-        kind: "idempotency_key",
-    })
+    let msg = "must be 1 to 255 visible ASCII characters";
+    let wrong = || FieldError::new(&["header", "Idempotency-Key"], msg, "idempotency_key");
+    fits.then_some(Some(key)).ok_or_else(wrong)
 }

@@ -2,49 +2,73 @@
 //! parts.
 
 use super::App;
+use super::conditional::{Verdict, judge};
 use super::list_parts::{ListParts, members};
-use super::page;
+use super::query;
 use super::response::Response;
 use super::tasks::tasks_path;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::gate::Request;
 use crate::limits::LIST_PART_ROWS;
-use crate::task::{Page, Task};
+use crate::task::{Page, Position, Task, Totals};
 use serde::Serialize;
+use xxhash_rust::xxh3::Xxh3;
 
 /// The body of a list that is sent whole.
 #[derive(Serialize)]
 struct List<'a> {
     tasks: &'a [Task<'a>],
     count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    totals: Option<Totals>,
 }
 
 /// `GET /api/{user_id}/tasks`.
 pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
-    let page = page::parse(request.query())?;
+    let page = query::parse_page(request.query())?;
     let rows_max = page.limit.unwrap_or(LIST_PART_ROWS);
     let _turn = if rows_max > LIST_PART_ROWS { Some(app.turns.take()?) } else { None };
+    let totals = match page.has_totals {
+        true => Some(app.store.totals(&caller, page.filter.search.as_ref())?),
+        false => None,
+    };
     // One row more says whether others follow.
-    let rows = app.store.list(&caller, page, rows_max + 1)?;
+    let rows = app.store.list(&caller, &page, rows_max + 1)?;
     let mut tasks = rows.all()?;
     let has_more = i64::try_from(tasks.len()).is_ok_and(|count| count > rows_max);
     if has_more {
         tasks.pop();
     }
-    let last_id = tasks.last().map(|task| task.id);
+    let last = tasks.last().map(|task| Position::of(task, page.order.by));
     if has_more && page.limit.is_none() {
         let first = [br#"{"tasks":["#.as_slice(), &members(&tasks)?].concat();
-        let rest = Page { after: last_id, offset: 0, ..page };
-        let parts = ListParts { app, count: tasks.len(), caller, rest, first: Some(first), is_done: false };
+        let rest = Page { after: last, offset: 0, ..page };
+        let count = tasks.len();
+        let parts = ListParts { app, count, totals, caller, rest, first: Some(first), is_done: false };
         return Ok(Response::list_in_parts(parts));
     }
-    let response = Response::json(200, &List { tasks: &tasks, count: tasks.len() })?;
-    match last_id.filter(|_| has_more) {
-        Some(last_id) => {
-            let (path, query) = (tasks_path(caller.user_id()), page::query_after(&page, last_id));
-            Ok(response.with("Link", format!("<{path}?{query}>; rel=\"next\"")))
+    let body = Response::json(200, &List { tasks: &tasks, count: tasks.len(), totals })?;
+    let response = match last.filter(|_| has_more) {
+        Some(last) => {
+            let (path, query) = (tasks_path(caller.user_id()), query::next(&page, &last));
+            body.with("Link", format!("<{path}?{query}>; rel=\"next\""))
         }
-        None => Ok(response),
+        None => body,
+    };
+    let etag = etag(&response);
+    match judge(request, &etag) {
+        Verdict::Send => Ok(response.with_etag(etag)),
+        Verdict::NotModified => Ok(Response::empty(304).with_etag(etag)),
+        Verdict::Failed => Err(Error::PreconditionFailed(None)),
     }
+}
+
+/// The entity tag of a list, over all that is sent: `Link` too, because a client that keeps the body
+/// keeps the way to the next page with it.
+fn etag(response: &Response) -> String {
+    let mut hash = Xxh3::new();
+    hash.update(response.field("Link").unwrap_or_default().as_bytes());
+    hash.update(response.whole_body());
+    format!("\"{:032x}\"", hash.digest128())
 }

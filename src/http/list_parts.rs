@@ -4,8 +4,9 @@
 use super::App;
 use crate::auth::Caller;
 use crate::error::Error;
-use crate::limits::LIST_PART_ROWS;
-use crate::task::{Page, Task};
+use crate::limits::{LIST_PART_ROWS, SORTED_PART_ROWS};
+use crate::task::{Page, Position, SortKey, Task, Totals};
+use serde::Serialize;
 
 /// A list without an end that is known yet: each part is asked from the database when it is sent.
 pub struct ListParts<'a> {
@@ -14,6 +15,7 @@ pub struct ListParts<'a> {
     /// The part of the list that has not been read from the database yet.
     pub rest: Page,
     pub count: usize,
+    pub totals: Option<Totals>,
     /// The beginning of the JSON text, with the tasks that were found with the first question.
     pub first: Option<Vec<u8>>,
     pub is_done: bool,
@@ -35,21 +37,38 @@ impl ListParts<'_> {
             return Ok(None);
         }
         let _turn = self.app.turns.take()?;
-        let rows = self.app.store.list(&self.caller, self.rest, LIST_PART_ROWS)?;
+        let by = self.rest.order.by;
+        let rows_max = if by == SortKey::Id { LIST_PART_ROWS } else { SORTED_PART_ROWS };
+        let rows = self.app.store.list(&self.caller, &self.rest, rows_max)?;
         let tasks = rows.all()?;
         let Some(last) = tasks.last() else {
             self.is_done = true;
-            return Ok(Some(format!("],\"count\":{}}}", self.count).into_bytes()));
+            return self.end().map(Some);
         };
         self.count += tasks.len();
-        self.rest.after = Some(last.id);
+        self.rest.after = Some(Position::of(last, by));
         Ok(Some([b",".as_slice(), &members(&tasks)?].concat()))
+    }
+
+    /// What follows the tasks.
+    fn end(&self) -> Result<Vec<u8>, Error> {
+        let mut end = format!("],\"count\":{}", self.count).into_bytes();
+        if let Some(totals) = &self.totals {
+            end.extend_from_slice(b",\"totals\":");
+            end.append(&mut json(totals)?);
+        }
+        end.push(b'}');
+        Ok(end)
     }
 }
 
 /// The members of a JSON array, with the commas between them.
 pub fn members(tasks: &[Task]) -> Result<Vec<u8>, Error> {
-    let mut array = serde_json::to_vec(tasks).map_err(|error| Error::Bug(error.to_string()))?;
+    let mut array = json(tasks)?;
     array.pop();
     Ok(array.split_off(1))
+}
+
+fn json(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| Error::Bug(error.to_string()))
 }

@@ -7,7 +7,9 @@ mod request; //      what they ask of a request
 mod tasks; //        the handlers of tasks
 mod list;
 mod list_parts;
-mod page;
+mod many;
+mod query; //        of lists and of changes of many tasks
+mod cursor;
 mod conditional;
 mod info; //         the other handlers
 mod docs;

@@ -36,8 +36,7 @@ pub fn check_fields(request: &Request) -> Result<(), Error> {
     let mut errors = Vec::new();
     for name in SINGLE_VALUED {
         if request.values(name).nth(1).is_some() {
-            let loc = vec!["header", name];
-            errors.push(FieldError { loc, msg: "must be given once", kind: "header_repeated" });
+            errors.push(FieldError::new(&["header", name], "must be given once", "header_repeated"));
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Error::Malformed(errors)) }
@@ -62,7 +61,7 @@ pub fn segments(request: &Request) -> Result<Vec<String>, Error> {
     // The target `*` names the server as a whole, as `/` does.
     let path = if request.path() == "*" { "/" } else { request.path() };
     let segments: Option<_> = path.split('/').skip(1).map(percent_decode).collect();
-    let wrong = FieldError { loc: vec!["path"], msg: "must be percent-encoded UTF-8", kind: "bad_escape" };
+    let wrong = FieldError::new(&["path"], "must be percent-encoded UTF-8", "bad_escape");
     segments.ok_or_else(|| Error::Malformed(vec![wrong]))
 }
 
@@ -72,6 +71,12 @@ pub fn percent_decode(text: &str) -> Option<String> {
     // The library lets a bad escape pass unchanged.
     let fits = text.split('%').skip(1).all(|rest| rest.as_bytes().get(..2).is_some_and(is_hex));
     percent_decode_str(text).decode_utf8().ok().filter(|_| fits).map(Cow::into_owned)
+}
+
+/// Decodes a name or value of a query as forms encode it, in which `+` is a space
+/// (https://url.spec.whatwg.org/#urlencoded-parsing). None as for [`percent_decode`].
+pub fn form_decode(text: &str) -> Option<String> {
+    percent_decode(&text.replace('+', " "))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::limits::COPY_BYTES_MAX;
 use crate::task::UtcMicros;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 pub struct Response<'a> {
@@ -35,6 +36,8 @@ struct Problem<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<&'a RawValue>,
 }
 
 /// RFC 6797: a year.
@@ -80,6 +83,7 @@ impl<'a> Response<'a> {
             timestamp: UtcMicros::now(),
             request_id,
             errors: error.field_errors(),
+            current: error.current(),
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let response = Self::data(status, "application/problem+json", body);
@@ -96,6 +100,11 @@ impl<'a> Response<'a> {
         self
     }
 
+    /// Sets the entity tag, and that a client may keep what has one if it asks again before it uses it.
+    pub fn with_etag(self, etag: String) -> Self {
+        self.with("Cache-Control", "private, no-cache").with("ETag", etag)
+    }
+
     /// The value of a field of this response.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|field| field.0 == name).map(|(_, value)| value.as_ref())
@@ -110,6 +119,14 @@ impl<'a> Response<'a> {
             .with("Server", "tinytasks")
             .with("Date", now.unwrap_or_default());
         if is_https { response.with("Strict-Transport-Security", HSTS) } else { response }
+    }
+
+    /// The bytes of a body that is sent whole; none of one that is sent in parts.
+    pub fn whole_body(&self) -> &[u8] {
+        match &self.body {
+            Body::Whole(body) => body,
+            Body::Parts(_) => &[],
+        }
     }
 
     /// The memory that the body takes now: none where it is part of the program.

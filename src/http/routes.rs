@@ -3,7 +3,7 @@
 
 use super::response::Response;
 use super::tasks::{self, JSON_OR_MERGE_PATCH};
-use super::{App, docs, info, list};
+use super::{App, docs, info, list, many};
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::gate::Request;
@@ -32,7 +32,7 @@ pub enum Handler {
 use Handler::{Docs, Open, Task, Tasks};
 
 #[rustfmt::skip]
-const ROUTES: [Route; 11] = [
+const ROUTES: [Route; 13] = [
     Route { method: "GET",    template: "/",                               handler: Open(info::root) },
     Route { method: "GET",    template: "/health",                         handler: Open(info::health) },
     Route { method: "GET",    template: "/docs",                           handler: Docs(docs::page) },
@@ -40,6 +40,8 @@ const ROUTES: [Route; 11] = [
     Route { method: "GET",    template: "/openapi.json",                   handler: Docs(docs::openapi) },
     Route { method: "GET",    template: "/api/{user_id}/tasks",            handler: Tasks(list::list) },
     Route { method: "POST",   template: "/api/{user_id}/tasks",            handler: Tasks(tasks::create) },
+    Route { method: "PATCH",  template: "/api/{user_id}/tasks",            handler: Tasks(many::update) },
+    Route { method: "DELETE", template: "/api/{user_id}/tasks",            handler: Tasks(many::delete) },
     Route { method: "GET",    template: "/api/{user_id}/tasks/{task_id}",  handler: Task(tasks::show) },
     Route { method: "PUT",    template: "/api/{user_id}/tasks/{task_id}",  handler: Task(tasks::replace) },
     Route { method: "PATCH",  template: "/api/{user_id}/tasks/{task_id}",  handler: Task(tasks::patch) },

@@ -1,11 +1,11 @@
 //! The handlers of tasks. Each takes a [`Caller`], so it cannot run before the user is verified.
 
 use super::App;
-use super::conditional;
+use super::conditional::{self, Verdict};
 use super::request::check_media_type;
 use super::response::Response;
 use crate::auth::Caller;
-use crate::error::{Error, FieldError};
+use crate::error::Error;
 use crate::gate::Request;
 use crate::task::{Content, Patch, Task, TaskId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -17,7 +17,8 @@ pub const JSON_OR_MERGE_PATCH: &str = "application/json, application/merge-patch
 /// `POST /api/{user_id}/tasks`.
 pub fn create<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
     check_media_type(request, JSON)?;
-    let (key, content) = both(conditional::idempotency_key(request), Content::for_create(&request.body))?;
+    let (key, content) =
+        both(conditional::idempotency_key(request).map_err(Error::from), Content::for_create(&request.body))?;
     let (rows, is_replay) = app.store.insert(&caller, &content, key)?;
     let task = rows.one()?;
     let response = show_task(201, &task)?.with("Location", location(&task));
@@ -26,26 +27,27 @@ pub fn create<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Res
 
 /// `GET /api/{user_id}/tasks/{task_id}`.
 pub fn show<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
-    let id = TaskId::parse(id).map_err(|wrong| Error::Invalid(vec![wrong]))?;
+    let id = TaskId::parse(id)?;
     let rows = app.store.get(&caller, id)?;
     let task = rows.one()?;
-    if conditional::is_unchanged(request, &task)? {
-        return Ok(tagged(Response::empty(304), &task));
+    match conditional::judge(request, &task.etag.to_string()) {
+        Verdict::Send => show_task(200, &task),
+        Verdict::NotModified => Ok(Response::empty(304).with_etag(task.etag.to_string())),
+        Verdict::Failed => Err(task.precondition_failed()),
     }
-    show_task(200, &task)
 }
 
 /// `PUT /api/{user_id}/tasks/{task_id}`.
 pub fn replace<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
     check_media_type(request, JSON)?;
-    let (id, content) = both(TaskId::parse(id), Content::for_replace(&request.body))?;
+    let (id, content) = both(TaskId::parse(id).map_err(Error::from), Content::for_replace(&request.body))?;
     update(app, &caller, request, id, &content.into())
 }
 
 /// `PATCH /api/{user_id}/tasks/{task_id}`.
 pub fn patch<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
     check_media_type(request, JSON_OR_MERGE_PATCH)?;
-    let (id, patch) = both(TaskId::parse(id), Patch::parse(&request.body))?;
+    let (id, patch) = both(TaskId::parse(id).map_err(Error::from), Patch::parse(&request.body))?;
     update(app, &caller, request, id, &patch)
 }
 
@@ -66,28 +68,25 @@ fn update<'a>(
 
 /// `DELETE /api/{user_id}/tasks/{task_id}`.
 pub fn delete<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
-    let id = TaskId::parse(id).map_err(|wrong| Error::Invalid(vec![wrong]))?;
+    let id = TaskId::parse(id)?;
     conditional::check_required(request, app.options.requires_if_match)?;
     app.store.delete(&caller, id, &conditional::precondition(request))?;
     Ok(Response::empty(204))
 }
 
 /// Both values. Errors: all field errors of the head and of the body.
-fn both<H, B>(head: Result<H, FieldError>, body: Result<B, Error>) -> Result<(H, B), Error> {
+pub fn both<H, B>(head: Result<H, Error>, body: Result<B, Error>) -> Result<(H, B), Error> {
     match (head, body) {
         (Ok(head), Ok(body)) => Ok((head, body)),
-        (Err(wrong), Ok(_)) => Err(Error::Invalid(vec![wrong])),
-        (Err(wrong), Err(Error::Invalid(more))) => Err(Error::Invalid([vec![wrong], more].concat())),
-        (_, Err(error)) => Err(error),
+        (Err(Error::Invalid(wrong)), Err(Error::Invalid(more))) => {
+            Err(Error::Invalid([wrong, more].concat()))
+        }
+        (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
     }
 }
 
 fn show_task<'a>(status: u16, task: &Task) -> Result<Response<'a>, Error> {
-    Ok(tagged(Response::json(status, task)?, task))
-}
-
-fn tagged<'a>(response: Response<'a>, task: &Task) -> Response<'a> {
-    response.with("Cache-Control", "private, no-cache").with("ETag", conditional::etag(task))
+    Ok(Response::json(status, task)?.with_etag(task.etag.to_string()))
 }
 
 fn location(task: &Task) -> String {

@@ -77,7 +77,8 @@ fn statements_can_run(session: &mut Session) -> Result<(), Vec<String>> {
     let mut reasons: Vec<_> = examination.findings.into_iter().map(|finding| finding.text).collect();
     if reasons.is_empty() {
         for statement in STATEMENTS {
-            let planned = session.within(STATEMENT_MAX).simple_query(&explain(statement));
+            let explain = explain(statement, examination.facts.has_icu);
+            let planned = session.within(STATEMENT_MAX).simple_query(&explain);
             if let Err(error) = planned {
                 reasons.push(format!("schema: {}; run `tinytasks migrate`", cause(&error)));
             }
@@ -89,13 +90,14 @@ fn statements_can_run(session: &mut Session) -> Result<(), Vec<String>> {
 
 /// To be planned, a statement needs its columns and indexes, and the rights. With values rather than
 /// nulls: Citus refuses to insert a null into the column that a table is distributed by.
-fn explain(statement: &Statement) -> String {
-    let mut sql = statement.sql.to_owned();
+fn explain(statement: &Statement, has_icu: bool) -> String {
+    let mut sql = statement.sql(has_icu).to_owned();
     for (number, ty) in (1..).zip(statement.types) {
         let value = match *ty {
             Type::TEXT => "''::text",
             Type::INT8 => "0::bigint",
             Type::BOOL => "false",
+            Type::TIMESTAMPTZ => "now()",
             _ => "'{}'::timestamptz[]",
         };
         sql = sql.replace(&format!("${number}"), value);

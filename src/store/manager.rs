@@ -2,13 +2,14 @@
 
 use super::backoff::Backoff;
 use super::connect::{ConnectError, Session, Setting, connect, is_silence};
+use super::readiness::Facts;
 use super::sqlstate::{Fate, cause, is_lost_statement};
 use super::statements::{STATEMENTS, Statement, Values};
 use super::url::{DatabaseSettings, DatabaseUrl};
 use crate::limits::{ANSWER_AGE_MAX, CHECKOUT_MAX, PING_AFTER, PING_MAX, STATEMENT_SERVER_MAX};
 use crate::metrics;
 use crate::panic::{guarded, lock};
-use postgres::Row;
+use postgres::{Client, Row};
 use r2d2::ManageConnection;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -31,6 +32,7 @@ pub struct Connector {
     open: AtomicU32,
     has_warned: AtomicBool,
     has_row_security: AtomicBool,
+    has_icu: AtomicBool,
 }
 
 /// The server ends a statement by itself.
@@ -50,6 +52,7 @@ impl Connector {
             open: AtomicU32::new(0),
             has_warned: AtomicBool::new(false),
             has_row_security: AtomicBool::new(false),
+            has_icu: AtomicBool::new(false),
         }
     }
 
@@ -138,26 +141,31 @@ impl Connector {
         settings
     }
 
-    /// Whether row security is active for the service's role, and its policies let everything through.
-    pub fn set_row_security(&self, is_active: bool) {
-        if self.has_row_security.swap(is_active, Relaxed) != is_active {
+    /// What an examination has found that connections depend on. Those from before are made anew where it
+    /// is something else than it was.
+    pub fn adopt(&self, facts: Facts) {
+        let had_row_security = self.has_row_security.swap(facts.has_row_security, Relaxed);
+        let had_icu = self.has_icu.swap(facts.has_icu, Relaxed);
+        if had_row_security != facts.has_row_security || had_icu != facts.has_icu {
             self.distrust_all();
         }
     }
 
     /// A connection with its prepared statements. The limit of an attempt covers both.
     fn open(self: &Arc<Self>) -> Result<Connection, ConnectError> {
+        let has_icu = self.has_icu.load(Relaxed);
         let (session, prepared) = connect(&self.url(), &self.settings(), |client| {
             let mut prepared = Vec::new();
             for statement in STATEMENTS.iter().filter(|_| self.is_prepared) {
-                prepared.push((*statement, client.prepare_typed(statement.sql, statement.types)?));
+                prepared.push((*statement, client.prepare_typed(statement.sql(has_icu), statement.types)?));
             }
             Ok(prepared)
         })?;
         let now = Instant::now();
         self.open.fetch_add(1, Relaxed);
         let connector = Arc::clone(self);
-        Ok(Connection { session, prepared, born: now, last_used: now, is_spent: false, connector })
+        let is_spent = false;
+        Ok(Connection { session, prepared, has_icu, born: now, last_used: now, is_spent, connector })
     }
 }
 
@@ -235,6 +243,8 @@ impl ManageConnection for Manager {
 pub struct Connection {
     session: Session,
     prepared: Vec<(&'static Statement, postgres::Statement)>,
+    /// Which text of a statement fits the server.
+    has_icu: bool,
     born: Instant,
     last_used: Instant,
     is_spent: bool,
@@ -253,12 +263,35 @@ impl Connection {
         values: Values,
         limit: Duration,
     ) -> Result<Vec<Row>, postgres::Error> {
-        self.last_used = Instant::now();
-        let client = self.session.within(limit);
-        match self.prepared.iter().find(|(prepared, _)| std::ptr::eq(*prepared, statement)) {
-            Some((_, prepared)) => client.query(prepared, values),
-            None => client.query_typed(statement.sql, &statement.typed(values)),
+        let has_icu = self.has_icu;
+        match self.begin(statement, limit) {
+            (client, Some(prepared)) => client.query(prepared, values),
+            (client, None) => client.query_typed(statement.sql(has_icu), &statement.typed(values)),
         }
+    }
+
+    /// How many rows the statement has changed. Errors: as those of [`Connection::query`].
+    pub fn execute(
+        &mut self,
+        statement: &'static Statement,
+        values: Values,
+        limit: Duration,
+    ) -> Result<u64, postgres::Error> {
+        let has_icu = self.has_icu;
+        match self.begin(statement, limit) {
+            (client, Some(prepared)) => client.execute(prepared, values),
+            (client, None) => client.execute_typed(statement.sql(has_icu), &statement.typed(values)),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        statement: &'static Statement,
+        limit: Duration,
+    ) -> (&mut Client, Option<&postgres::Statement>) {
+        self.last_used = Instant::now();
+        let prepared = self.prepared.iter().find(|(prepared, _)| std::ptr::eq(*prepared, statement));
+        (self.session.within(limit), prepared.map(|(_, prepared)| prepared))
     }
 }
 

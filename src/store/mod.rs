@@ -26,11 +26,17 @@ pub use watch::Readiness;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::limits::IDEMPOTENCY_KEY_TRIES_MAX;
-use crate::task::{Change, Content, Page, Patch, Precondition, Tags, Task, TaskId, Text, UtcMicros};
+use crate::task::{
+    Change, Content, Etag, Filter, Order, Page, Patch, Precondition, Search, SortKey, Tags, Task, TaskId,
+    Text, Totals, UtcMicros,
+};
 use pool::Pool;
 use postgres::Row;
 use postgres::types::{FromSql, Timestamp, Type};
-use statements::{DELETE, FIND_KEY, GET, INSERT, INSERT_ONCE, LIST_DOWN, LIST_UP, Statement, UPDATE, Values};
+use statements::{
+    BY_CREATED, BY_CREATED_DOWN, BY_ID, BY_ID_DOWN, BY_TITLE, BY_TITLE_DOWN, BY_UPDATED, BY_UPDATED_DOWN,
+    DELETE, DELETE_MANY, FIND_KEY, GET, INSERT, INSERT_ONCE, Statement, TOTALS, UPDATE, UPDATE_MANY, Values,
+};
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
@@ -51,12 +57,28 @@ impl Store {
         Pool::open(database, auto_migrate).map(|pool| Self { pool })
     }
 
-    /// The first `limit` tasks of the page, by id.
-    pub fn list<'c>(&self, caller: &'c Caller, page: Page, limit: i64) -> Result<Tasks<'c>, Error> {
-        let (what, from) = if page.is_descending { (&LIST_DOWN, i64::MAX) } else { (&LIST_UP, i64::MIN) };
-        let after = page.after.unwrap_or(from);
-        let values: Values = &[&after, &page.complete, &limit, &page.offset];
-        self.tasks(what, caller, values)
+    /// The first `limit` tasks of the page, in its order.
+    pub fn list<'c>(&self, caller: &'c Caller, page: &Page, limit: i64) -> Result<Tasks<'c>, Error> {
+        let search = page.filter.search.as_ref().map(Search::as_str);
+        let after = page.after.as_ref();
+        let id = after.map_or(page.order.first_id(), |after| after.id);
+        let instant = after.and_then(|after| after.value.instant()).map(as_timestamp);
+        let title = after.and_then(|after| after.value.title());
+        let value: Values = match page.order.by {
+            SortKey::Id => &[],
+            SortKey::CreatedAt | SortKey::UpdatedAt => &[&instant],
+            SortKey::Title => &[&title],
+        };
+        let common: Values = &[&page.filter.complete, &search, &limit, &page.offset, &id];
+        self.tasks(list_statement(page.order), caller, &[common, value].concat())
+    }
+
+    /// How many tasks the search chooses; without one, how many there are.
+    pub fn totals(&self, caller: &Caller, search: Option<&Search>) -> Result<Totals, Error> {
+        let rows = self.tasks(&TOTALS, caller, &[&search.map(Search::as_str)])?.rows;
+        let row = rows.first().ok_or_else(|| Error::Bug("a count has no row".to_owned()))?;
+        let count = |column: usize| row.try_get(column).map_err(|error| refused(&error));
+        Ok(Totals { all: count(0)?, open: count(1)?, complete: count(2)? })
     }
 
     pub fn get<'c>(&self, caller: &'c Caller, id: TaskId) -> Result<Tasks<'c>, Error> {
@@ -90,7 +112,9 @@ impl Store {
         Err(Error::Unavailable("the idempotency key is used and freed all the time".to_owned()))
     }
 
-    /// The changed task. Errors of this and the next also: `PreconditionFailed`.
+    /// The changed task; or the task as it is, where `If-Match` does not hold for it and it has already all
+    /// that the patch asks for. A request whose answer was lost is so not refused for its own success
+    /// (RFC 9110 section 13.1.1). Errors of this and the next also: `PreconditionFailed`.
     pub fn update<'c>(
         &self,
         caller: &'c Caller,
@@ -105,15 +129,41 @@ impl Store {
         };
         let complete = patch.complete.as_ref().into_option();
         let values: Values = &[&title, &description, &sets_description, &complete];
-        self.change(&UPDATE, caller, id, when, values)
+        match self.change(&UPDATE, caller, id, when, values)? {
+            Outcome::Changed(tasks) => Ok(tasks),
+            Outcome::Refused(tasks) => {
+                let task = tasks.one()?;
+                let is_excluded =
+                    when.if_none_match.as_ref().is_some_and(|tags| tags.match_version(task.updated_at));
+                if is_excluded || !patch.is_done_in(&task) {
+                    return Err(task.precondition_failed());
+                }
+                Ok(tasks)
+            }
+        }
     }
 
     pub fn delete(&self, caller: &Caller, id: TaskId, when: &Precondition) -> Result<(), Error> {
-        self.change(&DELETE, caller, id, when, &[]).map(drop)
+        match self.change(&DELETE, caller, id, when, &[])? {
+            Outcome::Changed(_) => Ok(()),
+            Outcome::Refused(tasks) => Err(tasks.one()?.precondition_failed()),
+        }
     }
 
-    /// The changed task. One statement checks the precondition and makes the change; a second one runs
-    /// only to find out why nothing was changed.
+    /// Sets `complete` of all tasks that the filter chooses, or of none. How many they were.
+    pub fn update_many(&self, caller: &Caller, chosen: &Filter, complete: bool) -> Result<u64, Error> {
+        let search = chosen.search.as_ref().map(Search::as_str);
+        self.change_many(&UPDATE_MANY, caller, &[&chosen.complete, &search, &complete])
+    }
+
+    /// Deletes all tasks that the filter chooses, or none. How many they were.
+    pub fn delete_many(&self, caller: &Caller, chosen: &Filter) -> Result<u64, Error> {
+        let search = chosen.search.as_ref().map(Search::as_str);
+        self.change_many(&DELETE_MANY, caller, &[&chosen.complete, &search])
+    }
+
+    /// One statement checks the precondition and makes the change; a second one runs only to find out why
+    /// nothing was changed.
     fn change<'c>(
         &self,
         what: &'static Statement,
@@ -121,7 +171,7 @@ impl Store {
         id: TaskId,
         when: &Precondition,
         values: Values,
-    ) -> Result<Tasks<'c>, Error> {
+    ) -> Result<Outcome<'c>, Error> {
         let number = id.get();
         let any_of = match &when.if_match {
             None | Some(Tags::Any) => None,
@@ -130,22 +180,22 @@ impl Store {
         let none_of = match &when.if_none_match {
             None => None,
             // No version of the task may be changed.
-            Some(Tags::Any) => return self.get(caller, id)?.one().and(Err(Error::PreconditionFailed)),
+            Some(Tags::Any) => return self.get(caller, id).map(Outcome::Refused),
             Some(Tags::Listed(versions)) => Some(versions.as_slice()),
         };
         let (any_of, none_of) = (any_of.map(as_timestamps), none_of.map(as_timestamps));
         let target: Values = &[&number, &any_of, &none_of];
         let changed = self.tasks(what, caller, &[target, values].concat())?;
         if !changed.rows.is_empty() {
-            Ok(changed)
+            Ok(Outcome::Changed(changed))
         } else if any_of.is_none() && none_of.is_none() {
             Err(Error::NoSuchTask)
         } else {
-            self.get(caller, id)?.one().and(Err(Error::PreconditionFailed))
+            self.get(caller, id).map(Outcome::Refused)
         }
     }
 
-    /// The one way to a statement: the caller is `$1`.
+    /// The ways to a statement, this one and the next: the caller is `$1`.
     fn tasks<'c>(
         &self,
         what: &'static Statement,
@@ -157,6 +207,33 @@ impl Store {
         let rows = self.pool.query(what, &[owner, values].concat())?;
         Ok(Tasks { user_id, rows })
     }
+
+    fn change_many(&self, what: &'static Statement, caller: &Caller, values: Values) -> Result<u64, Error> {
+        let user_id = caller.user_id();
+        let owner: Values = &[&user_id];
+        self.pool.execute(what, &[owner, values].concat())
+    }
+}
+
+/// The statement for lists in this order.
+fn list_statement(order: Order) -> &'static Statement {
+    match (order.by, order.is_descending) {
+        (SortKey::Id, false) => &BY_ID,
+        (SortKey::Id, true) => &BY_ID_DOWN,
+        (SortKey::CreatedAt, false) => &BY_CREATED,
+        (SortKey::CreatedAt, true) => &BY_CREATED_DOWN,
+        (SortKey::UpdatedAt, false) => &BY_UPDATED,
+        (SortKey::UpdatedAt, true) => &BY_UPDATED_DOWN,
+        (SortKey::Title, false) => &BY_TITLE,
+        (SortKey::Title, true) => &BY_TITLE_DOWN,
+    }
+}
+
+/// The outcome of a change of one task.
+enum Outcome<'c> {
+    Changed(Tasks<'c>),
+    /// The precondition does not hold. Holds the task as it is; it has no row where there is no task.
+    Refused(Tasks<'c>),
 }
 
 /// The database's answer. Tasks borrow their texts from it.
@@ -181,6 +258,7 @@ impl Tasks<'_> {
 
 /// All statements return these columns in this order.
 fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Error> {
+    let updated_at = row.try_get(5)?;
     Ok(Task {
         id: row.try_get(0)?,
         user_id,
@@ -188,7 +266,8 @@ fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Error>
         description: row.try_get(2)?,
         complete: row.try_get(3)?,
         created_at: row.try_get(4)?,
-        updated_at: row.try_get(5)?,
+        updated_at,
+        etag: Etag::of(updated_at),
     })
 }
 
@@ -209,9 +288,9 @@ impl<'a> FromSql<'a> for UtcMicros {
 }
 
 /// In the type that the driver sends as a `timestamptz`.
-fn as_timestamps(versions: &[UtcMicros]) -> Vec<Timestamp<SystemTime>> {
+fn as_timestamp(instant: UtcMicros) -> Timestamp<SystemTime> {
     const YEAR_2000: Duration = Duration::from_secs(946_684_800);
-    let timestamp = |version: &UtcMicros| match version.micros_since_2000() {
+    match instant.micros_since_2000() {
         i64::MIN => Timestamp::NegInfinity,
         i64::MAX => Timestamp::PosInfinity,
         micros => {
@@ -219,13 +298,16 @@ fn as_timestamps(versions: &[UtcMicros]) -> Vec<Timestamp<SystemTime>> {
             let distance = Duration::from_micros(distance);
             Timestamp::Value(if micros < 0 { year_2000 - distance } else { year_2000 + distance })
         }
-    };
-    versions.iter().map(timestamp).collect()
+    }
+}
+
+fn as_timestamps(versions: &[UtcMicros]) -> Vec<Timestamp<SystemTime>> {
+    versions.iter().copied().map(as_timestamp).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, SystemTime, Timestamp, UtcMicros, as_timestamps};
+    use super::{Duration, SystemTime, Timestamp, UtcMicros, as_timestamp};
 
     #[test]
     fn a_version_may_lie_before_1970_or_at_infinity() {
@@ -238,8 +320,7 @@ mod tests {
             (1, Timestamp::Value(year_2000 + Duration::from_micros(1))),
             (i64::MAX, Timestamp::PosInfinity),
         ] {
-            let versions = vec![UtcMicros::from_micros_since_2000(micros)];
-            assert_eq!(as_timestamps(&versions), [wanted]);
+            assert_eq!(as_timestamp(UtcMicros::from_micros_since_2000(micros)), wanted);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! connection is replaced; a statement that may have been done is never sent again unless that is
 //! harmless.
 
-use super::manager::{Connector, Manager};
+use super::manager::{Connection, Connector, Manager};
 use super::sqlstate::Fate;
 use super::statements::{Statement, Values};
 use super::url::{DatabaseSettings, DatabaseUrl};
@@ -14,7 +14,7 @@ use crate::metrics::waited_for_connection;
 use postgres::Row;
 use r2d2::PooledConnection;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub struct Pool {
     connector: Arc<Connector>,
@@ -59,8 +59,21 @@ impl Pool {
         self.connector.reconnect_with(url)
     }
 
-    /// Runs the statement on a connection of its own.
+    /// Runs the statement on a connection of its own, and returns its rows.
     pub(super) fn query(&self, statement: &'static Statement, values: Values) -> Result<Vec<Row>, Error> {
+        self.run(statement, |connection, limit| connection.query(statement, values, limit))
+    }
+
+    /// The same; returns how many rows it has changed.
+    pub(super) fn execute(&self, statement: &'static Statement, values: Values) -> Result<u64, Error> {
+        self.run(statement, |connection, limit| connection.execute(statement, values, limit))
+    }
+
+    fn run<T>(
+        &self,
+        statement: &'static Statement,
+        send: impl Fn(&mut Connection, Duration) -> Result<T, postgres::Error>,
+    ) -> Result<T, Error> {
         self.watch.note_request()?;
         let pool = self.watch.connections().ok_or_else(|| self.watch.no_pool())?;
         let end = Instant::now() + REQUEST_MAX;
@@ -68,10 +81,10 @@ impl Pool {
         loop {
             let mut connection = check_out(pool, end)?;
             let limit = STATEMENT_MAX.min(end.saturating_duration_since(Instant::now()));
-            let error = match connection.query(statement, values, limit) {
-                Ok(rows) => {
+            let error = match send(&mut connection, limit) {
+                Ok(answer) => {
                     self.watch.note_answer();
-                    return Ok(rows);
+                    return Ok(answer);
                 }
                 Err(error) => error,
             };

@@ -14,19 +14,25 @@ pub struct Finding {
 /// The result of an examination.
 pub struct Examination {
     pub findings: Vec<Finding>,
+    pub facts: Facts,
+}
+
+/// What connections depend on, beside the findings.
+#[derive(Clone, Copy, Default)]
+pub struct Facts {
     /// Row-level security is active on the table for this role. Without a finding, its policies let
     /// every row through.
     pub has_row_security: bool,
+    /// PostgreSQL has the collations of ICU.
+    pub has_icu: bool,
 }
 
 /// Errors: the database did not answer, or refused to.
 pub fn examine(client: &mut Client) -> Result<Examination, postgres::Error> {
     if client.query_typed_one("select to_regclass('tasks') is null", &[])?.try_get(0)? {
         let text = "schema: there is no table tasks; run `tinytasks migrate`".to_owned();
-        return Ok(Examination {
-            findings: vec![Finding { text, hides_rows: false }],
-            has_row_security: false,
-        });
+        let findings = vec![Finding { text, hides_rows: false }];
+        return Ok(Examination { findings, facts: Facts::default() });
     }
     let mut findings = Vec::new();
     for statement in [COLUMNS, INDEXES, RIGHTS] {
@@ -38,8 +44,15 @@ pub fn examine(client: &mut Client) -> Result<Examination, postgres::Error> {
     if let Some(text) = row_security.try_get(1)? {
         findings.push(Finding { text, hides_rows: true });
     }
-    Ok(Examination { findings, has_row_security: row_security.try_get(0)? })
+    let has_icu = client.query_typed_one(HAS_ICU, &[])?.try_get(0)?;
+    let facts = Facts { has_row_security: row_security.try_get(0)?, has_icu };
+    Ok(Examination { findings, facts })
 }
+
+/// A PostgreSQL may have been built without ICU
+/// (https://www.postgresql.org/docs/current/collation.html).
+const HAS_ICU: &str = "select exists (select from pg_collation
+    where collname = 'und-x-icu' and collnamespace = 'pg_catalog'::regnamespace)";
 
 /// A row for each column that is missing, has another type, or that an insert could not fill.
 const COLUMNS: &str = "

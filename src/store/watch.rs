@@ -167,7 +167,7 @@ impl Watch {
     /// Examines the database, applies the schema where that is wanted and not yet done, and fills the
     /// pool once all is well. Errors: the database does not answer.
     fn make_ready(self: &Arc<Self>, session: &mut Session, auto_migrate: bool) -> Result<(), String> {
-        let Examination { mut findings, mut has_row_security } = self.examine(session)?;
+        let Examination { mut findings, mut facts } = self.examine(session)?;
         if auto_migrate && self.connections.get().is_none() {
             // A schema that is complete takes milliseconds.
             let limit = if findings.is_empty() { STATEMENT_MAX } else { SCHEMA_MAX };
@@ -177,7 +177,7 @@ impl Watch {
                 }
                 findings = vec![Finding { text: error, hides_rows: false }];
             } else {
-                Examination { findings, has_row_security } = self.examine(session)?;
+                Examination { findings, facts } = self.examine(session)?;
             }
         }
         let reasons: Vec<_> = findings.iter().map(|finding| finding.text.clone()).collect();
@@ -185,7 +185,7 @@ impl Watch {
         if reasons.is_empty() {
             // Without findings the policies let every row through. With findings the sessions keep
             // `row_security = off`, and PostgreSQL refuses the statements.
-            self.connector.set_row_security(has_row_security);
+            self.connector.adopt(facts);
             self.connections.get_or_init(|| Manager::fill(Arc::clone(&self.connector)));
             self.note_ready();
         }

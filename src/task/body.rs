@@ -1,6 +1,7 @@
 //! Parses a request body into the content of a task. Knows no header and no route.
 //! Guarantees: the answer lists every rule that the body breaks, and only this file makes a [`Text`].
 
+use super::Task;
 use crate::error::{Error, FieldError};
 use crate::limits::{DESCRIPTION_CHARS_MAX, TITLE_CHARS_MAX};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -101,6 +102,25 @@ impl Patch {
         let (patch, errors) = members.check();
         if errors.is_empty() { Ok(patch) } else { Err(Error::Invalid(errors)) }
     }
+
+    /// Whether the task has already all that the patch asks for.
+    pub fn is_done_in(&self, task: &Task) -> bool {
+        let has = |wanted: &Option<Text>| wanted.as_ref().map(Text::as_str) == task.description;
+        self.title.as_ref().into_option().is_none_or(|title| title.as_str() == task.title)
+            && self.description.as_ref().into_option().is_none_or(has)
+            && self.complete.as_ref().into_option().is_none_or(|complete| *complete == task.complete)
+    }
+}
+
+/// Parses the body of a PATCH of many tasks: the value of `complete`, the one member that it knows.
+/// Errors: `Malformed`, `Invalid`.
+pub fn parse_complete(body: &[u8]) -> Result<bool, Error> {
+    let members = Members::parse(body)?;
+    match members.complete() {
+        Ok(Change::Set(complete)) => Ok(complete),
+        Ok(Change::Keep) => Err(malformed("must have complete", "no_fields")),
+        Err(rule) => Err(Error::Invalid(vec![broken("complete", rule)])),
+    }
 }
 
 impl From<Content> for Patch {
@@ -128,11 +148,11 @@ pub const DESCRIPTION_LENGTH: Rule = ("must be at most 1000 characters", "too_lo
 /// The error for a member of the body that breaks `rule`.
 pub fn broken(member: &'static str, rule: Rule) -> FieldError {
     let (msg, kind) = rule;
-    FieldError { loc: vec!["body", member], msg, kind }
+    FieldError::new(&["body", member], msg, kind)
 }
 
 fn malformed(msg: &'static str, kind: &'static str) -> Error {
-    Error::Malformed(vec![FieldError { loc: vec!["body"], msg, kind }])
+    Error::Malformed(vec![FieldError::new(&["body"], msg, kind)])
 }
 
 /// The JSON text of one member of the body, before its value is checked.
@@ -202,11 +222,15 @@ impl<'a> Members<'a> {
             Ok(description) => patch.description = description,
             Err(rule) => errors.push(broken("description", rule)),
         }
-        match self.complete.check_not_null(|json| json.parse().map_err(|_| BOOLEAN)) {
+        match self.complete() {
             Ok(complete) => patch.complete = complete,
             Err(rule) => errors.push(broken("complete", rule)),
         }
         (patch, errors)
+    }
+
+    fn complete(&self) -> Result<Change<bool>, Rule> {
+        self.complete.check_not_null(|json| json.parse().map_err(|_| BOOLEAN))
     }
 }
 

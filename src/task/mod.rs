@@ -3,10 +3,14 @@
 //! A *character* is a Unicode code point.
 
 mod body;
+mod list;
 
-pub use body::{Change, Content, DESCRIPTION_LENGTH, Patch, TITLE_LENGTH, TITLE_NOT_BLANK, Text, broken};
+pub use body::{
+    Change, Content, DESCRIPTION_LENGTH, Patch, TITLE_LENGTH, TITLE_NOT_BLANK, Text, broken, parse_complete,
+};
+pub use list::{Filter, Order, Page, Position, Search, SortKey, SortValue, Totals};
 
-use crate::error::FieldError;
+use crate::error::{Current, Error, FieldError};
 use crate::limits::USER_ID_CHARS_MAX;
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -38,11 +42,8 @@ impl TaskId {
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         let is_canonical = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|_| is_canonical);
-        number.map(Self).ok_or_else(|| FieldError {
-            loc: vec!["path", "task_id"],
-            msg: "must be a whole number from 1 to 9223372036854775807, without leading zeros",
-            kind: "path_id",
-        })
+        let msg = "must be a whole number from 1 to 9223372036854775807, without leading zeros";
+        number.map(Self).ok_or_else(|| FieldError::new(&["path", "task_id"], msg, "path_id"))
     }
 
     pub fn get(&self) -> i64 {
@@ -60,6 +61,39 @@ pub struct Task<'a> {
     pub complete: bool,
     pub created_at: UtcMicros,
     pub updated_at: UtcMicros,
+    pub etag: Etag,
+}
+
+impl Task<'_> {
+    /// The error for a precondition that does not hold for this task. Shows the task to its client.
+    pub fn precondition_failed(&self) -> Error {
+        match serde_json::value::to_raw_value(self) {
+            Ok(json) => Error::PreconditionFailed(Some(Current { etag: self.etag.to_string(), json })),
+            Err(error) => Error::Bug(error.to_string()),
+        }
+    }
+}
+
+/// The entity tag of a task, with its quotes (RFC 9110 section 8.8.3). It is strong, because
+/// `updated_at` changes with every change of the task and with nothing else.
+pub struct Etag(UtcMicros);
+
+impl Etag {
+    pub fn of(updated_at: UtcMicros) -> Self {
+        Self(updated_at)
+    }
+}
+
+impl fmt::Display for Etag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{:x}\"", self.0.version())
+    }
+}
+
+impl Serialize for Etag {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// The entity tags that a precondition lists, as the versions of a task that they name.
@@ -86,18 +120,6 @@ pub struct Precondition {
     pub if_match: Option<Tags>,
     /// The current version must be none of these.
     pub if_none_match: Option<Tags>,
-}
-
-/// Which part of a user's tasks a list shows.
-#[derive(Clone, Copy)]
-pub struct Page {
-    pub complete: Option<bool>,
-    pub is_descending: bool,
-    /// Only tasks that follow this id in the chosen order.
-    pub after: Option<i64>,
-    pub offset: i64,
-    /// At most this many tasks; None means all.
-    pub limit: Option<i64>,
 }
 
 /// An instant as PostgreSQL's `timestamptz` holds it: microseconds since 2000-01-01T00:00:00Z, where

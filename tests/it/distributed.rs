@@ -3,32 +3,30 @@
 
 use crate::support::harness::{App, Database, eventually, run_binary};
 use postgres::Client;
+use postgres::types::Type;
 use serde_json::json;
 
-/// The text of every statement of `statements.rs` that touches the table.
-fn statements() -> Vec<String> {
-    let source = include_str!("../../src/store/statements.rs");
-    let literals = source.split("sql: \"").skip(1).map(|rest| rest.split('"').next().unwrap());
-    literals.map(|sql| sql.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
-}
+#[path = "../../src/store/statements.rs"]
+#[allow(dead_code, reason = "only the texts and types of the statements are of interest here")]
+mod statements;
+
+use statements::{STATEMENTS, Statement, UPDATE};
 
 /// With a value of its type for each parameter, of which the longest number comes first.
-fn with_values(sql: &str) -> String {
-    let value = |number: usize| match (sql.split(' ').next().unwrap(), number) {
-        (_, 1) => "'alice'",
-        ("insert", 4) => "false",
-        ("insert", 2 | 3 | 5) => "'t'",
-        ("update" | "delete", 3 | 4) => "null::timestamptz[]",
-        ("update", 5 | 6) => "'t'",
-        ("update", 7 | 8) => "true",
-        ("select", 2) if sql.contains("idempotency_key") => "'t'",
-        ("select", 3) if sql.contains("idempotency_key") => "'t'",
-        ("select", 4) if sql.contains("idempotency_key") => "false",
-        ("select", 5) if sql.contains("idempotency_key") => "'k'",
-        ("select", 3) => "null::boolean",
-        _ => "1",
-    };
-    (1..=8).rev().fold(sql.to_owned(), |sql, number| sql.replace(&format!("${number}"), value(number)))
+fn with_values(statement: &Statement, has_icu: bool) -> String {
+    let mut sql = statement.sql(has_icu).to_owned();
+    for (number, ty) in (1..).zip(statement.types).collect::<Vec<_>>().into_iter().rev() {
+        let value = match *ty {
+            _ if number == 1 => "'alice'::text",
+            Type::TEXT => "'t'::text",
+            Type::INT8 => "1::bigint",
+            Type::BOOL => "true",
+            Type::TIMESTAMPTZ => "null::timestamptz",
+            _ => "null::timestamptz[]",
+        };
+        sql = sql.replace(&format!("${number}"), value);
+    }
+    sql
 }
 
 /// Every function, and every operator's and cast's function, that a rule made of the statement depends
@@ -101,12 +99,13 @@ fn every_statement_can_be_distributed() {
     let outcome = run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let mut client = database.client();
-    let statements = statements();
-    assert!(statements.len() >= 8, "{statements:?}");
-    for sql in statements {
+    for (statement, has_icu) in
+        STATEMENTS.iter().flat_map(|statement| [(statement, true), (statement, false)])
+    {
+        let sql = with_values(statement, has_icu);
         // Of an insert the whole row goes to one shard, so only changes are looked at; a list or a read
         // may use what it likes, and uses nothing.
-        let found = volatile_functions(&mut client, &with_values(&sql));
+        let found = volatile_functions(&mut client, &sql);
         // The coordinator evaluates these before it sends an insert.
         let of_insert = ["convert_to (s)", "json_build_array (s)"];
         let found: Vec<_> = found.iter().filter(|name| !of_insert.contains(&name.as_str())).collect();
@@ -143,9 +142,7 @@ fn a_change_is_later_than_the_one_before_whatever_the_clock_says() {
         }
     }
     // Within one transaction the clock stands still.
-    let update = include_str!("../../src/store/statements.rs");
-    let update = update.split("sql: \"update tasks").nth(1).unwrap().split('"').next().unwrap();
-    let update = with_values(&format!("update tasks{update}")).replace("id = 1", &format!("id = {id}"));
+    let update = with_values(&UPDATE, true).replace("id = 1::bigint", &format!("id = {id}"));
     let mut client = app.database.client();
     let mut transaction = client.transaction().unwrap();
     let mut times = Vec::new();

@@ -1,0 +1,179 @@
+//! The query of a list, or of a change of many tasks → what the store is asked for, and back.
+
+use super::cursor;
+use super::request::form_decode;
+use crate::error::{Error, FieldError};
+use crate::limits::{LIST_LIMIT_MAX, QUERY_ERRORS_MAX};
+use crate::task::{Filter, Order, Page, Position, Search, SortKey, SortValue, TaskId};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::borrow::Cow;
+
+/// A parameter with its rule, as a client reads it.
+type Parameter = (&'static str, &'static str);
+
+const COMPLETE: Parameter = ("complete", "must be true or false, once");
+const Q: Parameter = ("q", "must be 1 to 200 characters without U+0000, once");
+const ORDER: Parameter =
+    ("order", "must be id, created, updated or title, with - before it descending, or asc or desc, once");
+const LIMIT: Parameter = ("limit", "must be a whole number from 1 to 1000, once");
+const OFFSET: Parameter = ("offset", "must be a whole number from 0, once");
+const AFTER: Parameter = ("after", "must be the id of a task, once, and only in the orders by id");
+const CURSOR: Parameter =
+    ("cursor", "must be one that a Link of this list gave, once, and only in the orders not by id");
+const TOTALS: Parameter = ("totals", "must be true or false, once");
+
+const OF_LIST: [Parameter; 8] = [COMPLETE, Q, ORDER, LIMIT, OFFSET, AFTER, CURSOR, TOTALS];
+const OF_FILTER: [Parameter; 2] = [COMPLETE, Q];
+
+/// The names of `order`, each without and with the sign that makes it descending.
+const ORDERS: [(&str, SortKey); 4] = [
+    ("id", SortKey::Id),
+    ("created", SortKey::CreatedAt),
+    ("updated", SortKey::UpdatedAt),
+    ("title", SortKey::Title),
+];
+
+/// The page that the query of a list asks for. Errors: `Invalid` with what is wrong with the query.
+pub fn parse_page(query: &str) -> Result<Page, Error> {
+    let mut given = Given::read(query, &OF_LIST);
+    let filter = given.filter();
+    let order = given.parse(ORDER, parse_order).unwrap_or(Order { by: SortKey::Id, is_descending: false });
+    let limit = given.parse(LIMIT, |text| number(text).filter(|limit| *limit <= LIST_LIMIT_MAX));
+    let offset = given.parse(OFFSET, |text| if text == "0" { Some(0) } else { number(text) });
+    let by_id = |text: &str| match order.by {
+        SortKey::Id => number(text).map(|id| Position { value: SortValue::None, id }),
+        _ => None,
+    };
+    let after = given.parse(AFTER, by_id);
+    let cursor = given.parse(CURSOR, |text| cursor::parse(text, order, &filter));
+    let has_totals = given.parse(TOTALS, |text| text.parse().ok()).unwrap_or(false);
+    for name in ["after", "cursor"] {
+        if given.has("offset") && given.has(name) {
+            given.errors.push(FieldError::new(&["query", name], "must not be with offset", "query"));
+        }
+    }
+    given.finish(Page {
+        filter,
+        order,
+        after: after.or(cursor),
+        offset: offset.unwrap_or(0),
+        limit,
+        has_totals,
+    })
+}
+
+/// The tasks that are to be changed at once. Errors: `Invalid`; also where `complete` is missing, so that
+/// nobody changes all tasks by a slip.
+pub fn parse_filter(query: &str) -> Result<Filter, Error> {
+    let mut given = Given::read(query, &OF_FILTER);
+    let filter = given.filter();
+    if !given.has("complete") {
+        given.errors.push(FieldError::new(&["query", "complete"], "is required", "missing"));
+    }
+    given.finish(filter)
+}
+
+/// The parameters of a query, and what is wrong with them.
+struct Given {
+    /// None for a value that is badly encoded.
+    values: Vec<(&'static str, Option<String>)>,
+    errors: Vec<FieldError>,
+}
+
+impl Given {
+    fn read(query: &str, known: &[Parameter]) -> Self {
+        let mut given = Self { values: Vec::new(), errors: Vec::new() };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = form_decode(name).unwrap_or_else(|| name.to_owned());
+            match known.iter().find(|(known, _)| *known == name) {
+                Some((known, _)) => given.values.push((known, form_decode(value))),
+                // Some clients make each URL another, so that no cache answers it.
+                None if name.starts_with('_') => {}
+                None => given.refuse_unknown(name, known),
+            }
+        }
+        given
+    }
+
+    fn refuse_unknown(&mut self, name: String, known: &[Parameter]) {
+        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+        let msg = format!("is unknown; known are {}", names.join(", "));
+        let loc = vec![Cow::Borrowed("query"), Cow::Owned(name)];
+        if self.errors.len() < QUERY_ERRORS_MAX {
+            self.errors.push(FieldError { loc, msg: Cow::Owned(msg), kind: "unknown" });
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.values.iter().any(|(given, _)| *given == name)
+    }
+
+    /// The value of a parameter. None where it is absent, and where it breaks its rule, which is an error.
+    fn parse<T>(&mut self, parameter: Parameter, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let (name, rule) = parameter;
+        let mut values = self.values.iter().filter(|(given, _)| *given == name);
+        let (_, value) = values.next()?;
+        let is_repeated = values.next().is_some();
+        let parsed = value.as_deref().and_then(parse).filter(|_| !is_repeated);
+        if parsed.is_none() {
+            self.errors.push(FieldError::new(&["query", name], rule, "query"));
+        }
+        parsed
+    }
+
+    fn filter(&mut self) -> Filter {
+        let complete = self.parse(COMPLETE, |text| text.parse().ok());
+        let search = self.parse(Q, |text| Search::parse(text.to_owned()));
+        Filter { complete, search }
+    }
+
+    fn finish<T>(self, value: T) -> Result<T, Error> {
+        if self.errors.is_empty() { Ok(value) } else { Err(Error::Invalid(self.errors)) }
+    }
+}
+
+fn number(text: &str) -> Option<i64> {
+    TaskId::parse(text).ok().map(|number| number.get())
+}
+
+fn parse_order(text: &str) -> Option<Order> {
+    let (name, is_descending) = match text {
+        "asc" => ("id", false),
+        "desc" => ("id", true),
+        _ => text.strip_prefix('-').map_or((text, false), |name| (name, true)),
+    };
+    let (_, by) = ORDERS.into_iter().find(|(known, _)| *known == name)?;
+    Some(Order { by, is_descending })
+}
+
+/// The query of the page that follows a page which ends at `last`. Everything is kept but the offset.
+pub fn next(page: &Page, last: &Position) -> String {
+    let mut query = String::new();
+    let mut add = |name: &str, value: &str| {
+        let separator = if query.is_empty() { "" } else { "&" };
+        query.extend([separator, name, "="]);
+        query.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
+    };
+    if let Some(complete) = page.filter.complete {
+        add("complete", &complete.to_string());
+    }
+    if let Some(search) = &page.filter.search {
+        add("q", search.as_str());
+    }
+    if let Some((name, _)) = ORDERS.into_iter().find(|(_, by)| *by == page.order.by) {
+        let sign = if page.order.is_descending { "-" } else { "" };
+        add("order", &format!("{sign}{name}"));
+    }
+    if let Some(limit) = page.limit {
+        add("limit", &limit.to_string());
+    }
+    if page.has_totals {
+        add("totals", "true");
+    }
+    match page.order.by {
+        SortKey::Id => add("after", &last.id.to_string()),
+        _ => add("cursor", &cursor::write(last, page.order, &page.filter)),
+    }
+    query
+}
