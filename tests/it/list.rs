@@ -4,18 +4,20 @@
 use crate::support::{
     harness::App,
     http::Connection,
-    tasks::{get, ids, insert_many, next},
+    tasks::{get, ids, insert_many, next, parameters},
     token::token,
 };
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The parameters of a target, sorted; those that say what is so anyhow are left out.
-fn parameters(target: &str) -> Vec<&str> {
-    let query = target.split_once('?').map_or("", |(_, query)| query);
-    let mut pairs: Vec<_> = query.split('&').filter(|pair| !["", "order=asc"].contains(pair)).collect();
-    pairs.sort_unstable();
-    pairs
+/// The parameters of a target, with one spelling of each order; the default is left out.
+fn spelled_alike(target: &str) -> BTreeMap<String, String> {
+    let mut named = parameters(target);
+    match named.remove("order").as_deref() {
+        None | Some("asc" | "id") => {}
+        Some(order) => _ = named.insert("order".to_owned(), order.replace("desc", "-id")),
+    }
+    named
 }
 
 #[test]
@@ -273,6 +275,38 @@ fn a_bad_value_is_422_and_all_of_them_are_told_at_once() {
     app.get("/api/alice/tasks?limit=0").bearer(&token("bob")).send().expect(403);
 }
 
+/// Whatever is shown of them, and however many of another user there are.
+#[test]
+fn totals_count_the_users_tasks_that_q_chooses() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let empty = get(alice, "?totals=true").expect(200).json();
+    assert_eq!(empty, json!({"tasks": [], "count": 0, "totals": {"all": 0, "open": 0, "complete": 0}}));
+    insert_many(&app.database, "alice", 20, 0);
+    insert_many(&app.database, "bob", 7, 0);
+    let last = ids(&get(alice, ""))[19];
+    for (query, all, complete) in [
+        ("".to_owned(), 20, 6),
+        ("&complete=true".to_owned(), 20, 6),
+        ("&complete=false&limit=3&offset=2".to_owned(), 20, 6),
+        (format!("&after={last}"), 20, 6),
+        ("&offset=100".to_owned(), 20, 6),
+        ("&order=-title&limit=1".to_owned(), 20, 6),
+        // 1, 10 to 19: of these 12, 15 and 18 are complete.
+        ("&q=1".to_owned(), 11, 3),
+        ("&q=1&complete=false&order=created&limit=2".to_owned(), 11, 3),
+        ("&q=x".to_owned(), 0, 0),
+    ] {
+        let list = get(alice, &format!("?totals=true{query}")).expect(200).json();
+        let wanted = json!({"all": all, "open": all - complete, "complete": complete});
+        assert_eq!(list["totals"], wanted, "{query}");
+        for without in ["", "&totals=false"] {
+            let list = get(alice, &format!("?_{query}{without}")).expect(200).json();
+            assert_eq!(list.get("totals"), None, "{query}{without}");
+        }
+    }
+}
+
 /// Every combination, against what a client would pick from the whole list by itself.
 #[test]
 fn parameters_together_are_as_one_would_pick_by_hand() {
@@ -332,9 +366,8 @@ fn parameters_together_are_as_one_would_pick_by_hand() {
                     });
                     let seen = next(&response);
                     assert!(seen.iter().all(|seen| seen.starts_with("/api/alice/tasks?")), "{seen:?}");
-                    let parameters =
-                        |target: &Option<String>| target.as_ref().map(|target| parameters(target).join("&"));
-                    assert_eq!(parameters(&seen), parameters(&wanted_next), "{query}");
+                    let named = |target: &Option<String>| target.as_ref().map(|target| spelled_alike(target));
+                    assert_eq!(named(&seen), named(&wanted_next), "{query}");
                 }
             }
         }

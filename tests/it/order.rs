@@ -243,7 +243,7 @@ fn pages_in_every_order_show_each_task_that_stays_once_whatever_moves() {
                 page = follow(&app, &user_id, &target);
                 seen.extend(ids(&page));
             }
-            assert!(others.turn > 8, "{user_id}: {} pages", others.turn);
+            assert!(others.turn > 5, "{user_id}: {} pages", others.turn);
             seen.retain(|id| wanted.contains(id));
             assert_eq!(seen, wanted, "{user_id}");
         }

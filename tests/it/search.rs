@@ -88,9 +88,9 @@ fn title_and_description_are_searched_each_by_itself() {
     }
     for (q, wanted) in [
         ("milk", &["both milk", "title milk", "title Milk ", "description"][..]),
-        ("mILK h", &["description"]),
+        ("mILK+h", &["description"]),
         ("null", &["null"]),
-        ("lk begins", &["end mi"]),
+        ("lk+begins", &["end mi"]),
         ("mi%0Alk", &[]),
         ("mi+lk", &[]),
         ("mi%20lk", &[]),
