@@ -6,7 +6,7 @@ use crate::support::{
     tasks::{get, ids, insert_many, next, parameters},
     token::base64url,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 const BY_ID: [&str; 4] = ["id", "-id", "asc", "desc"];
@@ -254,4 +254,76 @@ fn a_cursor_that_was_changed_is_a_position_or_422_and_never_more() {
         }
     }
     assert!(!app.log_so_far().contains("BUG"));
+}
+
+/// Cursors with the list's own number, but another value or id. This test knows how a cursor is made:
+/// a JSON array of list, value and id, or list and id.
+#[test]
+fn a_forged_position_is_one_or_422() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    insert_many(&app.database, "alice", 3, 0);
+    let (good, either) = (&[200][..], &[200, 422][..]);
+    let instants = [
+        (json!(0), good),
+        (json!(i64::MAX), either),
+        (json!(i64::MAX as u64 + 1), either),
+        (json!(u64::MAX), good),
+        // The ends of what PostgreSQL can store, of what is finite, and of what can be shown.
+        (json!((-210_866_803_200_000_000_i64).cast_unsigned()), either),
+        (json!((-210_866_803_200_000_001_i64).cast_unsigned()), either),
+        (json!(9_224_318_015_999_999_999_u64), either),
+        (json!(9_224_318_016_000_000_000_u64), either),
+        (json!((-62_167_219_200_000_000_i64).cast_unsigned()), good),
+        (json!(253_402_300_800_000_000_u64), good),
+        (json!(-1), &[422]),
+        (json!(1.5), &[422]),
+        (json!(1e300), &[422]),
+        (json!("0"), &[422]),
+        (Value::Null, &[422]),
+    ];
+    let titles = [
+        (json!(""), good),
+        (json!("\u{10ffff}".repeat(200)), good),
+        (json!("\u{1}"), good),
+        (json!("x".repeat(201)), &[422]),
+        (json!("a\u{0}b"), &[422]),
+        (json!(1), &[422]),
+        (json!(["x"]), &[422]),
+        (Value::Null, &[422]),
+    ];
+    let ids = [
+        (json!(0), either),
+        (json!(-1), either),
+        (json!(i64::MIN), either),
+        (json!(i64::MAX), good),
+        (json!(i64::MAX as u64 + 1), &[422]),
+        (json!("1"), &[422]),
+        (json!(1.0), &[422]),
+    ];
+    for order in BY_CURSOR {
+        let text = cursor(alice, &format!("?order={order}"));
+        let parts: Value = serde_json::from_slice(&from_base64url(&text).unwrap()).unwrap();
+        let at = parts.as_array().unwrap().len() - 2;
+        let values = if order.ends_with("title") { &titles[..] } else { &instants[..] };
+        let changes =
+            values.iter().map(|change| (at, change)).chain(ids.iter().map(|change| (at + 1, change)));
+        for (at, (value, statuses)) in changes {
+            let mut forged = parts.clone();
+            forged[at] = value.clone();
+            let query = format!("?order={order}&cursor={}", base64url(forged.to_string().as_bytes()));
+            let status = get(alice, &query).status;
+            assert!(statuses.contains(&status), "{query}: {forged}: {status}");
+        }
+        for forged in [
+            json!([]),
+            json!([parts]),
+            json!({}),
+            json!([parts[0], parts[1]]),
+            json!([0, parts[1], parts[2]]),
+        ] {
+            let query = format!("?order={order}&cursor={}", base64url(forged.to_string().as_bytes()));
+            assert_refused(alice, &query, &["cursor"]);
+        }
+    }
 }

@@ -7,6 +7,7 @@ use crate::support::{
     tasks::{follow, get, has_root_collation, ids, next, pages, parameters},
     token::segment,
 };
+use postgres::Client;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -190,6 +191,7 @@ fn titles_of_older_rows_are_sorted_by_their_first_200_characters() {
 struct Disturbance<'a> {
     app: &'a App,
     user_id: &'a str,
+    client: &'a mut Client,
     /// Tasks that may be changed and deleted.
     movers: BTreeSet<i64>,
     turn: usize,
@@ -219,13 +221,14 @@ impl Disturbance<'_> {
                timestamptz '2024-01-01 00:00:00.999998Z' + {place} * interval '1 microsecond', \
                timestamptz '2024-01-02 00:00:00.999998Z' + {place} * interval '1 microsecond')"
         );
-        self.app.database.client().execute(&sql, &[&self.user_id]).unwrap();
+        self.client.execute(&sql, &[&self.user_id]).unwrap();
     }
 }
 
 #[test]
 fn pages_in_every_order_show_each_task_that_stays_once_whatever_moves() {
     let app = App::spawn();
+    let mut client = app.database.client();
     for order in ORDERS {
         for filter in ["", "&q=D"] {
             let user_id = format!("user {order}{filter}");
@@ -234,7 +237,8 @@ fn pages_in_every_order_show_each_task_that_stays_once_whatever_moves() {
             let (still, movers): (Vec<Value>, Vec<Value>) =
                 all.into_iter().partition(|task| task["id"].as_i64().unwrap() % 2 == 0);
             let movers = movers.iter().map(|task| task["id"].as_i64().unwrap()).collect();
-            let mut others = Disturbance { app: &app, user_id: &user_id, movers, turn: 0 };
+            let mut others =
+                Disturbance { app: &app, user_id: &user_id, client: &mut client, movers, turn: 0 };
             let wanted = sorted(&still, order);
             let mut page = get(app.user(&user_id), &format!("?order={order}{filter}&limit=5")).expect(200);
             let mut seen = ids(&page);
@@ -291,30 +295,25 @@ fn a_whole_list_of_any_length_is_sorted() {
     insert_ties(&app.database, "alice", 1234);
     let all = tasks(&get(alice, ""));
     let open: Vec<Value> = all.iter().filter(|task| task["complete"] == false).cloned().collect();
+    let totals = json!({"all": 1234, "open": open.len(), "complete": 1234 - open.len()});
     for order in ORDERS {
         let whole = sorted(&all, order);
-        for (query, wanted) in [
-            ("", whole.clone()),
-            ("&totals=true", whole.clone()),
-            ("&offset=700", whole[700..].to_vec()),
-            ("&complete=false&q=D", sorted(&open, order)),
+        for (query, wanted, totals) in [
+            ("&totals=true", whole.clone(), &totals),
+            ("&offset=700", whole[700..].to_vec(), &Value::Null),
+            ("&complete=false&q=D", sorted(&open, order), &Value::Null),
         ] {
             let query = format!("?order={order}{query}");
             let response = get(alice, &query).expect(200);
-            assert_eq!(ids(&response), wanted, "{query}");
-            assert_eq!(next(&response), None, "{query}");
-            let totals = &response.json()["totals"];
-            let wanted = json!({"all": 1234, "open": open.len(), "complete": 1234 - open.len()});
-            assert_eq!(*totals, if query.contains("totals") { wanted } else { Value::Null }, "{query}");
+            assert_eq!((ids(&response), next(&response)), (wanted, None), "{query}");
+            assert_eq!(response.json()["totals"], *totals, "{query}");
         }
         let seen: Vec<i64> =
             pages(&app, "alice", &format!("?order={order}&limit=1000")).iter().flat_map(ids).collect();
         assert_eq!(seen, whole, "{order}");
         // What follows a cursor may be asked for as a whole.
         let link = next(&get(alice, &format!("?order={order}&limit=300"))).unwrap();
-        let rest = follow(&app, "alice", &link.replace("limit=300", "limit=1000"));
-        let unbounded = follow(&app, "alice", &link.replace("limit=300", ""));
-        assert_eq!((ids(&rest), ids(&unbounded)), (whole[300..].to_vec(), whole[300..].to_vec()), "{order}");
+        assert_eq!(ids(&follow(&app, "alice", &link.replace("limit=300", ""))), whole[300..], "{order}");
     }
 }
 
