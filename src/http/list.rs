@@ -51,7 +51,7 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
     let body = Response::json(200, &List { tasks: &tasks, count: tasks.len(), totals })?;
     let response = match last.filter(|_| has_more) {
         Some(last) => {
-            let (path, query) = (tasks_path(caller.user_id()), query::next(&page, &last));
+            let (path, query) = (tasks_path(caller.user_id()), query::next(request.query(), &page, &last));
             body.with("Link", format!("<{path}?{query}>; rel=\"next\""))
         }
         None => body,

@@ -96,8 +96,11 @@ fn location(task: &Task) -> String {
     format!("{}/{}", tasks_path(task.user_id), task.id)
 }
 
-/// The path of a user's tasks, the user percent-encoded (RFC 3986 section 2.3).
+/// What is percent-encoded in the URLs of answers: all but the unreserved characters (RFC 3986 section
+/// 2.3).
+pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The path of a user's tasks, the user percent-encoded.
 pub fn tasks_path(user_id: &str) -> String {
-    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     format!("/api/{}/tasks", utf8_percent_encode(user_id, RESERVED))
 }

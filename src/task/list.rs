@@ -39,7 +39,7 @@ pub enum SortKey {
     Title,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub struct Order {
     pub by: SortKey,
     pub is_descending: bool,

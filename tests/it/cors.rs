@@ -31,10 +31,15 @@ fn one_of_each(app: &App) -> Vec<(Request, u16)> {
         (app.request("OPTIONS", "/health"), 204),
         (app.request("HEAD", "/health"), 200),
         (alice.request("GET", "/tasks"), 200),
+        (alice.request("GET", "/tasks").header("If-None-Match", "*"), 304),
+        (alice.request("GET", "/tasks?limit=0"), 422),
+        (alice.request("PATCH", "/tasks?complete=true").json(json!({"complete": true})), 200),
+        (alice.request("DELETE", "/tasks?complete=true"), 200),
         (alice.request("POST", "/tasks").json(json!({"title": "t"})), 201),
         (alice.on_task("GET", id), 200),
         (alice.on_task("PUT", id).json(json!({"title": "t", "complete": true})), 200),
         (alice.on_task("PATCH", id).json(json!({"complete": true})), 200),
+        (alice.on_task("PATCH", id).json(json!({"title": "u"})).header("If-Match", "\"x\""), 412),
         (alice.on_task("PATCH", id).text("{"), 400),
         (alice.on_task("PATCH", id).text("{}").header("Content-Type", "text/plain"), 400),
         (app.get("/api/%zz/tasks"), 400),
@@ -143,8 +148,8 @@ fn preflight(app: &App, origin: &str, target: &str, method: &str) -> Response {
 fn a_preflight_tells_the_methods_of_the_route_and_the_headers() {
     let app = App::spawn();
     for (target, asked, methods) in [
-        ("/api/alice/tasks", "POST", &["GET", "POST"][..]),
-        ("/api/alice/tasks", "DELETE", &["GET", "POST"]),
+        ("/api/alice/tasks", "POST", &["DELETE", "GET", "PATCH", "POST"][..]),
+        ("/api/alice/tasks", "PUT", &["DELETE", "GET", "PATCH", "POST"]),
         ("/api/alice/tasks/1", "PATCH", &["DELETE", "GET", "PATCH", "PUT"]),
         ("/health", "GET", &["GET"]),
         ("/openapi.json", "GET", &["GET"]),

@@ -4,18 +4,20 @@
 use crate::support::{
     harness::App,
     http::Connection,
-    tasks::{get, ids, insert_many, next},
+    tasks::{get, ids, insert_many, next, parameters},
     token::token,
 };
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The parameters of a target, sorted; those that say what is so anyhow are left out.
-fn parameters(target: &str) -> Vec<&str> {
-    let query = target.split_once('?').map_or("", |(_, query)| query);
-    let mut pairs: Vec<_> = query.split('&').filter(|pair| !["", "order=asc"].contains(pair)).collect();
-    pairs.sort_unstable();
-    pairs
+/// The parameters of a target, with one spelling of each order; the default is left out.
+fn spelled_alike(target: &str) -> BTreeMap<String, String> {
+    let mut named = parameters(target);
+    match named.remove("order").as_deref() {
+        None | Some("asc" | "id") => {}
+        Some(order) => _ = named.insert("order".to_owned(), order.replace("desc", "-id")),
+    }
+    named
 }
 
 #[test]
@@ -67,44 +69,111 @@ fn each_parameter_does_what_it_says_at_its_edges() {
     }
 }
 
+/// Each with its name as the error has it.
+const UNKNOWN: [(&str, &str); 22] = [
+    ("?sort=title", "sort"),
+    ("?complet=true", "complet"),
+    ("?completed=true", "completed"),
+    ("?limi=0", "limi"),
+    ("?Limit=5", "Limit"),
+    ("?LIMIT=5", "LIMIT"),
+    ("?limit%20=5", "limit "),
+    ("?limit+=5", "limit "),
+    ("?+limit=5", " limit"),
+    ("?limit[]=5", "limit[]"),
+    ("?limit%5B%5D=5", "limit[]"),
+    ("??limit=5", "?limit"),
+    ("?page=2", "page"),
+    ("?user_id=bob", "user_id"),
+    ("?x", "x"),
+    ("?x=", "x"),
+    ("?x=%zz", "x"),
+    ("?%78=1", "x"),
+    ("?%256cimit=5", "%6cimit"),
+    ("?a=1;limit=5", "a"),
+    ("?after%3D1", "after=1"),
+    ("?%C3%A9=1", "é"),
+];
+
 #[test]
-fn what_is_not_a_parameter_is_ignored() {
+fn what_is_not_a_parameter_is_refused_by_name_with_those_that_are() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    alice.create_id();
+    for (query, name) in UNKNOWN {
+        let response = get(alice, query).expect_problem(422, "VALIDATION_ERROR");
+        let errors = response.json()["errors"].clone();
+        assert_eq!(errors.as_array().map(Vec::len), Some(1), "{query}: {errors}");
+        assert_eq!(
+            (&errors[0]["loc"], &errors[0]["type"]),
+            (&json!(["query", name]), &json!("unknown")),
+            "{query}"
+        );
+        let msg = errors[0]["msg"].as_str().unwrap();
+        let words: BTreeSet<&str> = msg.split(|char: char| !char.is_ascii_alphabetic()).collect();
+        for known in ["complete", "q", "order", "limit", "offset", "after", "cursor", "totals"] {
+            assert!(words.contains(known), "{query}: {msg}");
+        }
+        alice.request("HEAD", &format!("/tasks{query}")).send().expect(422);
+    }
+    // Names that are no text are refused as well.
+    for query in ["?limit%00=0", "?%00", "?%ff=1", "?%ED%A0%80=1", "?%zz=1", "?x=1&x=1"] {
+        let response = get(alice, query).expect_problem(422, "VALIDATION_ERROR");
+        assert!(response.field_errors().iter().all(|(loc, _)| loc.starts_with("query.")), "{query}");
+    }
+    let all_at_once = get(alice, "?sort=x&limit=0&page=1&_=1&order=asc").field_errors();
+    let locs: Vec<_> = all_at_once.iter().map(|(loc, _)| loc.as_str()).collect();
+    assert_eq!(locs, ["query.limit", "query.page", "query.sort"]);
+}
+
+#[test]
+fn what_begins_with_a_low_line_is_ignored_and_so_is_an_empty_query() {
     let app = App::spawn();
     let alice = app.user("alice");
     let all = [alice.create_id(), alice.create_id()];
     for query in [
         "?",
-        "??",
         "?&&",
-        "?=",
-        "?=5",
-        "?limi=0",
-        "?Limit=0",
-        "?LIMIT=0",
-        "?limit%20=0",
-        "?limit[]=0",
-        "??limit=0",
-        "?x=%zz",
-        "?%zz=1",
-        "?%ff=1",
-        "?x",
-        "?page=2&per_page=1",
-        "?a=1;limit=0",
-        "?limit%00=0",
-        "?%256cimit=0",
-        "?x=1&x=1",
-        "?user_id=bob",
-        "?after%3D1",
+        "?&limit=1000&",
+        "?_=123",
+        "?_",
+        "?_=",
+        "?_=1&_=2",
+        "?%5F=1",
+        "?%5flimit=0",
+        "?_limit=0",
+        "?_x=%zz",
+        "?_%zz=1",
+        "?_%00=%ff",
+        "?_=1&order=asc&_complete=true",
     ] {
         assert_eq!(ids(&get(alice, query).expect(200)), all, "{query}");
     }
-    // They belong to the list alone.
-    for (method, rest, status) in
-        [("POST", "/tasks", 201), ("PATCH", "/tasks/1", 200), ("GET", "/tasks/1", 200)]
-    {
-        let request = alice.request(method, &format!("{rest}?limit=0&order=x&after=y&offset=z"));
-        let request = if method == "GET" { request } else { request.json(json!({"title": "t"})) };
+}
+
+#[test]
+fn the_parameters_belong_to_the_list_alone() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let task = format!("/tasks/{}", alice.create_id());
+    let query = "limit=0&order=x&after=y&offset=z&cursor=&q=&totals=1&sort=title&x=%zz";
+    for (method, rest, status) in [
+        ("POST", "/tasks", 201),
+        ("PUT", &task, 200),
+        ("PATCH", &task, 200),
+        ("GET", &task, 200),
+        ("HEAD", &task, 200),
+        ("OPTIONS", &task, 204),
+        ("OPTIONS", "/tasks", 204),
+        ("DELETE", &task, 204),
+    ] {
+        let request = alice.request(method, &format!("{rest}?{query}"));
+        let has_body = ["POST", "PUT", "PATCH"].contains(&method);
+        let request = if has_body { request.json(json!({"title": "t", "complete": true})) } else { request };
         request.send().expect(status);
+    }
+    for target in ["/", "/health", "/docs", "/openapi.json"] {
+        app.get(&format!("{target}?{query}")).send().expect(200);
     }
 }
 
@@ -146,7 +215,30 @@ fn a_bad_value_is_422_and_all_of_them_are_told_at_once() {
         ("limit", &["0", "1001", "1000000", "9223372036854775807"][..]),
         ("after", &["0"]),
         ("complete", &["", "True", "TRUE", "1", "0", "yes", "null", "true,false", "true%20", "%74rue%"]),
-        ("order", &["", "ASC", "Desc", "up", "id", "asc,desc", "-id", "desc%20"]),
+        (
+            "order",
+            &[
+                "",
+                "ASC",
+                "Desc",
+                "up",
+                "ID",
+                "Title",
+                "asc,desc",
+                "desc%20",
+                "%2Bid",
+                "+id",
+                "-asc",
+                "-desc",
+                "--id",
+                "-",
+                "created_at",
+                "updated_at",
+                "title,id",
+                "-complete",
+            ],
+        ),
+        ("totals", &["", "1", "True", "yes", "null", "true,false", "true%20"]),
     ] {
         cases.extend(values.iter().map(|value| (format!("?{name}={value}"), [name].into())));
     }
@@ -157,12 +249,14 @@ fn a_bad_value_is_422_and_all_of_them_are_told_at_once() {
         ("?limit=0&limit=1", &["limit"]),
         ("?offset=1&offset=1", &["offset"]),
         ("?after=1&after=1", &["after"]),
-        ("?order=asc&x=1&order=asc", &["order"]),
+        ("?order=asc&_x=1&order=asc", &["order"]),
+        ("?order=id&order=asc", &["order"]),
+        ("?totals=true&totals=true", &["totals"]),
         ("?complete=true&complete=false", &["complete"]),
         ("?offset=0&after=1", &["after"]),
         ("?after=1&offset=1", &["after"]),
         ("?limit=0&order=x", &["limit", "order"]),
-        ("?complete=x&order=x&limit=x&offset=x&x=x", &["complete", "order", "limit", "offset"]),
+        ("?complete=x&order=x&limit=x&offset=x&x=x", &["complete", "order", "limit", "offset", "x"]),
         ("?complete=&order&limit=0&offset=-1&after=0", &["complete", "order", "limit", "offset", "after"]),
         ("?complete=true&complete=x&limit=5&order=x&limit=5", &["complete", "order", "limit"]),
     ] {
@@ -179,6 +273,38 @@ fn a_bad_value_is_422_and_all_of_them_are_told_at_once() {
     // The token is judged before the parameters.
     app.get("/api/alice/tasks?limit=0").send().expect(401);
     app.get("/api/alice/tasks?limit=0").bearer(&token("bob")).send().expect(403);
+}
+
+/// Whatever is shown of them, and however many of another user there are.
+#[test]
+fn totals_count_the_users_tasks_that_q_chooses() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    let empty = get(alice, "?totals=true").expect(200).json();
+    assert_eq!(empty, json!({"tasks": [], "count": 0, "totals": {"all": 0, "open": 0, "complete": 0}}));
+    insert_many(&app.database, "alice", 20, 0);
+    insert_many(&app.database, "bob", 7, 0);
+    let last = ids(&get(alice, ""))[19];
+    for (query, all, complete) in [
+        ("".to_owned(), 20, 6),
+        ("&complete=true".to_owned(), 20, 6),
+        ("&complete=false&limit=3&offset=2".to_owned(), 20, 6),
+        (format!("&after={last}"), 20, 6),
+        ("&offset=100".to_owned(), 20, 6),
+        ("&order=-title&limit=1".to_owned(), 20, 6),
+        // 1, 10 to 19: of these 12, 15 and 18 are complete.
+        ("&q=1".to_owned(), 11, 3),
+        ("&q=1&complete=false&order=created&limit=2".to_owned(), 11, 3),
+        ("&q=x".to_owned(), 0, 0),
+    ] {
+        let list = get(alice, &format!("?totals=true{query}")).expect(200).json();
+        let wanted = json!({"all": all, "open": all - complete, "complete": complete});
+        assert_eq!(list["totals"], wanted, "{query}");
+        for without in ["", "&totals=false"] {
+            let list = get(alice, &format!("?_{query}{without}")).expect(200).json();
+            assert_eq!(list.get("totals"), None, "{query}{without}");
+        }
+    }
 }
 
 /// Every combination, against what a client would pick from the whole list by itself.
@@ -240,9 +366,8 @@ fn parameters_together_are_as_one_would_pick_by_hand() {
                     });
                     let seen = next(&response);
                     assert!(seen.iter().all(|seen| seen.starts_with("/api/alice/tasks?")), "{seen:?}");
-                    let parameters =
-                        |target: &Option<String>| target.as_ref().map(|target| parameters(target).join("&"));
-                    assert_eq!(parameters(&seen), parameters(&wanted_next), "{query}");
+                    let named = |target: &Option<String>| target.as_ref().map(|target| spelled_alike(target));
+                    assert_eq!(named(&seen), named(&wanted_next), "{query}");
                 }
             }
         }

@@ -118,11 +118,18 @@ fn the_service_role_is_enough_for_all_that_the_service_and_its_commands_do() {
     let full = json!({"title": "t", "complete": true});
     alice.on_task("PUT", id).json(full).send().expect(200);
     let (_, tag) = tagged(alice, id);
-    let patch = || alice.on_task("PATCH", id).json(json!({"complete": false})).header("If-Match", &tag);
-    patch().send().expect(200);
-    patch().send().expect(412);
+    let patch = |body| alice.on_task("PATCH", id).json(body).header("If-Match", &tag).send();
+    patch(json!({"complete": false})).expect(200);
+    patch(json!({"complete": false})).expect(200);
+    patch(json!({"complete": true})).expect(412);
     let (_, tag) = tagged(alice, id);
     alice.on_task("DELETE", id).header("If-Match", &tag).send().expect(204);
+    for query in ["?order=title&q=ONCE&totals=true", "?order=-updated&limit=1", "?order=created"] {
+        assert_eq!(alice.request("GET", &format!("/tasks{query}")).send().expect(200).json()["count"], 1);
+    }
+    let all = alice.request("PATCH", "/tasks?complete=false").json(json!({"complete": true}));
+    assert_eq!(all.send().expect(200).json()["count"], 1);
+    assert_eq!(alice.request("DELETE", "/tasks?complete=false").send().expect(200).json()["count"], 0);
 
     assert!(site.run(&["check"]).contains("rows: all keep the rules"));
     assert_eq!(site.run(&["export", "--user", "alice"]).lines().count(), 1);

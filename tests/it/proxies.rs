@@ -167,10 +167,12 @@ fn conditions(front: &Front) {
     assert_eq!((got.field("ETag"), got.field("Content-Encoding")), (Some(&*tag), None));
     let not_modified = task("GET").header("If-None-Match", &tag).send().expect(304);
     assert_eq!(not_modified.field("ETag"), Some(&*tag));
-    let patch = |tag: &str| task("PATCH").header("If-Match", tag).json(json!({"complete": true})).send();
-    let next = patch(&tag).expect(200).field("ETag").unwrap().to_owned();
+    let patch = |complete| task("PATCH").header("If-Match", &tag).json(json!({"complete": complete})).send();
+    let next = patch(true).expect(200).field("ETag").unwrap().to_owned();
     assert_ne!(next, tag);
-    patch(&tag).expect_problem(412, "PRECONDITION_FAILED");
+    assert_eq!(patch(true).expect(200).field("ETag"), Some(&*next));
+    let refused = patch(false).expect_problem(412, "PRECONDITION_FAILED");
+    assert_eq!(refused.field("ETag"), Some(&*next));
     task("DELETE").header("If-Match", &tag).send().expect_problem(412, "PRECONDITION_FAILED");
     task("DELETE").header("If-Match", &next).send().expect(204);
 }

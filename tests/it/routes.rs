@@ -8,7 +8,7 @@ use crate::support::{
 use serde_json::json;
 use std::collections::BTreeSet;
 
-const COLLECTION: &[&str] = &["GET", "HEAD", "OPTIONS", "POST"];
+const COLLECTION: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST"];
 const ITEM: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "PUT"];
 const PLAIN: &[&str] = &["GET", "HEAD", "OPTIONS"];
 const ROUTES: [(&str, &[&str]); 7] = [
@@ -187,7 +187,9 @@ fn a_query_string_never_breaks_routing() {
         app.get(&format!("/health{query}")).send().expect(200);
         app.get(&format!("/nothing{query}")).send().expect(404);
         app.get(&format!("/{query}")).send().expect(200);
-        alice.request("GET", &format!("/tasks{query}")).send().expect(200);
+        // A list knows its parameters; the others are no reason to take it for another route.
+        let list = alice.request("GET", &format!("/tasks{query}")).send();
+        assert!([200, 422].contains(&list.status), "{query}: {list:?}");
         let item = alice.request("GET", &format!("/tasks/{id}{query}")).send().expect(200);
         assert_eq!(item.json()["id"], id, "{query}");
     }

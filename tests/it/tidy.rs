@@ -71,7 +71,7 @@ fn a_crate_is_named_in_its_module_alone() {
         ("rustls_native_certs", "src/store/tls.rs"),
         ("tokio_postgres_rustls", "src/store"),
         ("percent_encoding", "src/store/tls.rs src/http/request.rs src/http/query.rs src/http/tasks.rs"),
-        ("base64", "src/http/cursor.rs"),
+        ("base64::", "src/http/cursor.rs"),
         ("xxhash_rust", "src/http/cursor.rs src/http/list.rs"),
         ("signal_hook", "src/serve/mod.rs"),
         ("sd_notify", "src/systemd.rs"),

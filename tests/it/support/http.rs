@@ -405,6 +405,9 @@ impl Response {
         assert_eq!(problem["request_id"], request_id, "{context}");
         assert!(problem["timestamp"].as_str().is_some_and(is_timestamp), "{context}");
         assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{context}");
+        if error_code == "PRECONDITION_FAILED" {
+            assert_eq!(problem["current"]["etag"].as_str(), self.field("ETag"), "{context}");
+        }
         if error_code == "VALIDATION_ERROR" {
             let errors = problem["errors"].as_array().expect(context);
             assert!(!errors.is_empty(), "{context}");
