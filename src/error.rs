@@ -57,8 +57,7 @@ pub enum Error {
     /// Holds the value of the `Allow` field.
     MethodNotAllowed(String),
     RequestTimeout,
-    /// Holds the task; None where the precondition is one on something else.
-    PreconditionFailed(Option<Current>),
+    PreconditionFailed(Current),
     /// A change without `If-Match`, where `REQUIRE_IF_MATCH` is set.
     PreconditionRequired,
     BodyTooLarge,
@@ -115,7 +114,7 @@ impl Error {
             Self::TokenMissing => Some(("WWW-Authenticate", "Bearer".into())),
             Self::TokenInvalid(_) => Some(("WWW-Authenticate", "Bearer error=\"invalid_token\"".into())),
             Self::MethodNotAllowed(methods) => Some(("Allow", methods.clone().into())),
-            Self::PreconditionFailed(current) => Some(("ETag", current.as_ref()?.etag.clone().into())),
+            Self::PreconditionFailed(current) => Some(("ETag", current.etag.clone().into())),
             Self::MediaType(accepted) => Some(("Accept", (*accepted).into())),
             Self::ContentCoding => Some(("Accept-Encoding", "identity".into())),
             Self::RateLimited(seconds) => Some(("Retry-After", seconds.to_string().into())),
@@ -136,7 +135,7 @@ impl Error {
     /// The task, where a precondition on it did not hold.
     pub fn current(&self) -> Option<&RawValue> {
         match self {
-            Self::PreconditionFailed(current) => current.as_ref().map(|current| &*current.json),
+            Self::PreconditionFailed(current) => Some(&*current.json),
             _ => None,
         }
     }

@@ -1,21 +1,27 @@
 """The whole journey with the client that openapi-python-client makes from openapi.json."""
 
 import os
+import re
 import uuid
+from urllib.parse import parse_qs, urlsplit
 
 from generated.tinytasks import AuthenticatedClient, Client
 from generated.tinytasks.api.service import get_health
 from generated.tinytasks.api.tasks import (
     create_task,
     delete_task,
+    delete_tasks,
     get_task,
     list_tasks,
     patch_task,
+    patch_tasks,
     replace_task,
 )
 from generated.tinytasks.models import (
+    Count,
     ForbiddenProblem,
     InvalidNewTaskProblem,
+    InvalidQueryProblem,
     ListTasksOrder,
     NewTask,
     PreconditionFailedProblem,
@@ -24,8 +30,10 @@ from generated.tinytasks.models import (
     TaskNotFoundProblem,
     TaskPatch,
     TaskReplacement,
+    TasksPatch,
     UnauthorizedProblem,
 )
+from generated.tinytasks.types import UNSET
 
 base_url, user, token = (os.environ[name] for name in ("TASKS_URL", "USER_ID", "TOKEN"))
 
@@ -54,8 +62,13 @@ with AuthenticatedClient(base_url, token, raise_on_unexpected_status=True) as cl
     body = TaskReplacement("Buy oat milk", False)
     replaced = replace_task.sync(user, task.id, client=client, body=body, if_match=etag)
     assert isinstance(replaced, Task) and replaced.description is None, replaced
+    # As if the answer had been lost: the same request, with the tag from before.
+    again = replace_task.sync(user, task.id, client=client, body=body, if_match=etag)
+    assert again == replaced
+    body = TaskReplacement("Lost update", False)
     stale = replace_task.sync(user, task.id, client=client, body=body, if_match=etag)
     assert isinstance(stale, PreconditionFailedProblem), stale
+    assert stale.current == replaced
 
     patched = patch_task.sync(user, task.id, client=client, body=TaskPatch(complete=True))
     assert isinstance(patched, Task), patched
@@ -66,9 +79,52 @@ with AuthenticatedClient(base_url, token, raise_on_unexpected_status=True) as cl
     assert isinstance(invalid, InvalidNewTaskProblem), invalid
     assert isinstance(invalid.detail, str) and invalid.errors[0].loc == ["body", "title"]
 
-    order = ListTasksOrder.DESC
-    tasks = list_tasks.sync(user, client=client, complete=True, order=order, limit=10)
-    assert isinstance(tasks, TaskList) and patched in tasks.tasks, tasks
+    # A list as a page shows it: found by a text, by title, one task at a time, with the totals.
+    for title in ("Pick cherries", "pick Bananas", "Pick apples"):
+        create_task.sync(user, client=client, body=NewTask(title))
+    shown, cursor = [], UNSET
+    while cursor is not None:
+        page = list_tasks.sync_detailed(
+            user,
+            client=client,
+            q="PICK",
+            order=ListTasksOrder.TITLE_DOWN,
+            limit=1,
+            totals=True,
+            cursor=cursor,
+        )
+        assert isinstance(page.parsed, TaskList), page.parsed
+        totals = page.parsed.totals
+        assert (totals.all_, totals.open_, totals.complete) == (3, 3, 0)
+        shown += page.parsed.tasks
+        link = re.fullmatch('<(.*)>; rel="next"', page.headers.get("Link", ""))
+        cursor = parse_qs(urlsplit(link[1]).query)["cursor"][0] if link else None
+    titles = [one.title for one in shown]
+    assert titles == ["Pick cherries", "pick Bananas", "Pick apples"], titles
+    other = ListTasksOrder.UPDATED
+    foreign = list_tasks.sync(user, client=client, order=other, cursor="of another list")
+    assert isinstance(foreign, InvalidQueryProblem), foreign
+
+    # Straight from the list, without a GET before: the tag is in the task.
+    first, body = shown[0], TasksPatch(complete=True)
+    ticked = patch_task.sync(
+        user, first.id, client=client, body=TaskPatch(complete=True), if_match=first.etag
+    )
+    assert isinstance(ticked, Task) and ticked.etag != first.etag, ticked
+    all_ = patch_tasks.sync(user, client=client, complete=False, q="pick", body=body)
+    assert isinstance(all_, Count) and all_.count == 2, all_
+
+    # A poll without news has no body; clearing is news.
+    polled = list_tasks.sync_detailed(user, client=client, complete=True)
+    assert isinstance(polled.parsed, TaskList) and polled.parsed.count == 4, polled
+    assert patched in polled.parsed.tasks
+    tag = polled.headers["ETag"]
+    same = list_tasks.sync_detailed(user, client=client, complete=True, if_none_match=tag)
+    assert same.status_code == 304 and not same.content
+    cleared = delete_tasks.sync(user, client=client, complete=True, q="pick")
+    assert isinstance(cleared, Count) and cleared.count == 3, cleared
+    news = list_tasks.sync(user, client=client, complete=True, if_none_match=tag)
+    assert isinstance(news, TaskList) and news.tasks == [patched], news
 
     deleted = delete_task.sync_detailed(user, task.id, client=client)
     assert deleted.status_code == 204

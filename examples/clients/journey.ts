@@ -44,16 +44,18 @@ const unchanged = await client.GET("/api/{user_id}/tasks/{task_id}", {
 });
 assert.equal(unchanged.response.status, 304);
 
-const replaced = await client.PUT("/api/{user_id}/tasks/{task_id}", {
+const replace = (title: string) => client.PUT("/api/{user_id}/tasks/{task_id}", {
   params: { path: one, header: { "If-Match": etag } },
-  body: { title: "Buy oat milk", complete: false },
+  body: { title, complete: false },
 });
+const replaced = await replace("Buy oat milk");
 assert.equal(replaced.data?.description, null);
-const stale = await client.PUT("/api/{user_id}/tasks/{task_id}", {
-  params: { path: one, header: { "If-Match": etag } },
-  body: { title: "Lost update", complete: false },
-});
+// As if the answer had been lost: the same request, with the tag from before.
+const repeated = await replace("Buy oat milk");
+assert.deepEqual(repeated.data, replaced.data);
+const stale = await replace("Lost update");
 assert.equal(stale.error?.error_code, "PRECONDITION_FAILED");
+assert.deepEqual(stale.error.current, replaced.data);
 
 const patched = await client.PATCH("/api/{user_id}/tasks/{task_id}", {
   params: { path: one },
@@ -65,12 +67,58 @@ const invalid = await client.POST("/api/{user_id}/tasks", { params: { path: { us
 assert.equal(invalid.response.status, 422);
 assert(typeof invalid.error?.detail === "string" && invalid.error.errors?.[0]?.loc.join(".") === "body.title");
 
-const list = await client.GET("/api/{user_id}/tasks", {
-  params: { path: { user_id }, query: { complete: true, order: "desc", limit: 10 } },
+// A list as a page shows it: found by a text, by title, one task at a time, with the totals.
+const path = { user_id };
+for (const title of ["Pick cherries", "pick Bananas", "Pick apples"]) {
+  await client.POST("/api/{user_id}/tasks", { params: { path }, body: { title } });
+}
+const shown: Task[] = [];
+let next: { cursor: string } | undefined;
+do {
+  const query = { q: "PICK", order: "title", limit: 1, totals: true, ...next } as const;
+  const page = await client.GET("/api/{user_id}/tasks", { params: { path, query } });
+  assert(page.data, page.error?.detail);
+  assert.deepEqual(page.data.totals, { all: 3, open: 3, complete: 0 });
+  assert.equal(page.data.count, page.data.tasks.length);
+  shown.push(...page.data.tasks);
+  const [, target] = page.response.headers.get("Link")?.match(/<(.*)>; rel="next"/) ?? [];
+  const cursor = target && new URL(target, baseUrl).searchParams.get("cursor");
+  next = cursor ? { cursor } : undefined;
+} while (next);
+assert.deepEqual(shown.map(({ title }) => title), ["Pick apples", "pick Bananas", "Pick cherries"]);
+
+// Straight from the list, without a GET before: the tag is in the task.
+const [apples] = shown;
+assert(apples);
+const tick = (complete: boolean) => client.PATCH("/api/{user_id}/tasks/{task_id}", {
+  params: { path: { user_id, task_id: apples.id }, header: { "If-Match": apples.etag } },
+  body: { complete },
 });
-assert(list.data, list.error?.detail);
-assert(list.data.tasks.some(({ id }) => id === task.id));
-assert.equal(list.data.count, list.data.tasks.length);
+const ticked = await tick(true);
+assert(ticked.data && ticked.data.etag !== apples.etag, ticked.error?.detail);
+assert.equal(ticked.response.headers.get("ETag"), ticked.data.etag);
+assert.equal((await tick(false)).error?.current?.etag, ticked.data.etag);
+
+// A poll without news has no body.
+const poll = (etag: string) => client.GET("/api/{user_id}/tasks", {
+  params: { path, query: { q: "pick" }, header: { "If-None-Match": etag } },
+});
+const fresh = await poll('"none"');
+assert.equal(fresh.data?.count, 3);
+const listTag = fresh.response.headers.get("ETag") ?? "";
+assert.equal((await poll(listTag)).response.status, 304);
+
+// Complete all, clear completed: one request each, and the list's tag is another.
+const all = await client.PATCH("/api/{user_id}/tasks", {
+  params: { path, query: { complete: false, q: "pick" } },
+  body: { complete: true },
+});
+assert.equal(all.data?.count, 2);
+assert.equal((await poll(listTag)).response.status, 200);
+const cleared = await client.DELETE("/api/{user_id}/tasks", { params: { path, query: { complete: true, q: "pick" } } });
+assert.equal(cleared.data?.count, 3);
+const left = await client.GET("/api/{user_id}/tasks", { params: { path, query: { complete: true } } });
+assert(left.data?.tasks.some(({ id }) => id === task.id), "what does not match q is still there");
 
 const deleted = await client.DELETE("/api/{user_id}/tasks/{task_id}", { params: { path: one } });
 assert.equal(deleted.response.status, 204);

@@ -4,25 +4,14 @@ use crate::error::{Error, FieldError};
 use crate::gate::Request;
 use crate::task::{Etag, Precondition, Tags, UtcMicros};
 
-/// What the conditions of a GET ask for.
-pub enum Verdict {
-    /// The representation is to be sent.
-    Send,
-    /// The client has it already: 304.
-    NotModified,
-    /// `If-Match` names another: 412.
-    Failed,
+/// For GET: whether the client has what this entity tag names already, so that the answer is 304.
+pub fn is_known(request: &Request, etag: &str) -> bool {
+    tags(request, "If-None-Match").is_some_and(|listed| listed.has_weak(etag))
 }
 
-/// Compares the conditions of a GET with the entity tag, quotes included, of what would be sent.
-pub fn judge(request: &Request, etag: &str) -> Verdict {
-    if tags(request, "If-Match").is_some_and(|listed| !listed.has_strong(etag)) {
-        return Verdict::Failed;
-    }
-    match tags(request, "If-None-Match") {
-        Some(listed) if listed.has_weak(etag) => Verdict::NotModified,
-        _ => Verdict::Send,
-    }
+/// For GET: whether the client wants another task than the one with this entity tag.
+pub fn is_refused(request: &Request, etag: &str) -> bool {
+    tags(request, "If-Match").is_some_and(|listed| !listed.has_strong(etag))
 }
 
 /// What the conditions of a change ask of the task.

@@ -2,7 +2,7 @@
 //! parts.
 
 use super::App;
-use super::conditional::{Verdict, judge};
+use super::conditional::is_known;
 use super::list_parts::{ListParts, members};
 use super::query;
 use super::response::Response;
@@ -51,17 +51,14 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
     let body = Response::json(200, &List { tasks: &tasks, count: tasks.len(), totals })?;
     let response = match last.filter(|_| has_more) {
         Some(last) => {
-            let (path, query) = (tasks_path(caller.user_id()), query::next(&page, &last));
+            let (path, query) = (tasks_path(caller.user_id()), query::next(request.query(), &page, &last));
             body.with("Link", format!("<{path}?{query}>; rel=\"next\""))
         }
         None => body,
     };
     let etag = etag(&response);
-    match judge(request, &etag) {
-        Verdict::Send => Ok(response.with_etag(etag)),
-        Verdict::NotModified => Ok(Response::empty(304).with_etag(etag)),
-        Verdict::Failed => Err(Error::PreconditionFailed(None)),
-    }
+    let response = if is_known(request, &etag) { Response::empty(304) } else { response };
+    Ok(response.with_etag(etag))
 }
 
 /// The entity tag of a list, over all that is sent: `Link` too, because a client that keeps the body

@@ -2,10 +2,11 @@
 
 use super::cursor;
 use super::request::form_decode;
+use super::tasks::RESERVED;
 use crate::error::{Error, FieldError};
 use crate::limits::{LIST_LIMIT_MAX, QUERY_ERRORS_MAX};
 use crate::task::{Filter, Order, Page, Position, Search, SortKey, SortValue, TaskId};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use std::borrow::Cow;
 
 /// A parameter with its rule, as a client reads it.
@@ -37,7 +38,7 @@ const ORDERS: [(&str, SortKey); 4] = [
 pub fn parse_page(query: &str) -> Result<Page, Error> {
     let mut given = Given::read(query, &OF_LIST);
     let filter = given.filter();
-    let order = given.parse(ORDER, parse_order).unwrap_or(Order { by: SortKey::Id, is_descending: false });
+    let order = given.parse(ORDER, parse_order).unwrap_or(Order::DEFAULT);
     let limit = given.parse(LIMIT, |text| number(text).filter(|limit| *limit <= LIST_LIMIT_MAX));
     let offset = given.parse(OFFSET, |text| if text == "0" { Some(0) } else { number(text) });
     let by_id = |text: &str| match order.by {
@@ -83,11 +84,9 @@ struct Given {
 impl Given {
     fn read(query: &str, known: &[Parameter]) -> Self {
         let mut given = Self { values: Vec::new(), errors: Vec::new() };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = form_decode(name).unwrap_or_else(|| name.to_owned());
+        for (name, value) in pairs(query) {
             match known.iter().find(|(known, _)| *known == name) {
-                Some((known, _)) => given.values.push((known, form_decode(value))),
+                Some((known, _)) => given.values.push((known, value)),
                 // Some clients make each URL another, so that no cache answers it.
                 None if name.starts_with('_') => {}
                 None => given.refuse_unknown(name, known),
@@ -133,6 +132,14 @@ impl Given {
     }
 }
 
+/// The names and values of a query, decoded. None for a value that is badly encoded.
+fn pairs(query: &str) -> impl Iterator<Item = (String, Option<String>)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (form_decode(name).unwrap_or_else(|| name.to_owned()), form_decode(value))
+    })
+}
+
 fn number(text: &str) -> Option<i64> {
     TaskId::parse(text).ok().map(|number| number.get())
 }
@@ -147,33 +154,23 @@ fn parse_order(text: &str) -> Option<Order> {
     Some(Order { by, is_descending })
 }
 
-/// The query of the page that follows a page which ends at `last`. Everything is kept but the offset.
-pub fn next(page: &Page, last: &Position) -> String {
-    let mut query = String::new();
-    let mut add = |name: &str, value: &str| {
-        let separator = if query.is_empty() { "" } else { "&" };
-        query.extend([separator, name, "="]);
-        query.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
-    };
-    if let Some(complete) = page.filter.complete {
-        add("complete", &complete.to_string());
+/// The query of the page that follows one which this query asked for and which ends at `last`: the
+/// parameters as they are, but for those that say where it begins.
+pub fn next(query: &str, page: &Page, last: &Position) -> String {
+    let mut parameters: Vec<_> = pairs(query).filter(|(name, _)| is_kept(name)).collect();
+    parameters.push(match page.order.by {
+        SortKey::Id => ("after".to_owned(), Some(last.id.to_string())),
+        _ => ("cursor".to_owned(), Some(cursor::write(last, page.order, &page.filter))),
+    });
+    let mut next = String::new();
+    for (name, value) in parameters {
+        let separator = if next.is_empty() { "" } else { "&" };
+        next.extend([separator, &name, "="]);
+        next.extend(utf8_percent_encode(&value.unwrap_or_default(), RESERVED));
     }
-    if let Some(search) = &page.filter.search {
-        add("q", search.as_str());
-    }
-    if let Some((name, _)) = ORDERS.into_iter().find(|(_, by)| *by == page.order.by) {
-        let sign = if page.order.is_descending { "-" } else { "" };
-        add("order", &format!("{sign}{name}"));
-    }
-    if let Some(limit) = page.limit {
-        add("limit", &limit.to_string());
-    }
-    if page.has_totals {
-        add("totals", "true");
-    }
-    match page.order.by {
-        SortKey::Id => add("after", &last.id.to_string()),
-        _ => add("cursor", &cursor::write(last, page.order, &page.filter)),
-    }
-    query
+    next
+}
+
+fn is_kept(name: &str) -> bool {
+    [COMPLETE, Q, ORDER, LIMIT, TOTALS].iter().any(|(kept, _)| *kept == name)
 }

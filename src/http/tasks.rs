@@ -1,7 +1,7 @@
 //! The handlers of tasks. Each takes a [`Caller`], so it cannot run before the user is verified.
 
 use super::App;
-use super::conditional::{self, Verdict};
+use super::conditional;
 use super::request::check_media_type;
 use super::response::Response;
 use crate::auth::Caller;
@@ -30,11 +30,14 @@ pub fn show<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Re
     let id = TaskId::parse(id)?;
     let rows = app.store.get(&caller, id)?;
     let task = rows.one()?;
-    match conditional::judge(request, &task.etag.to_string()) {
-        Verdict::Send => show_task(200, &task),
-        Verdict::NotModified => Ok(Response::empty(304).with_etag(task.etag.to_string())),
-        Verdict::Failed => Err(task.precondition_failed()),
+    let etag = task.etag.to_string();
+    if conditional::is_refused(request, &etag) {
+        return Err(task.precondition_failed());
     }
+    if conditional::is_known(request, &etag) {
+        return Ok(Response::empty(304).with_etag(etag));
+    }
+    show_task(200, &task)
 }
 
 /// `PUT /api/{user_id}/tasks/{task_id}`.
@@ -93,8 +96,11 @@ fn location(task: &Task) -> String {
     format!("{}/{}", tasks_path(task.user_id), task.id)
 }
 
-/// The path of a user's tasks, the user percent-encoded (RFC 3986 section 2.3).
+/// What is percent-encoded in the URLs of answers: all but the unreserved characters (RFC 3986 section
+/// 2.3).
+pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The path of a user's tasks, the user percent-encoded.
 pub fn tasks_path(user_id: &str) -> String {
-    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     format!("/api/{}/tasks", utf8_percent_encode(user_id, RESERVED))
 }

@@ -1,20 +1,19 @@
 //! Makes the pool's connections and decides which of them may still be used: what r2d2 asks for.
 
 use super::backoff::Backoff;
-use super::connect::{ConnectError, Session, Setting, connect, is_silence};
+use super::connect::{ConnectError, Setting, connect, is_silence};
+use super::connection::{Connection, prepare};
 use super::readiness::Facts;
 use super::sqlstate::{Fate, cause, is_lost_statement};
-use super::statements::{STATEMENTS, Statement, Values};
 use super::url::{DatabaseSettings, DatabaseUrl};
 use crate::limits::{ANSWER_AGE_MAX, CHECKOUT_MAX, PING_AFTER, PING_MAX, STATEMENT_SERVER_MAX};
 use crate::metrics;
 use crate::panic::{guarded, lock};
-use postgres::{Client, Row};
 use r2d2::ManageConnection;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Makes connections as `DATABASE_URL` says now, and decides which ones may still be used.
 pub struct Connector {
@@ -29,7 +28,7 @@ pub struct Connector {
     /// The last answer of the database, on whatever connection.
     answered: Mutex<Option<Instant>>,
     /// Connections of the pool that are open.
-    open: AtomicU32,
+    open: Arc<AtomicU32>,
     has_warned: AtomicBool,
     has_row_security: AtomicBool,
     has_icu: AtomicBool,
@@ -49,7 +48,7 @@ impl Connector {
             distrusted: Mutex::default(),
             backoff: Backoff::default(),
             answered: Mutex::default(),
-            open: AtomicU32::new(0),
+            open: Arc::default(),
             has_warned: AtomicBool::new(false),
             has_row_security: AtomicBool::new(false),
             has_icu: AtomicBool::new(false),
@@ -152,20 +151,13 @@ impl Connector {
     }
 
     /// A connection with its prepared statements. The limit of an attempt covers both.
-    fn open(self: &Arc<Self>) -> Result<Connection, ConnectError> {
+    fn open(&self) -> Result<Connection, ConnectError> {
         let has_icu = self.has_icu.load(Relaxed);
-        let (session, prepared) = connect(&self.url(), &self.settings(), |client| {
-            let mut prepared = Vec::new();
-            for statement in STATEMENTS.iter().filter(|_| self.is_prepared) {
-                prepared.push((*statement, client.prepare_typed(statement.sql(has_icu), statement.types)?));
-            }
-            Ok(prepared)
+        let (session, prepared) = connect(&self.url(), &self.settings(), |client| match self.is_prepared {
+            true => prepare(client, has_icu),
+            false => Ok(Vec::new()),
         })?;
-        let now = Instant::now();
-        self.open.fetch_add(1, Relaxed);
-        let connector = Arc::clone(self);
-        let is_spent = false;
-        Ok(Connection { session, prepared, has_icu, born: now, last_used: now, is_spent, connector })
+        Ok(Connection::new(session, prepared, has_icu, Arc::clone(&self.open)))
     }
 }
 
@@ -236,67 +228,5 @@ impl ManageConnection for Manager {
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
         connection.is_spent || connection.session.is_closed() || self.0.is_distrusted(connection)
-    }
-}
-
-/// A session and the statements that were prepared on it (none with `DATABASE_PREPARED=false`).
-pub struct Connection {
-    session: Session,
-    prepared: Vec<(&'static Statement, postgres::Statement)>,
-    /// Which text of a statement fits the server.
-    has_icu: bool,
-    born: Instant,
-    last_used: Instant,
-    is_spent: bool,
-    connector: Arc<Connector>,
-}
-
-impl Connection {
-    pub fn age(&self) -> Duration {
-        self.born.elapsed()
-    }
-
-    /// Errors also: no answer came within `limit`.
-    pub fn query(
-        &mut self,
-        statement: &'static Statement,
-        values: Values,
-        limit: Duration,
-    ) -> Result<Vec<Row>, postgres::Error> {
-        let has_icu = self.has_icu;
-        match self.begin(statement, limit) {
-            (client, Some(prepared)) => client.query(prepared, values),
-            (client, None) => client.query_typed(statement.sql(has_icu), &statement.typed(values)),
-        }
-    }
-
-    /// How many rows the statement has changed. Errors: as those of [`Connection::query`].
-    pub fn execute(
-        &mut self,
-        statement: &'static Statement,
-        values: Values,
-        limit: Duration,
-    ) -> Result<u64, postgres::Error> {
-        let has_icu = self.has_icu;
-        match self.begin(statement, limit) {
-            (client, Some(prepared)) => client.execute(prepared, values),
-            (client, None) => client.execute_typed(statement.sql(has_icu), &statement.typed(values)),
-        }
-    }
-
-    fn begin(
-        &mut self,
-        statement: &'static Statement,
-        limit: Duration,
-    ) -> (&mut Client, Option<&postgres::Statement>) {
-        self.last_used = Instant::now();
-        let prepared = self.prepared.iter().find(|(prepared, _)| std::ptr::eq(*prepared, statement));
-        (self.session.within(limit), prepared.map(|(_, prepared)| prepared))
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.connector.open.fetch_sub(1, Relaxed);
     }
 }

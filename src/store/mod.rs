@@ -5,10 +5,12 @@
 mod backoff;
 mod check;
 mod connect;
+mod connection;
 mod manager;
 mod pool;
 mod privacy;
 mod readiness;
+mod rows;
 mod schema;
 mod sqlstate;
 mod statements;
@@ -27,18 +29,14 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::limits::IDEMPOTENCY_KEY_TRIES_MAX;
 use crate::task::{
-    Change, Content, Etag, Filter, Order, Page, Patch, Precondition, Search, SortKey, Tags, Task, TaskId,
-    Text, Totals, UtcMicros,
+    Change, Content, Filter, Order, Page, Patch, Precondition, Search, SortKey, Tags, TaskId, Text, Totals,
 };
 use pool::Pool;
-use postgres::Row;
-use postgres::types::{FromSql, Timestamp, Type};
+use rows::{Tasks, as_timestamp, as_timestamps, refused};
 use statements::{
     BY_CREATED, BY_CREATED_DOWN, BY_ID, BY_ID_DOWN, BY_TITLE, BY_TITLE_DOWN, BY_UPDATED, BY_UPDATED_DOWN,
     DELETE, DELETE_MANY, FIND_KEY, GET, INSERT, INSERT_ONCE, Statement, TOTALS, UPDATE, UPDATE_MANY, Values,
 };
-use std::error::Error as StdError;
-use std::time::{Duration, SystemTime};
 
 /// The tasks of all users; each method reaches those of its [`Caller`] alone, and holds a connection for
 /// the length of one statement.
@@ -234,93 +232,4 @@ enum Outcome<'c> {
     Changed(Tasks<'c>),
     /// The precondition does not hold. Holds the task as it is; it has no row where there is no task.
     Refused(Tasks<'c>),
-}
-
-/// The database's answer. Tasks borrow their texts from it.
-pub struct Tasks<'c> {
-    user_id: &'c str,
-    rows: Vec<Row>,
-}
-
-impl Tasks<'_> {
-    /// Errors: `Database`.
-    pub fn all(&self) -> Result<Vec<Task<'_>>, Error> {
-        let task = |row| task(self.user_id, row).map_err(|error| refused(&error));
-        self.rows.iter().map(task).collect()
-    }
-
-    /// Errors: `Database`, `NoSuchTask`.
-    pub fn one(&self) -> Result<Task<'_>, Error> {
-        let row = self.rows.first().ok_or(Error::NoSuchTask)?;
-        task(self.user_id, row).map_err(|error| refused(&error))
-    }
-}
-
-/// All statements return these columns in this order.
-fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Error> {
-    let updated_at = row.try_get(5)?;
-    Ok(Task {
-        id: row.try_get(0)?,
-        user_id,
-        title: row.try_get(1)?,
-        description: row.try_get(2)?,
-        complete: row.try_get(3)?,
-        created_at: row.try_get(4)?,
-        updated_at,
-        etag: Etag::of(updated_at),
-    })
-}
-
-fn refused(error: &postgres::Error) -> Error {
-    Error::Database(sqlstate::cause(error))
-}
-
-/// The binary form of a `timestamptz`: microseconds since 2000-01-01T00:00:00Z as a big-endian i64, the
-/// largest for `infinity` (https://www.postgresql.org/docs/current/datatype-datetime.html).
-impl<'a> FromSql<'a> for UtcMicros {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
-        Ok(Self::from_micros_since_2000(i64::from_be_bytes(raw.try_into()?)))
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::TIMESTAMPTZ
-    }
-}
-
-/// In the type that the driver sends as a `timestamptz`.
-fn as_timestamp(instant: UtcMicros) -> Timestamp<SystemTime> {
-    const YEAR_2000: Duration = Duration::from_secs(946_684_800);
-    match instant.micros_since_2000() {
-        i64::MIN => Timestamp::NegInfinity,
-        i64::MAX => Timestamp::PosInfinity,
-        micros => {
-            let (year_2000, distance) = (SystemTime::UNIX_EPOCH + YEAR_2000, micros.unsigned_abs());
-            let distance = Duration::from_micros(distance);
-            Timestamp::Value(if micros < 0 { year_2000 - distance } else { year_2000 + distance })
-        }
-    }
-}
-
-fn as_timestamps(versions: &[UtcMicros]) -> Vec<Timestamp<SystemTime>> {
-    versions.iter().copied().map(as_timestamp).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Duration, SystemTime, Timestamp, UtcMicros, as_timestamp};
-
-    #[test]
-    fn a_version_may_lie_before_1970_or_at_infinity() {
-        let year_2000 = SystemTime::UNIX_EPOCH + Duration::from_secs(946_684_800);
-        for (micros, wanted) in [
-            (i64::MIN, Timestamp::NegInfinity),
-            (-946_684_801_000_000, Timestamp::Value(SystemTime::UNIX_EPOCH - Duration::from_secs(1))),
-            (-1, Timestamp::Value(year_2000 - Duration::from_micros(1))),
-            (0, Timestamp::Value(year_2000)),
-            (1, Timestamp::Value(year_2000 + Duration::from_micros(1))),
-            (i64::MAX, Timestamp::PosInfinity),
-        ] {
-            assert_eq!(as_timestamp(UtcMicros::from_micros_since_2000(micros)), wanted);
-        }
-    }
 }

@@ -3,7 +3,8 @@
 //! connection is replaced; a statement that may have been done is never sent again unless that is
 //! harmless.
 
-use super::manager::{Connection, Connector, Manager};
+use super::connection::Connection;
+use super::manager::{Connector, Manager};
 use super::sqlstate::Fate;
 use super::statements::{Statement, Values};
 use super::url::{DatabaseSettings, DatabaseUrl};

@@ -3,9 +3,9 @@
 //! no token. Each is one statement: it sees one moment, and is done as a whole or not at all.
 
 use super::connect::connect;
+use super::rows::task;
 use super::sqlstate::cause;
 use super::statements::{COUNT, EXPORT, PURGE};
-use super::task;
 use super::url::DatabaseUrl;
 use crate::limits::{COMMAND_STATEMENT_MAX, EXPORT_ROW_MAX};
 use crate::task::{Task, UserId};

@@ -39,13 +39,15 @@ pub enum SortKey {
     Title,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub struct Order {
     pub by: SortKey,
     pub is_descending: bool,
 }
 
 impl Order {
+    pub const DEFAULT: Self = Self { by: SortKey::Id, is_descending: false };
+
     /// An id before that of every task.
     pub fn first_id(self) -> i64 {
         if self.is_descending { i64::MAX } else { i64::MIN }

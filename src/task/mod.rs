@@ -68,7 +68,7 @@ impl Task<'_> {
     /// The error for a precondition that does not hold for this task. Shows the task to its client.
     pub fn precondition_failed(&self) -> Error {
         match serde_json::value::to_raw_value(self) {
-            Ok(json) => Error::PreconditionFailed(Some(Current { etag: self.etag.to_string(), json })),
+            Ok(json) => Error::PreconditionFailed(Current { etag: self.etag.to_string(), json }),
             Err(error) => Error::Bug(error.to_string()),
         }
     }

@@ -1,16 +1,11 @@
 //! The rules of Citus for a table distributed by `user_id` that one PostgreSQL can check: which
 //! functions the statements use, and that the report of a dead worker is no broken connection.
 
+use crate::statements::{STATEMENTS, Statement, UPDATE};
 use crate::support::harness::{App, Database, eventually, run_binary};
 use postgres::Client;
 use postgres::types::Type;
 use serde_json::json;
-
-#[path = "../../src/store/statements.rs"]
-#[allow(dead_code, reason = "only the texts and types of the statements are of interest here")]
-mod statements;
-
-use statements::{STATEMENTS, Statement, UPDATE};
 
 /// With a value of its type for each parameter, of which the longest number comes first.
 fn with_values(statement: &Statement, has_icu: bool) -> String {

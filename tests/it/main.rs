@@ -12,6 +12,9 @@
     reason = "in a test a broken assumption is a failure, and should stop it at once"
 )]
 
+#[path = "../../src/store/statements.rs"]
+#[allow(dead_code, reason = "only the texts and types of the statements are of interest")]
+mod statements;
 mod support;
 
 mod admin;

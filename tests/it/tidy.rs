@@ -1,6 +1,7 @@
 //! The rules of structure that a reader cannot see: which file may name which crate, how SQL is
 //! written, how long files and functions may be, and that the version has a heading in the changelog.
 
+use crate::statements::{COUNT, EXPORT, PURGE, STATEMENTS};
 use std::{fs, path::Path};
 
 /// Lines of one file of `src`, its unit tests not counted.
@@ -69,7 +70,9 @@ fn a_crate_is_named_in_its_module_alone() {
         ("x509_cert", "src/gate/x509.rs"),
         ("rustls_native_certs", "src/store/tls.rs"),
         ("tokio_postgres_rustls", "src/store"),
-        ("percent_encoding", "src/store/tls.rs src/http/request.rs src/http/tasks.rs"),
+        ("percent_encoding", "src/store/tls.rs src/http/request.rs src/http/query.rs src/http/tasks.rs"),
+        ("base64::", "src/http/cursor.rs"),
+        ("xxhash_rust", "src/http/cursor.rs src/http/list.rs"),
         ("signal_hook", "src/serve/mod.rs"),
         ("sd_notify", "src/systemd.rs"),
         ("listenfd", "src/systemd.rs"),
@@ -118,7 +121,6 @@ fn statements(text: &str) -> Vec<String> {
 
 #[test]
 fn every_statement_on_tasks_carries_the_user_as_its_first_parameter() {
-    let mut count = 0;
     for (name, text) in sources() {
         let found = statements(&text);
         assert!(found.is_empty() || name.starts_with("src/store"), "{name} has SQL");
@@ -126,15 +128,20 @@ fn every_statement_on_tasks_carries_the_user_as_its_first_parameter() {
         if ["schema", "check", "readiness"].iter().any(|file| name == format!("src/store/{file}.rs")) {
             continue;
         }
-        for sql in found {
-            count += 1;
-            let is_insert = sql.starts_with("insert into tasks (user_id,") && sql.contains("values ($1,");
-            let is_bound = sql.contains("where user_id = $1 ");
-            assert!(is_insert || is_bound, "{name}: {sql}");
-            assert_eq!(sql.matches(" tasks ").count(), 1, "{name}: one table, once: {sql}");
+        // Its statements are looked at below as PostgreSQL gets them.
+        if name == "src/store/statements.rs" {
+            continue;
         }
+        assert!(found.is_empty(), "{name} has SQL on tasks of its own: {found:?}");
     }
-    assert!(count >= 6, "the rule has lost its sight: {count} statements");
+    let of_requests = STATEMENTS.iter().flat_map(|statement| [statement.sql(true), statement.sql(false)]);
+    for sql in of_requests.chain([EXPORT, COUNT, PURGE]) {
+        let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ") + " ";
+        let is_insert = sql.starts_with("insert into tasks (user_id,") && sql.contains("values ($1,");
+        let is_bound = sql.contains("where user_id = $1 ");
+        assert!(is_insert || is_bound, "{sql}");
+        assert_eq!(sql.matches(" tasks ").count(), 1, "one table, once: {sql}");
+    }
 }
 
 #[test]

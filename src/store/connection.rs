@@ -1,0 +1,91 @@
+//! One connection of the pool: a session with its prepared statements, and what the pool has to know of
+//! it to decide whether it is used again.
+
+use super::connect::Session;
+use super::statements::{STATEMENTS, Statement, Values};
+use postgres::{Client, Row};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+pub struct Connection {
+    pub session: Session,
+    /// Empty with `DATABASE_PREPARED=false`.
+    prepared: Prepared,
+    /// Which text of a statement fits the server.
+    has_icu: bool,
+    pub born: Instant,
+    pub last_used: Instant,
+    /// It broke, or its statements no longer fit the table.
+    pub is_spent: bool,
+    /// How many connections are open. This one is counted until it is dropped.
+    open: Arc<AtomicU32>,
+}
+
+/// The statements that a session has prepared.
+pub type Prepared = Vec<(&'static Statement, postgres::Statement)>;
+
+/// Prepares every statement that serves requests.
+pub fn prepare(client: &mut Client, has_icu: bool) -> Result<Prepared, postgres::Error> {
+    let mut prepared = Vec::new();
+    for statement in STATEMENTS {
+        prepared.push((statement, client.prepare_typed(statement.sql(has_icu), statement.types)?));
+    }
+    Ok(prepared)
+}
+
+impl Connection {
+    pub fn new(session: Session, prepared: Prepared, has_icu: bool, open: Arc<AtomicU32>) -> Self {
+        open.fetch_add(1, Relaxed);
+        let now = Instant::now();
+        Self { session, prepared, has_icu, born: now, last_used: now, is_spent: false, open }
+    }
+
+    pub fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// The rows of a statement. Errors also: no answer came within `limit`.
+    pub fn query(
+        &mut self,
+        statement: &'static Statement,
+        values: Values,
+        limit: Duration,
+    ) -> Result<Vec<Row>, postgres::Error> {
+        let has_icu = self.has_icu;
+        match self.begin(statement, limit) {
+            (client, Some(prepared)) => client.query(prepared, values),
+            (client, None) => client.query_typed(statement.sql(has_icu), &statement.typed(values)),
+        }
+    }
+
+    /// How many rows a statement has changed. Errors: as those of [`Connection::query`].
+    pub fn execute(
+        &mut self,
+        statement: &'static Statement,
+        values: Values,
+        limit: Duration,
+    ) -> Result<u64, postgres::Error> {
+        let has_icu = self.has_icu;
+        match self.begin(statement, limit) {
+            (client, Some(prepared)) => client.execute(prepared, values),
+            (client, None) => client.execute_typed(statement.sql(has_icu), &statement.typed(values)),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        statement: &'static Statement,
+        limit: Duration,
+    ) -> (&mut Client, Option<&postgres::Statement>) {
+        self.last_used = Instant::now();
+        let prepared = self.prepared.iter().find(|(prepared, _)| std::ptr::eq(*prepared, statement));
+        (self.session.within(limit), prepared.map(|(_, prepared)| prepared))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+}
