@@ -166,12 +166,12 @@ fn tag(event: &Event) -> &str {
     event.answer.field("ETag").unwrap()
 }
 
-/// Whether the answer is that of a change which found all that it asks for already there: of another
-/// version than `If-Match` names.
+/// Whether the answer can be that to a change which found all that it asks for already there, in
+/// another version than `If-Match` names.
 fn may_be_repeated(event: &Event) -> bool {
     let task = event.answer.json();
     let has_all = event.body.as_object().unwrap().iter().all(|(name, value)| task[name] == *value);
-    event.if_match.is_some() && has_all
+    event.if_match.as_deref().is_some_and(|if_match| if_match != tag(event)) && has_all
 }
 
 /// The event that made each version, in the order of `updated_at`. Of several that were shown the same
