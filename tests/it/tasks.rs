@@ -9,8 +9,8 @@ use crate::support::{
 use serde_json::{Value, json};
 
 /// The names of a Task's members, sorted as `serde_json` sorts them.
-const TASK_MEMBERS: [&str; 7] =
-    ["complete", "created_at", "description", "id", "title", "updated_at", "user_id"];
+const TASK_MEMBERS: [&str; 8] =
+    ["complete", "created_at", "description", "etag", "id", "title", "updated_at", "user_id"];
 
 fn instant(task: &Value, name: &str) -> jiff::Timestamp {
     let text = task[name].as_str().unwrap();
