@@ -63,31 +63,46 @@ pub static STATEMENTS: [&Statement; 17] = [
 /// Whether the text of a parameter is in the title or the description, case ignored; true where the
 /// parameter is null. `upper(lower())` makes texts equal that differ in case alone, also where a letter
 /// has three forms, such as the Greek sigma. No character is special, because nothing is a pattern.
+#[rustfmt::skip]
 macro_rules! is_found {
-    ($text:literal, $collate:literal) => {
-        concat!(
-            "(",
-            $text,
-            " is null",
-            " or strpos(upper(lower(title ",
-            $collate,
-            ")), upper(lower(",
-            $text,
-            " ",
-            $collate,
-            "))) > 0",
-            " or strpos(upper(lower(description ",
-            $collate,
-            ")), upper(lower(",
-            $text,
-            " ",
-            $collate,
-            "))) > 0)"
-        )
-    };
+    ($text:literal, $collate:literal) => { concat!("(", $text, " is null
+            or strpos(upper(lower(title ", $collate, ")), upper(lower(", $text, " ", $collate, "))) > 0
+            or strpos(upper(lower(description ", $collate, ")), upper(lower(", $text, " ", $collate, "))) > 0)") };
 }
 
-/// The two texts of a statement, which `$sql` makes for a collation: Unicode's root collation by ICU, or
+/// A list by id: a range of the primary key, which begins beyond the id `$6`.
+#[rustfmt::skip]
+macro_rules! by_id {
+    ($beyond:literal, $direction:literal, $collate:literal) => { concat!(
+        "select id, title, description, complete, created_at, updated_at from tasks
+        where user_id = $1 and ($2 is null or complete = $2) and ", is_found!("$3", $collate), "
+            and id ", $beyond, " $6
+        order by id ", $direction, " limit $4 offset $5") };
+}
+
+/// A list by an instant: reads all tasks of the user, and sorts them. It begins beyond the instant `$7`
+/// and, where that is the same, the id `$6`; at the first task where `$7` is null.
+#[rustfmt::skip]
+macro_rules! by_instant {
+    ($key:literal, $beyond:literal, $direction:literal, $collate:literal) => { concat!(
+        "select id, title, description, complete, created_at, updated_at from tasks
+        where user_id = $1 and ($2 is null or complete = $2) and ", is_found!("$3", $collate), "
+            and ($7 is null or (", $key, ", id) ", $beyond, " ($7, $6))
+        order by ", $key, " ", $direction, ", id ", $direction, " limit $4 offset $5") };
+}
+
+/// The same by the first 200 characters of the title. Rows from before the rules may have longer titles,
+/// which would not fit into a cursor.
+#[rustfmt::skip]
+macro_rules! by_title {
+    ($beyond:literal, $direction:literal, $collate:literal) => { concat!(
+        "select id, title, description, complete, created_at, updated_at from tasks
+        where user_id = $1 and ($2 is null or complete = $2) and ", is_found!("$3", $collate), "
+            and ($7 is null or (left(title, 200) ", $collate, ", id) ", $beyond, " ($7, $6))
+        order by left(title, 200) ", $collate, " ", $direction, ", id ", $direction, " limit $4 offset $5") };
+}
+
+/// The two texts of a statement that compares texts: by Unicode's root collation, which ICU brings, or by
 /// that of the database.
 macro_rules! collated {
     ($sql:ident!($($argument:literal),*), $types:expr, $may_repeat:expr) => {
@@ -97,76 +112,6 @@ macro_rules! collated {
             types: $types,
             may_repeat: $may_repeat,
         }
-    };
-}
-
-/// A list by id: a range of the primary key. `$6` is the id that the tasks are beyond.
-macro_rules! by_id {
-    ($beyond:literal, $direction:literal, $collate:literal) => {
-        concat!(
-            "select id, title, description, complete, created_at, updated_at
-                from tasks where user_id = $1 and ($2 is null or complete = $2)
-                and ",
-            is_found!("$3", $collate),
-            " and id ",
-            $beyond,
-            " $6
-                order by id ",
-            $direction,
-            " limit $4 offset $5"
-        )
-    };
-}
-
-/// A list by another key: reads all tasks of the user, and sorts them. `$7` is the key that the tasks are
-/// beyond, or null, and `$6` the id that decides where the key is the same.
-macro_rules! by_instant {
-    ($key:literal, $beyond:literal, $direction:literal, $collate:literal) => {
-        concat!(
-            "select id, title, description, complete, created_at, updated_at
-                from tasks where user_id = $1 and ($2 is null or complete = $2)
-                and ",
-            is_found!("$3", $collate),
-            " and ($7 is null or (",
-            $key,
-            ", id) ",
-            $beyond,
-            " ($7, $6))
-                order by ",
-            $key,
-            " ",
-            $direction,
-            ", id ",
-            $direction,
-            " limit $4 offset $5"
-        )
-    };
-}
-
-/// Only the first 200 characters count, so that a position in this order has a bounded length also where
-/// a row from before the rules has a longer title.
-macro_rules! by_title {
-    ($beyond:literal, $direction:literal, $collate:literal) => {
-        concat!(
-            "select id, title, description, complete, created_at, updated_at
-                from tasks where user_id = $1 and ($2 is null or complete = $2)
-                and ",
-            is_found!("$3", $collate),
-            "
-                and ($7 is null or (left(title, 200) ",
-            $collate,
-            ", id) ",
-            $beyond,
-            " ($7, $6))
-                order by left(title, 200) ",
-            $collate,
-            " ",
-            $direction,
-            ", id ",
-            $direction,
-            "
-                limit $4 offset $5"
-        )
     };
 }
 
@@ -187,14 +132,11 @@ pub static BY_UPDATED_DOWN: Statement =
 pub static BY_TITLE: Statement = collated!(by_title!(">", "asc"), TITLE_TYPES, true);
 pub static BY_TITLE_DOWN: Statement = collated!(by_title!("<", "desc"), TITLE_TYPES, true);
 
+#[rustfmt::skip]
 macro_rules! totals {
-    ($collate:literal) => {
-        concat!(
-            "select count(*), count(*) filter (where not complete), count(*) filter (where complete)
-                from tasks where user_id = $1 and ",
-            is_found!("$2", $collate)
-        )
-    };
+    ($collate:literal) => { concat!(
+        "select count(*), count(*) filter (where not complete), count(*) filter (where complete)
+        from tasks where user_id = $1 and ", is_found!("$2", $collate)) };
 }
 pub static TOTALS: Statement = collated!(totals!(), &[Type::TEXT, Type::TEXT], true);
 
@@ -246,16 +188,14 @@ macro_rules! later {
 
 /// A null keeps title and complete. For the description null is a value, so `$7` says whether `$6` is
 /// to be set. `$3` is null without `If-Match`; `$4` without `If-None-Match`.
+#[rustfmt::skip]
 pub static UPDATE: Statement = Statement {
     sql: concat!(
         "update tasks set title = coalesce($5, title), complete = coalesce($8, complete),
-            description = case when $7 then $6 else description end, updated_at = ",
-        later!(),
-        "
+            description = case when $7 then $6 else description end, updated_at = ", later!(), "
         where user_id = $1 and id = $2 and ($3 is null or updated_at = any($3))
             and ($4 is null or updated_at <> all($4))
-        returning id, title, description, complete, created_at, updated_at"
-    ),
+        returning id, title, description, complete, created_at, updated_at"),
     sql_without_icu: None,
     types: &[Type::TEXT, Type::INT8, TIMES, TIMES, Type::TEXT, Type::TEXT, Type::BOOL, Type::BOOL],
     may_repeat: false,
@@ -270,21 +210,16 @@ pub static DELETE: Statement = Statement {
     may_repeat: false,
 };
 
+#[rustfmt::skip]
 macro_rules! update_many {
-    ($collate:literal) => {
-        concat!(
-            "update tasks set complete = $4, updated_at = ",
-            later!(),
-            "
-                where user_id = $1 and complete = $2 and ",
-            is_found!("$3", $collate)
-        )
-    };
+    ($collate:literal) => { concat!(
+        "update tasks set complete = $4, updated_at = ", later!(), "
+        where user_id = $1 and complete = $2 and ", is_found!("$3", $collate)) };
 }
+#[rustfmt::skip]
 macro_rules! delete_many {
-    ($collate:literal) => {
-        concat!("delete from tasks where user_id = $1 and complete = $2 and ", is_found!("$3", $collate))
-    };
+    ($collate:literal) => { concat!(
+        "delete from tasks where user_id = $1 and complete = $2 and ", is_found!("$3", $collate)) };
 }
 /// These two read all tasks of the user. Done twice they would do no harm, but the count of the second
 /// time would be wrong.
