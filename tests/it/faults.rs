@@ -6,6 +6,7 @@ use crate::support::{
     http::{Connection, Response},
     locks::{Blocked, Held},
     raw::status,
+    tasks::insert_many,
 };
 use serde_json::json;
 use std::{
@@ -207,6 +208,27 @@ fn a_write_that_waits_for_a_lock_too_long_is_503_and_not_done() {
     held.release();
     assert_eq!(alice.task(id), before);
     alice.on_task("PATCH", id).json(json!({"complete": true})).send().expect(200);
+}
+
+/// The last of many rows is locked, so all others are changed already when the time is over.
+#[test]
+fn a_bulk_change_that_waits_too_long_is_503_and_no_part_of_it_is_done() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    insert_many(&app.database, "alice", 300, 0);
+    let before = alice.list();
+    let last = before["tasks"][299]["id"].as_i64().unwrap();
+    for (method, rest) in [("PATCH", "/tasks?complete=true"), ("DELETE", "/tasks?complete=true&q=3")] {
+        assert_eq!(before["tasks"][299]["complete"], true);
+        let held = Held::by(&app.database, &format!("select from tasks where id = {last} for update"));
+        let request = alice.request(method, rest);
+        let request = if method == "PATCH" { request.json(json!({"complete": false})) } else { request };
+        assert_unavailable(request.send());
+        held.release();
+        assert_eq!(alice.list(), before, "{method}");
+    }
+    let change = alice.request("PATCH", "/tasks?complete=true").json(json!({"complete": false}));
+    assert_eq!(change.send().expect(200).json()["count"], 100);
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn each_parameter_does_what_it_says_at_its_edges() {
 }
 
 /// Each with its name as the error has it.
-const UNKNOWN: [(&str, &str); 22] = [
+const UNKNOWN: [(&str, &str); 23] = [
     ("?sort=title", "sort"),
     ("?complet=true", "complet"),
     ("?completed=true", "completed"),
@@ -93,6 +93,7 @@ const UNKNOWN: [(&str, &str); 22] = [
     ("?a=1;limit=5", "a"),
     ("?after%3D1", "after=1"),
     ("?%C3%A9=1", "é"),
+    ("?a%0A%1Bb%7F=1", "a\n\u{1b}b\u{7f}"),
 ];
 
 #[test]
@@ -124,6 +125,10 @@ fn what_is_not_a_parameter_is_refused_by_name_with_those_that_are() {
     let all_at_once = get(alice, "?sort=x&limit=0&page=1&_=1&order=asc").field_errors();
     let locs: Vec<_> = all_at_once.iter().map(|(loc, _)| loc.as_str()).collect();
     assert_eq!(locs, ["query.limit", "query.page", "query.sort"]);
+    // The names stand in the log as well, and stay in their line.
+    let log = app.log();
+    assert!(log.iter().any(|line| line.contains("complet:")), "{log:?}");
+    assert!(!log.iter().any(|line| line.contains(char::is_control)), "{log:?}");
 }
 
 #[test]

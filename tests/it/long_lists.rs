@@ -9,6 +9,7 @@ use crate::support::{
     token::token,
 };
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Some 4 KB each: together far more than all buffers on the way hold.
 const WIDE_TASKS: i64 = 10_000;
@@ -154,6 +155,43 @@ fn a_list_that_fails_on_the_way_ends_without_an_end() {
     }
     app.wait_for_log(|line| line.contains("answer not completed"));
     assert_eq!(get(alice, "?offset=9990").expect(200).json()["count"], WIDE_TASKS - 9990);
+}
+
+/// The service asks for the parts one by one, while the client reads the list and others change it.
+#[test]
+fn a_sorted_list_shows_each_task_that_stays_once_whatever_moves_meanwhile() {
+    let app = App::spawn();
+    let alice = app.user("alice");
+    for (order, column) in [("title", "title"), ("-title", "title"), ("updated", "updated_at")] {
+        app.database.execute("truncate tasks");
+        insert_many(&app.database, "alice", WIDE_TASKS, DESCRIPTION_CHARS_MAX);
+        // Ties, over many parts.
+        app.database.execute(
+            "update tasks set title = chr(97 + length(title)), created_at = 'epoch', \
+               updated_at = timestamptz 'epoch' + title::int % 3 * interval '1 second'",
+        );
+        let list = alice.request("GET", &format!("/tasks?order={order}")).header("Connection", "close");
+        let client = SlowClient::send(&app, &old_bytes(&list));
+        assert_eq!(client.status(), "200");
+        app.database.execute(
+            "delete from tasks where id % 4 = 0; \
+             update tasks set title = 'a', updated_at = now() where id % 4 = 1; \
+             insert into tasks (user_id, title) select 'alice', 'c' from generate_series(1, 1000)",
+        );
+        let (_, body) = client.rest();
+        let list: Value = serde_json::from_slice(&body).unwrap();
+        let seen = list["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_i64().unwrap());
+        let direction = if order.starts_with('-') { "desc" } else { "asc" };
+        let sql = format!(
+            "select id from tasks where id % 4 in (2, 3) and id <= (select max(id) - 1000 from tasks) \
+             order by {column} {direction}, id {direction}"
+        );
+        let rows = app.database.client().query(&sql, &[]).unwrap();
+        let stayed: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(stayed.len(), 5000);
+        let are_there: BTreeSet<i64> = stayed.iter().copied().collect();
+        assert_eq!(seen.filter(|id| are_there.contains(id)).collect::<Vec<_>>(), stayed, "{order}");
+    }
 }
 
 #[test]

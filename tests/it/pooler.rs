@@ -4,6 +4,7 @@ use crate::support::{
     harness::{App, Database, Directory, Outcome, eventually, run_binary},
     http::Request,
     ledger::{Run, Writer, assert_kept, exchange, work_while},
+    tasks::{follow, next},
     token::SECRET,
 };
 use serde_json::json;
@@ -96,6 +97,23 @@ fn all_works_through_pgbouncer_in_transaction_mode() {
     assert_eq!(alice.list()["count"], 2000);
     let page = alice.request("GET", "/tasks?complete=true&order=desc&limit=10").send().expect(200);
     assert!(page.json()["count"] == 10 && page.field("Link").is_some(), "{page:?}");
+    // Every statement of a list and of a bulk change, with values that are null and with others.
+    for order in ["id", "-id", "created", "-created", "updated", "-updated", "title", "-title"] {
+        for more in ["", "&q=MANY&complete=true&limit=10&totals=true"] {
+            let list = alice.request("GET", &format!("/tasks?order={order}{more}")).send().expect(200);
+            assert_eq!(list.json()["count"], if more.is_empty() { 2000 } else { 10 }, "{order}{more}");
+            if let Some(target) = next(&list) {
+                assert_eq!(follow(&app, "alice", &target).json()["totals"]["all"], 1999, "{target}");
+            }
+        }
+    }
+    for (query, count) in [("?complete=false&q=many", 1000), ("?complete=true", 2000)] {
+        let all = alice.request("PATCH", &format!("/tasks{query}")).json(json!({"complete": true}));
+        assert_eq!(all.send().expect(200).json()["count"], count, "{query}");
+    }
+    let many = alice.request("DELETE", "/tasks?complete=true&q=many").send().expect(200);
+    assert_eq!(many.json()["count"], 1999);
+    assert_eq!(alice.request("DELETE", "/tasks?complete=false").send().expect(200).json()["count"], 0);
     alice.on_task("DELETE", id).send().expect(204);
     alice.on_task("GET", id).send().expect(404);
 

@@ -174,8 +174,21 @@ fn may_be_repeated(event: &Event) -> bool {
     event.if_match.as_deref().is_some_and(|if_match| if_match != tag(event)) && has_all
 }
 
-/// The event that made each version, in the order of `updated_at`. Of several that were shown the same
-/// version, one has made it: that whose precondition was the version before, if there is one such.
+/// The task after that change of it, but for its time and tag, which are those of the answer.
+fn changed(task: &Value, change: &Event) -> Value {
+    let mut changed = task.clone();
+    for (name, value) in change.body.as_object().unwrap() {
+        changed[name] = value.clone();
+    }
+    let answer = change.answer.json();
+    for name in ["updated_at", "etag"] {
+        changed[name] = answer[name].clone();
+    }
+    changed
+}
+
+/// The event that made each version, in the order of `updated_at`. Several can have been shown one
+/// version: then one has made it, and the others found it done.
 fn versions<'e>(made: &'e Event, changes: Vec<&'e Event>) -> Vec<(&'e Event, Value)> {
     let mut by_time: BTreeMap<String, Vec<&Event>> = BTreeMap::new();
     for event in changes {
@@ -184,13 +197,17 @@ fn versions<'e>(made: &'e Event, changes: Vec<&'e Event>) -> Vec<(&'e Event, Val
     }
     let mut versions = vec![(made, made.answer.json())];
     for mut same in by_time.into_values() {
-        let (last, task) = versions.last().unwrap();
-        if same.iter().all(|event| may_be_repeated(event) && event.answer.json() == *task) {
+        let (last_event, last) = versions.last().unwrap();
+        if same.iter().all(|event| may_be_repeated(event) && event.answer.json() == *last) {
             continue;
         }
-        // Only the one that has made it may have done without a precondition.
-        let last_tag = tag(last);
-        same.sort_by_key(|event| (event.if_match.as_deref().is_some_and(|tag| tag != last_tag), event.began));
+        // A change without a precondition is always made; one with another than the last never.
+        same.sort_by_cached_key(|event| {
+            let if_match = event.if_match.as_deref();
+            let rests_on_another = if_match.is_some_and(|if_match| if_match != tag(last_event));
+            let is_other = changed(last, event) != event.answer.json();
+            (if_match.is_some(), rests_on_another, is_other, event.began)
+        });
         assert!(same[1..].iter().all(|event| may_be_repeated(event)), "made twice: {same:#?}");
         versions.push((same[0], same[0].answer.json()));
     }
@@ -227,13 +244,7 @@ impl History<'_> {
             let ((old_event, old), (event, new)) = (&pair[0], &pair[1]);
             assert_ne!(old["updated_at"], new["updated_at"], "two versions of one time: {old} {new}");
             assert_ne!(tag(old_event), tag(event), "two versions of one tag: {old} {new}");
-            let mut wanted = old.clone();
-            for (name, value) in event.body.as_object().unwrap() {
-                wanted[name] = value.clone();
-            }
-            for name in ["updated_at", "etag"] {
-                wanted[name] = new[name].clone();
-            }
+            let wanted = changed(old, event);
             assert_eq!(*new, wanted, "an update is lost; left: seen, right: expected");
             if let Some(if_match) = &event.if_match {
                 assert_eq!(if_match, tag(old_event), "If-Match let {event:?} pass");

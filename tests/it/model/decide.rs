@@ -1,7 +1,6 @@
 //! Decides what the contract says of a call, before the call is made.
 
-use super::{Body, Call, Content, Login, Member, Outcome, Page, Rule, Tags, User};
-use std::collections::BTreeSet;
+use super::{Body, Call, Content, Login, Member, Outcome, Rule, Tags, User, list::filter_of};
 
 fn refused(status: u16, code: &'static str, detail: &'static str) -> Outcome {
     Outcome::Refused { status, code, detail, field: None }
@@ -22,7 +21,10 @@ fn no_such_task() -> Outcome {
 }
 
 pub fn methods(call: &Call) -> &'static str {
-    if call.task.is_some() { "GET, HEAD, PUT, PATCH, DELETE, OPTIONS" } else { "GET, HEAD, POST, OPTIONS" }
+    match call.task {
+        Some(_) => "GET, HEAD, PUT, PATCH, DELETE, OPTIONS",
+        None => "GET, HEAD, POST, PATCH, DELETE, OPTIONS",
+    }
 }
 
 impl User {
@@ -49,13 +51,15 @@ impl User {
             Login::Good => {}
         }
         if call.keys.len() > 1 {
-            let rule = ("header.Idempotency-Key".to_owned(), "must be given once", "header_repeated");
+            let msg = "must be given once".to_owned();
+            let rule = ("header.Idempotency-Key".to_owned(), msg, "header_repeated");
             return Outcome::Broken(400, vec![rule]);
         }
         match (call.method, &call.task) {
             ("OPTIONS", _) => Outcome::Options,
             (_, None) if call.method == "POST" => self.decide_create(call),
-            (_, None) => decide_list(call),
+            ("PATCH" | "DELETE", None) => decide_many(call),
+            (_, None) => self.decide_list(call),
             (_, Some(task)) => self.decide_task(call, task),
         }
     }
@@ -70,7 +74,7 @@ impl User {
             .is_some_and(|key| !(1..=255).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()))
         {
             let msg = "must be 1 to 255 visible ASCII characters";
-            rules.push(("header.Idempotency-Key".to_owned(), msg, "idempotency_key"));
+            rules.push(("header.Idempotency-Key".to_owned(), msg.to_owned(), "idempotency_key"));
         }
         let body = call.body.as_ref();
         if let Some(outcome) = body_is_broken(body) {
@@ -98,7 +102,7 @@ impl User {
         let mut rules = Vec::new();
         if id.is_none() {
             let msg = "must be a whole number from 1 to 9223372036854775807, without leading zeros";
-            rules.push(("path.task_id".to_owned(), msg, "path_id"));
+            rules.push(("path.task_id".to_owned(), msg.to_owned(), "path_id"));
         }
         if let "PUT" | "PATCH" = call.method {
             let accepted: &[_] = match call.method {
@@ -112,25 +116,27 @@ impl User {
             let body = body.unwrap();
             if call.method == "PATCH" && body.has_no_field() {
                 let msg = "must have at least one of title, description, complete";
-                return Outcome::Broken(400, vec![("body".to_owned(), msg, "no_fields")]);
+                return Outcome::Broken(400, vec![("body".to_owned(), msg.to_owned(), "no_fields")]);
             }
             rules.extend(body.rules(call.method == "PUT", call.method == "PUT"));
         }
         let Some(id) = id.filter(|_| rules.is_empty()) else { return Outcome::Broken(422, rules) };
         let Some(task) = self.tasks.get(&id) else { return no_such_task() };
         let tag = task.tags.last().unwrap();
-        let failed = || refused(412, "PRECONDITION_FAILED", "the task is not what the request expects");
-        if call.if_match.as_ref().is_some_and(|tags| !tags.matches(tag, false)) {
-            return failed();
-        }
+        let is_other = call.if_match.as_ref().is_some_and(|tags| !tags.matches(tag, false));
         let is_excluded = call.if_none_match.as_ref().is_some_and(|tags| tags.matches(tag, true));
+        let content = match call.method {
+            "PUT" => call.body.as_ref().unwrap().content(),
+            "PATCH" => call.body.as_ref().unwrap().patched(&task.content),
+            _ => task.content.clone(),
+        };
         match call.method {
-            "GET" | "HEAD" if is_excluded => Outcome::NotModified(id),
-            "GET" | "HEAD" => Outcome::Shown(id),
-            _ if is_excluded => failed(),
+            "GET" | "HEAD" if is_excluded && !is_other => Outcome::NotModified(id),
+            "GET" | "HEAD" if !is_other => Outcome::Shown(id),
+            "PUT" | "PATCH" if is_other && !is_excluded && content == task.content => Outcome::Done(id),
+            _ if is_other || is_excluded => Outcome::Failed(id),
             "DELETE" => Outcome::Deleted(id),
-            "PUT" => Outcome::Changed(id, call.body.as_ref().unwrap().content()),
-            _ => Outcome::Changed(id, call.body.as_ref().unwrap().patched(&task.content)),
+            _ => Outcome::Changed(id, content),
         }
     }
 }
@@ -154,7 +160,40 @@ fn body_is_broken(body: Option<&Body>) -> Option<Outcome> {
         _ => "must be valid JSON",
     };
     let kind = if kind == "utf8" { "json_invalid" } else { kind };
-    Some(Outcome::Broken(400, vec![("body".to_owned(), msg, kind)]))
+    Some(Outcome::Broken(400, vec![("body".to_owned(), msg.to_owned(), kind)]))
+}
+
+fn decide_many(call: &Call) -> Outcome {
+    let (filter, mut rules) = filter_of(call);
+    let mut complete = None;
+    if call.method == "PATCH" {
+        let accepted = ["application/json", "application/merge-patch+json"];
+        let body = call.body.as_ref();
+        if let Some(outcome) = wrong_media_type(call, &accepted).or_else(|| body_is_broken(body)) {
+            return outcome;
+        }
+        let kind = match &body.unwrap().complete {
+            Member::Absent => {
+                let msg = "must have complete".to_owned();
+                return Outcome::Broken(400, vec![("body".to_owned(), msg, "no_fields")]);
+            }
+            Member::Null => "null",
+            Member::Bad(kind, _) => kind,
+            Member::Twice(_) => "duplicate",
+            Member::Good(value, _) => {
+                complete = Some(*value);
+                ""
+            }
+        };
+        if complete.is_none() {
+            rules.push(("body.complete".to_owned(), message("complete", kind).to_owned(), kind));
+        }
+    }
+    match complete {
+        _ if !rules.is_empty() => Outcome::Broken(422, rules),
+        Some(complete) => Outcome::ChangedMany(filter, complete),
+        None => Outcome::DeletedMany(filter),
+    }
 }
 
 impl Body {
@@ -182,7 +221,7 @@ impl Body {
             ("complete", rule(&self.complete, needs_complete, false)),
         ];
         let rules = rules.into_iter().filter_map(|(name, kind)| kind.map(|kind| (name, kind)));
-        rules.map(|(name, kind)| (format!("body.{name}"), message(name, kind), kind)).collect()
+        rules.map(|(name, kind)| (format!("body.{name}"), message(name, kind).to_owned(), kind)).collect()
     }
 
     fn content(&self) -> Content {
@@ -223,36 +262,7 @@ fn message(name: &str, kind: &str) -> &'static str {
 }
 
 impl Tags {
-    fn matches(&self, tag: &str, weakly: bool) -> bool {
+    pub fn matches(&self, tag: &str, weakly: bool) -> bool {
         self.is_any || self.named.iter().any(|(is_weak, named)| named == tag && (weakly || !is_weak))
     }
-}
-
-fn decide_list(call: &Call) -> Outcome {
-    const RULES: [(&str, &str); 5] = [
-        ("complete", "must be true or false, once"),
-        ("order", "must be asc or desc, once"),
-        ("limit", "must be a whole number from 1 to 1000, once"),
-        ("offset", "must be a whole number from 0, once"),
-        ("after", "must be the id of a task, once"),
-    ];
-    let (mut page, mut rules, mut seen) = (Page::default(), Vec::new(), BTreeSet::new());
-    for (name, value, is_good) in &call.query {
-        let Some((_, msg)) = RULES.iter().find(|(known, _)| known == name) else { continue };
-        if !seen.insert(*name) || !is_good {
-            rules.push((format!("query.{name}"), *msg, "query"));
-            continue;
-        }
-        match *name {
-            "complete" => page.complete = Some(value == "true"),
-            "order" => page.is_descending = value == "desc",
-            "limit" => page.limit = value.parse().ok(),
-            "offset" => page.offset = value.parse().unwrap(),
-            _ => page.after = value.parse().ok(),
-        }
-    }
-    if seen.contains("offset") && seen.contains("after") {
-        rules.push(("query.after".to_owned(), "must not be with offset", "query"));
-    }
-    if rules.is_empty() { Outcome::List(page) } else { Outcome::Broken(422, rules) }
 }

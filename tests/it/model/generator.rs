@@ -3,6 +3,7 @@
 use super::{
     Actor, Body, Call, Content, KEYS, Login, MARK, Member, ORIGIN, PHRASES, THREADS, Tags, USERS_PER_THREAD,
     User, World,
+    query::{some_filter, some_query},
 };
 use crate::support::{
     reference::Random,
@@ -47,8 +48,18 @@ impl User {
                 &json!({"user_id": id, "sub": "another", "exp": expires, "iat": 1, "role": "admin"}),
             ),
         ];
-        let (tasks, keys) = (BTreeMap::new(), BTreeMap::new());
-        Self { index, id, mark, tokens, tasks, keys, deleted: Vec::new() }
+        Self {
+            index,
+            id,
+            mark,
+            tokens,
+            tasks: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            deleted: Vec::new(),
+            cursors: BTreeMap::new(),
+            lists: BTreeMap::new(),
+            list_tags: BTreeMap::new(),
+        }
     }
 
     /// Whether the call names another user's task.
@@ -147,9 +158,12 @@ impl User {
                 None => random.pick(&[Member::Absent, Member::Null]),
             };
             complete = match like.complete {
-                false if random.one_in(2) => Member::Absent,
+                false if method == "POST" && random.one_in(2) => Member::Absent,
                 complete => Member::Good(complete, complete.to_string()),
             };
+            if method == "PATCH" && random.one_in(2) {
+                title = Member::Absent;
+            }
         } else if random.one_in(5) {
             let wrong = 1 + random.below(7);
             if wrong & 1 != 0 {
@@ -237,7 +251,7 @@ impl Actor<'_> {
             20..=24 => ("PATCH", true),
             25 => ("OPTIONS", random.one_in(2)),
             26 => (random.pick(&["POST", "TRACE", "QUERY", "PROPFIND"]), true),
-            27 if random.one_in(2) => (random.pick(&["PUT", "PATCH", "DELETE"]), false),
+            27 => (random.pick(&["PUT", "PATCH", "PATCH", "PATCH", "DELETE"]), false),
             _ => ("DELETE", true),
         };
         call.method = method;
@@ -256,15 +270,17 @@ impl Actor<'_> {
                 _ => vec!["k1".to_owned(), "k1".to_owned()],
             };
         }
-        if is_task && random.one_in(4) {
+        if random.one_in(if is_task { 4 } else { 20 }) {
             call.if_match = Some(some_tags(user, call.task.as_deref(), random));
         }
-        if is_task && random.one_in(5) {
+        if random.one_in(5) {
             call.if_none_match = Some(some_tags(user, call.task.as_deref(), random));
         }
-        if !is_task {
-            call.query = some_query(user, random);
-        }
+        call.query = match method {
+            _ if is_task => Vec::new(),
+            "PATCH" | "DELETE" => some_filter(user, random),
+            _ => some_query(user, random),
+        };
         call.origin = match random.below(6) {
             0 => Some(ORIGIN),
             1 => Some("https://elsewhere.example"),
@@ -292,7 +308,10 @@ impl Actor<'_> {
             3 => Some("Application/JSON ; charset=utf-8"),
             _ => Some("application/json"),
         };
-        let mut like = None;
+        // What is there already, so that it is done although its version is another one.
+        let own =
+            call.task.as_ref().and_then(|task| task.parse().ok()).and_then(|id: i64| user.tasks.get(&id));
+        let mut like = own.filter(|_| random.one_in(4)).map(|task| task.content.clone());
         if call.method == "POST" && random.one_in(2) {
             let key = random.pick(&KEYS);
             // The same body again, or another one with the same key.
@@ -352,7 +371,10 @@ fn some_tags(user: &User, id: Option<&str>, random: &mut Random) -> Tags {
     let mut named = Vec::new();
     for _ in 0..1 + random.below(3) {
         let other = user.tasks.values().next().map(|task| task.tags.last().unwrap());
+        let lists: Vec<_> = user.list_tags.keys().collect();
+        let list = lists.get(random.below(lists.len().max(1)));
         let tag = match (random.below(5), task, other) {
+            (0..=2, None, _) if list.is_some() => (*list.unwrap()).clone(),
             (0..=1, Some(task), _) => task.tags.last().unwrap().clone(),
             (2, Some(task), _) => random.pick(&task.tags),
             (3, _, Some(other)) => other.clone(),
@@ -368,48 +390,4 @@ fn some_tags(user: &User, id: Option<&str>, random: &mut Random) -> Tags {
         _ => vec![written.join(",")],
     };
     Tags { lines, is_any: false, named }
-}
-
-fn some_query(user: &User, random: &mut Random) -> Vec<(&'static str, String, bool)> {
-    let mut query = Vec::new();
-    let ids: Vec<i64> = user.tasks.keys().copied().chain([1, i64::MAX]).collect();
-    let good = |text: &str| (text.to_owned(), true);
-    let bad = |text: &str| (text.to_owned(), false);
-    let is_wrong = |random: &mut Random| random.one_in(25);
-    for name in ["complete", "order", "limit", "offset", "after", "foo"] {
-        let likely = if name == "offset" || name == "after" { 4 } else { 2 };
-        if !random.one_in(likely) || (name == "after" && query.len() > 1 && !random.one_in(4)) {
-            continue;
-        }
-        let (value, is_good) = match name {
-            _ if is_wrong(random) => match name {
-                "complete" => bad(random.pick(&["", "True", "1", "null"])),
-                "order" => bad(random.pick(&["", "ASC", "id", "asc "])),
-                "limit" => bad(random.pick(&["", "0", "1001", "-1", "01", "1.5", "all"])),
-                _ => bad(random.pick(&["", "-1", "00", "9223372036854775808", "x", "+1"])),
-            },
-            "complete" => good(random.pick(&["true", "false"])),
-            "order" => good(random.pick(&["asc", "desc"])),
-            "limit" => match random.below(4) {
-                0 => good(random.pick(&["1", "1000"])),
-                // Near the number of tasks.
-                1 => {
-                    ((user.tasks.len() + random.below(3)).saturating_sub(1).clamp(1, 1000).to_string(), true)
-                }
-                _ => ((1 + random.below(20)).to_string(), true),
-            },
-            "offset" => match random.below(4) {
-                0 => good(random.pick(&["0", "1", "9223372036854775807"])),
-                _ => (random.below(user.tasks.len() + 2).to_string(), true),
-            },
-            _ => (random.pick(&ids).to_string(), true),
-        };
-        query.push((name, value, is_good));
-    }
-    if random.one_in(40)
-        && let Some(first) = query.first().cloned()
-    {
-        query.push(first);
-    }
-    query
 }

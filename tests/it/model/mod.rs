@@ -9,7 +9,9 @@
 
 mod decide;
 mod generator;
+mod list;
 mod perform;
+mod query;
 mod request;
 mod runner;
 
@@ -17,7 +19,10 @@ use crate::support::{
     harness::{App, number},
     http::Connection,
     reference::Random,
+    tasks::has_root_collation,
 };
+use list::{Filter, Page, Place};
+use postgres::Client;
 use runner::assert_table;
 use serde_json::Value;
 use std::{
@@ -47,6 +52,9 @@ struct World<'a> {
     seed: u64,
     /// Every id that was ever given, and the index of its user. An id given twice is a failure.
     ids: Mutex<BTreeMap<i64, u64>>,
+    /// Sorts titles by that collation of PostgreSQL.
+    collator: Mutex<Client>,
+    collation: &'static str,
     has_failed: AtomicBool,
 }
 
@@ -66,6 +74,8 @@ struct Task {
     /// All tags that the task has had; the last is the current one.
     tags: Vec<String>,
     key: Option<String>,
+    /// A bulk change has changed it, so its time and its tag are other ones, which are not known yet.
+    is_stale: bool,
 }
 
 /// One user's part of the model.
@@ -78,6 +88,11 @@ struct User {
     /// By idempotency key: the content of the POST, and the id of the task that it created.
     keys: BTreeMap<String, (Content, i64)>,
     deleted: Vec<i64>,
+    /// The cursors that links gave.
+    cursors: BTreeMap<String, Place>,
+    /// The tags of lists by a hash of what was sent, and the other way round.
+    lists: BTreeMap<u64, String>,
+    list_tags: BTreeMap<String, u64>,
 }
 
 /// A member of a body: its JSON, and what the contract says of it.
@@ -133,8 +148,7 @@ struct Call {
     path_user: String,
     /// The decoded task id; `None` for the list.
     task: Option<String>,
-    /// Name, value, and whether the value is valid.
-    query: Vec<(&'static str, String, bool)>,
+    query: Vec<Parameter>,
     login: Login,
     keys: Vec<String>,
     if_match: Option<Tags>,
@@ -145,13 +159,21 @@ struct Call {
     request_id: Option<String>,
 }
 
+/// Name, value, and whether the value is valid by itself.
+type Parameter = (&'static str, String, bool);
+
 /// `loc` joined with dots, `msg`, `type`.
-type Rule = (String, &'static str, &'static str);
+type Rule = (String, String, &'static str);
 
 /// The contract's verdict on a call, before the call is made.
 #[derive(Debug)]
 enum Outcome {
-    Refused { status: u16, code: &'static str, detail: &'static str, field: Option<(&'static str, String)> },
+    Refused {
+        status: u16,
+        code: &'static str,
+        detail: &'static str,
+        field: Option<(&'static str, String)>,
+    },
     Broken(u16, Vec<Rule>),
     Options,
     List(Page),
@@ -160,16 +182,12 @@ enum Outcome {
     Created(Content, Option<String>),
     Replayed(i64),
     Changed(i64, Content),
+    /// `If-Match` does not hold, and the task has already all that is asked for.
+    Done(i64),
+    Failed(i64),
     Deleted(i64),
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Page {
-    complete: Option<bool>,
-    is_descending: bool,
-    limit: Option<usize>,
-    offset: u64,
-    after: Option<i64>,
+    ChangedMany(Filter, bool),
+    DeletedMany(Filter),
 }
 
 /// The answer that the contract demands, without the rules that `support/http.rs` checks in every answer.
@@ -188,7 +206,9 @@ fn every_answer_is_the_one_that_a_model_of_the_contract_gives() {
     // A log line for each request would hide the report of a difference.
     let app = App::setup().env("RUST_LOG", "info,tinytasks::http=warn").spawn();
     let (ids, has_failed) = (Mutex::default(), AtomicBool::new(false));
-    let world = World { app: &app, seed, ids, has_failed };
+    let collator = Mutex::new(app.database.client());
+    let collation = if has_root_collation(&app.database) { "und-x-icu" } else { "default" };
+    let world = World { app: &app, seed, ids, collator, collation, has_failed };
     let start = Instant::now();
     let actors = thread::scope(|scope| {
         let work = |number| {

@@ -1,6 +1,6 @@
 //! Applies a call to the model, and returns what the answer must be.
 
-use super::{Answer, Call, Content, ORIGIN, Outcome, Page, Rule, Task, User, World, decide::methods};
+use super::{Answer, Call, Content, ORIGIN, Outcome, Rule, Task, User, World, decide::methods};
 use crate::support::{
     http::{Response, is_timestamp},
     token::segment,
@@ -9,37 +9,16 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 impl User {
-    /// The tasks of the page, and the query of the next one.
-    fn page(&self, page: Page) -> (Vec<&Task>, Option<BTreeMap<String, String>>) {
-        let mut tasks: Vec<&Task> = self.tasks.values().collect();
-        if page.is_descending {
-            tasks.reverse();
-        }
-        let is_behind =
-            |id: i64| page.after.is_none_or(|after| if page.is_descending { id < after } else { id > after });
-        tasks.retain(|task| {
-            is_behind(task.id) && page.complete.is_none_or(|complete| task.content.complete == complete)
-        });
-        let offset = usize::try_from(page.offset).unwrap_or(usize::MAX).min(tasks.len());
-        tasks.drain(..offset);
-        let Some(limit) = page.limit.filter(|limit| *limit < tasks.len()) else { return (tasks, None) };
-        tasks.truncate(limit);
-        let mut next = BTreeMap::from([("after", tasks.last().unwrap().id.to_string())]);
-        next.insert("limit", limit.to_string());
-        next.insert("order", if page.is_descending { "desc" } else { "asc" }.to_owned());
-        next.extend(page.complete.map(|complete| ("complete", complete.to_string())));
-        (tasks, Some(next.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
-    }
-
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/api/{}/tasks", segment(&self.id))
     }
 
-    fn shown(&self, task: &Task) -> Value {
+    pub fn shown(&self, task: &Task) -> Value {
         let Content { title, description, complete } = &task.content;
         json!({
             "id": task.id, "user_id": self.id, "title": title, "description": description,
             "complete": complete, "created_at": task.created_at, "updated_at": task.updated_at,
+            "etag": task.tags.last(),
         })
     }
 
@@ -47,7 +26,7 @@ impl User {
     /// may choose are taken from its answer, and checked: a new task's id, times and tags.
     pub fn perform(&mut self, world: &World, call: &Call, outcome: &Outcome, seen: &Response) -> Answer {
         let mut fields = BTreeMap::new();
-        let mut set = |name: &str, value: &str| fields.insert(name.to_owned(), value.to_owned());
+        let mut set = |name: &str, value: &str| _ = fields.insert(name.to_owned(), value.to_owned());
         let private = "private, no-cache";
         let (status, body) = match outcome {
             Outcome::Refused { status, code, detail, field } => {
@@ -62,21 +41,29 @@ impl User {
             }
             Outcome::Options => {
                 set("allow", methods(call));
-                if call.task.is_some() {
-                    set("accept-patch", "application/json, application/merge-patch+json");
-                }
+                set("accept-patch", "application/json, application/merge-patch+json");
                 (204, Value::Null)
             }
             Outcome::List(page) => {
-                let (tasks, next) = self.page(*page);
-                if let Some(next) = next {
-                    // The parameters may come in any order, and `order=asc` may be left out.
-                    let link = seen.field("Link").unwrap_or("none");
-                    set("link", if names_page(link, &self.path(), &next) { link } else { "another" });
+                self.learn_stale(seen);
+                let (status, more, body) = self.list(world, call, page, seen);
+                more.iter().for_each(|(name, value)| set(name, value));
+                (status, body)
+            }
+            Outcome::ChangedMany(filter, complete) => {
+                let chosen = self.chosen(filter);
+                for id in &chosen {
+                    let task = self.tasks.get_mut(id).unwrap();
+                    (task.content.complete, task.is_stale) = (*complete, true);
                 }
                 set("cache-control", "no-store");
-                let tasks: Vec<_> = tasks.iter().map(|task| self.shown(task)).collect();
-                (200, json!({"count": tasks.len(), "tasks": tasks}))
+                (200, json!({"count": chosen.len()}))
+            }
+            Outcome::DeletedMany(filter) => {
+                let chosen = self.chosen(filter);
+                chosen.iter().for_each(|id| self.forget(*id));
+                set("cache-control", "no-store");
+                (200, json!({"count": chosen.len()}))
             }
             Outcome::Created(content, key) => {
                 let task = self.learn_new(world, content, key.as_ref(), seen);
@@ -88,18 +75,30 @@ impl User {
                 (201, body)
             }
             Outcome::Changed(id, content) => {
-                learn_change(self.tasks.get_mut(id).unwrap(), content, call, seen);
+                self.tasks.get_mut(id).unwrap().learn_change(content, seen);
                 let task = &self.tasks[id];
                 set("content-location", &format!("{}/{id}", self.path()));
                 set("etag", task.tags.last().unwrap());
                 set("cache-control", private);
                 (200, self.shown(task))
             }
-            Outcome::Shown(id) | Outcome::Replayed(id) | Outcome::NotModified(id) => {
+            Outcome::Failed(id) => {
+                let task = &self.tasks[id];
+                set("etag", task.tags.last().unwrap());
+                let detail = "the task is not what the request expects";
+                let mut problem = problem(seen, "PRECONDITION_FAILED", detail, None);
+                problem["current"] = self.shown(task);
+                (412, problem)
+            }
+            Outcome::Shown(id) | Outcome::Done(id) | Outcome::Replayed(id) | Outcome::NotModified(id) => {
                 let task = &self.tasks[id];
                 set("etag", task.tags.last().unwrap());
                 set("cache-control", private);
                 match outcome {
+                    Outcome::Done(_) => {
+                        set("content-location", &format!("{}/{id}", self.path()));
+                        (200, self.shown(task))
+                    }
                     Outcome::Replayed(_) => {
                         set("location", &format!("{}/{id}", self.path()));
                         set("idempotent-replayed", "true");
@@ -110,14 +109,18 @@ impl User {
                 }
             }
             Outcome::Deleted(id) => {
-                let task = self.tasks.remove(id).unwrap();
-                task.key.and_then(|key| self.keys.remove(&key));
-                self.deleted.push(*id);
+                self.forget(*id);
                 (204, Value::Null)
             }
         };
         common_fields(call, status, &mut fields);
         Answer { status, fields, body }
+    }
+
+    fn forget(&mut self, id: i64) {
+        let task = self.tasks.remove(&id).unwrap();
+        task.key.and_then(|key| self.keys.remove(&key));
+        self.deleted.push(id);
     }
 
     fn learn_new(&mut self, world: &World, content: &Content, key: Option<&String>, seen: &Response) -> Task {
@@ -130,27 +133,32 @@ impl User {
         }
         let time = json["created_at"].as_str().filter(|time| is_timestamp(time)).expect("a time").to_owned();
         let (content, tags, key) = (content.clone(), vec![learned_tag(seen)], key.cloned());
-        Task { id, content, created_at: time.clone(), updated_at: time, tags, key }
+        Task { id, content, created_at: time.clone(), updated_at: time, tags, key, is_stale: false }
     }
 }
 
-fn learned_tag(seen: &Response) -> String {
+pub fn learned_tag(seen: &Response) -> String {
     let tag = seen.field("ETag").expect("an ETag");
     let opaque = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
     assert!(opaque.is_some_and(|opaque| !opaque.is_empty() && !opaque.contains('"')), "no strong tag: {tag}");
     tag.to_owned()
 }
 
-/// Checks that a change moves the time forward and gives a new tag, and records both.
-fn learn_change(task: &mut Task, content: &Content, call: &Call, seen: &Response) {
-    let json = seen.clone().expect(200).json();
-    let time = json["updated_at"].as_str().filter(|time| is_timestamp(time)).expect("a time");
-    assert!(*time > *task.updated_at, "{} does not move forward: {time}, {}", call.method, task.updated_at);
-    let tag = learned_tag(seen);
-    assert!(!task.tags.contains(&tag), "the tag {tag} was that of another version: {:?}", task.tags);
-    task.tags.push(tag);
-    time.clone_into(&mut task.updated_at);
-    task.content = content.clone();
+impl Task {
+    fn learn_change(&mut self, content: &Content, seen: &Response) {
+        let json = seen.clone().expect(200).json();
+        self.learn_version(&json["updated_at"], learned_tag(seen));
+        self.content = content.clone();
+    }
+
+    /// Checks that a change moves the time forward and gives a new tag, and records both.
+    pub fn learn_version(&mut self, updated_at: &Value, tag: String) {
+        let time = updated_at.as_str().filter(|time| is_timestamp(time)).expect("a time");
+        assert!(*time > *self.updated_at, "the time does not move forward: {time}, {}", self.updated_at);
+        assert!(!self.tags.contains(&tag), "the tag {tag} was that of another version: {:?}", self.tags);
+        self.tags.push(tag);
+        time.clone_into(&mut self.updated_at);
+    }
 }
 
 fn common_fields(call: &Call, status: u16, fields: &mut BTreeMap<String, String>) {
@@ -206,17 +214,6 @@ fn sentence(seen: &Response) -> String {
     errors.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-fn names_page(link: &str, path: &str, wanted: &BTreeMap<String, String>) -> bool {
-    let target = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
-    let Some((link_path, query)) = target.and_then(|target| target.split_once('?')) else { return false };
-    let pairs: Vec<_> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
-    let mut named: BTreeMap<_, _> =
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let is_once = named.len() == query.split('&').count();
-    named.entry("order".to_owned()).or_insert("asc".to_owned());
-    is_once && link_path == path && named == *wanted
-}
-
 /// The answer without what `support/http.rs` checks in every answer.
 pub fn answer_of(call: &Call, seen: &Response) -> Answer {
     const JUDGED: [&str; 7] = [
@@ -240,6 +237,9 @@ pub fn answer_of(call: &Call, seen: &Response) -> Answer {
             let mut problem = json!({"error_code": json["error_code"], "detail": json["detail"]});
             if let Some(errors) = json["errors"].as_array() {
                 problem["errors"] = sorted(errors.clone());
+            }
+            if let Some(current) = json.get("current") {
+                problem["current"] = current.clone();
             }
             problem
         }

@@ -4,6 +4,7 @@ use super::{Call, Login, User};
 use crate::support::{
     http::Request,
     reference::Random,
+    tasks::parameters,
     token::{HEADER, SECRET, now, segment, sign, sign_text, token},
 };
 use serde_json::json;
@@ -38,7 +39,9 @@ impl Call {
         }
         for (index, (name, value, _)) in self.query.iter().enumerate() {
             let separator = if index == 0 { '?' } else { '&' };
-            target += &format!("{separator}{name}={}", written(value, random));
+            // A space may be written as forms do.
+            let space = random.pick(&["%20", "+"]);
+            target += &format!("{separator}{name}={}", written(value, random).replace("%20", space));
         }
         target
     }
@@ -108,10 +111,12 @@ fn bad_token(user: &User, good: &str, random: &mut Random) -> String {
 pub fn followed(call: &Call, link: &str) -> (Call, String) {
     let target = link.trim_start_matches('<').split_once('>').unwrap().0.to_owned();
     let mut next = Call { method: call.method, ..Call::new(&call.path_user) };
+    const NAMES: [&str; 7] = ["complete", "q", "order", "limit", "after", "cursor", "totals"];
+    // In the order of the link, as the next link repeats it.
     for pair in target.split_once('?').unwrap().1.split('&') {
-        let (name, value) = pair.split_once('=').unwrap();
-        let name = ["complete", "order", "limit", "offset", "after"].into_iter().find(|known| *known == name);
-        next.query.push((name.unwrap(), value.to_owned(), true));
+        let (name, value) = parameters(&format!("?{pair}")).pop_first().unwrap();
+        let name = NAMES.into_iter().find(|known| *known == name);
+        next.query.push((name.unwrap(), value, true));
     }
     (next, target)
 }

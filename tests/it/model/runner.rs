@@ -1,8 +1,8 @@
 //! Sends the calls of some users, and compares each answer with that of the model.
 
 use super::{
-    Actor, Call, Content, MARK, Outcome, Page, TASKS_OF_COLLECTORS, THREADS, USERS_PER_THREAD, User, World,
-    perform::answer_of, request::followed,
+    Actor, Call, Content, Filter, MARK, Outcome, TASKS_OF_COLLECTORS, THREADS, USERS_PER_THREAD, User, World,
+    list::By, perform::answer_of, request::followed,
 };
 use crate::support::{
     harness::Database,
@@ -41,7 +41,14 @@ impl<'a> Actor<'a> {
 
     fn step(&mut self, step: u64, who: usize, call: Call) -> Option<(Call, String)> {
         let target = call.target(&mut self.random);
-        self.exchange(step, who, &call, &target)
+        let next = self.exchange(step, who, &call, &target);
+        if self.users[who].tasks.values().any(|task| task.is_stale) {
+            // A bulk change gives no tags. The list does.
+            let list = Call::new(&self.users[who].id);
+            let target = list.target(&mut self.random);
+            self.exchange(step, who, &list, &target);
+        }
+        next
     }
 
     /// Sends the call, checks the answer, and returns the call that its link names.
@@ -78,7 +85,12 @@ impl<'a> Actor<'a> {
         let what = if call.task.is_some() { "task" } else { "list" };
         *self.tally.entry(format!("{} {what} {}", call.method, seen.status)).or_default() += 1;
         let is_in_parts = seen.field("Transfer-Encoding").is_some();
-        let is_filtered = matches!(outcome, Outcome::List(Page { complete: Some(_), .. }));
+        let page = if let Outcome::List(page) = &outcome { Some(page) } else { None };
+        let filter = page.map(|page| &page.filter);
+        let is_filtered = matches!(filter, Some(Filter { complete: Some(_), .. }));
+        let is_by = |by: By| page.is_some_and(|page| page.order.by == by);
+        let has_place = |name: &str| page.is_some() && call.query.iter().any(|(given, _, _)| *given == name);
+        let is_many = matches!(outcome, Outcome::ChangedMany(..) | Outcome::DeletedMany(_));
         for (what, is_so) in [
             ("all", true),
             ("replayed", matches!(outcome, Outcome::Replayed(_))),
@@ -87,7 +99,18 @@ impl<'a> Actor<'a> {
             ("list in parts", is_in_parts),
             ("list in parts, filtered", is_in_parts && is_filtered),
             ("next page", seen.field("Link").is_some()),
-            ("not modified", wanted.status == 304),
+            ("list by created", is_by(By::Created)),
+            ("list by updated", is_by(By::Updated)),
+            ("list by title", is_by(By::Title)),
+            ("list in parts, sorted", is_in_parts && !is_by(By::Id)),
+            ("list by cursor", has_place("cursor")),
+            ("list after an id", has_place("after")),
+            ("list searched", filter.is_some_and(|filter| filter.q.is_some())),
+            ("totals", page.is_some_and(|page| page.has_totals)),
+            ("many", is_many && wanted.body["count"].as_u64() > Some(1)),
+            ("done already", matches!(outcome, Outcome::Done(_))),
+            ("list not modified", page.is_some() && wanted.status == 304),
+            ("task not modified", page.is_none() && wanted.status == 304),
             ("precondition failed", wanted.status == 412),
         ] {
             *self.tally.entry(what.to_owned()).or_default() += u64::from(is_so);
