@@ -89,7 +89,7 @@ const checks = {
     const changed = await change();
     assert.deepEqual([changed.status, JSON.parse(changed.text).complete], [200, true]);
     const stale = await send("PUT", url, { ...json, "If-Match": created.headers.etag }, '{"title": "t", "complete": false}');
-    expectProblem(stale, 412, "PRECONDITION_FAILED");
+    assert.equal(expectProblem(stale, 412, "PRECONDITION_FAILED").current.etag, changed.headers.etag);
     const deleted = await send("DELETE", url, bearer);
     assert.deepEqual([deleted.status, deleted.text], [204, ""]);
   },

@@ -104,7 +104,8 @@ def journey(send):
     changed = send("PATCH", url, JSON | {"If-Match": tag}, b'{"complete": true}')
     assert changed.status == 200 and json.loads(changed.text)["complete"] is True, changed
     stale = send("PUT", url, JSON | {"If-Match": tag}, b'{"title": "t", "complete": false}')
-    expect_problem(stale, 412, "PRECONDITION_FAILED")
+    current = expect_problem(stale, 412, "PRECONDITION_FAILED")["current"]
+    assert current["etag"] == changed.headers["ETag"], current
     deleted = send("DELETE", url, BEARER)
     assert (deleted.status, deleted.text) == (204, ""), deleted
 

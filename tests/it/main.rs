@@ -34,6 +34,7 @@ mod cors;
 mod cursors;
 mod database;
 mod database_tls;
+mod dependencies;
 mod distributed;
 mod docs;
 mod durability;
