@@ -80,6 +80,7 @@ provide() {
         if [[ $pair == postgres ]]; then
             link_postgresql
         else
+            [[ $pair != java* ]] || link_java
             ln -sfn .unpacked "$unpacked/bin/$pair"
         fi
     done
@@ -153,6 +154,14 @@ link_postgresql() {
         [[ $program == */postgres ]] || ln -sfn ../../../bin/.unpacked "$folder"
     done
     ln -sfn ../../../bin/.unpacked "${folder%/*}/postgres"
+}
+
+# A Java finds its settings through links to /etc.
+link_java() {
+    local link target
+    while read -r link target; do
+        ln -sfnr "$unpacked/root$target" "$link"
+    done < <(find "$unpacked/root/usr/lib/jvm" -type l -lname '/etc/*' -printf '%p %l\n')
 }
 
 # The newest PostgreSQL server here, the machine's or an unpacked one: the folder of its programs.

@@ -141,18 +141,23 @@ fn database(source: &mut Source) -> Option<DatabaseSettings> {
     let size = |text: &str| text.parse().ok().filter(|size: &NonZeroU32| size.get() <= POOL_SIZE_MAX);
     let pool_size = source.parse("DATABASE_POOL_SIZE", "a number from 1 to 1000", size);
     let prepared = source.boolean("DATABASE_PREPARED");
-    let parsed = url.map(|url| unescaped_at(&url).map_or_else(|| DatabaseUrl::parse(&url), Err))?;
+    let parsed = url.map(|url| mistake(&url).map_or_else(|| DatabaseUrl::parse(&url), Err))?;
     match parsed {
         Ok(url) => Some(DatabaseSettings { url, pool_size: pool_size?, is_prepared: prepared? }),
         Err(complaint) => {
-            source.complain("DATABASE_URL", &complaint);
+            let name = source.name_in_force("DATABASE_URL");
+            source.complain(&name, &complaint);
             None
         }
     }
 }
 
-/// RFC 3986 section 3.2: only the sign before the host stands for itself.
-fn unescaped_at(url: &str) -> Option<String> {
+/// A mistake that the parser would report as something else.
+fn mistake(url: &str) -> Option<String> {
+    if secret::is_quoted(url) {
+        return Some("has quotation marks around it; give postgres://… without them".to_owned());
+    }
+    // RFC 3986 section 3.2: only the sign before the host stands for itself.
     let authority = url.split_once("://")?.1.split(['/', '?']).next()?;
     let is_doubtful = authority.matches('@').count() > 1;
     is_doubtful.then(|| "has more than one @ before the host; in a user or password write it %40".to_owned())
@@ -169,6 +174,10 @@ fn jwt(source: &mut Source) -> Option<TokenSettings> {
         |text: &str| text.parse().ok().map(Duration::from_secs).filter(|time| *time <= JWT_LEEWAY_MAX);
     let leeway = source.parse("JWT_LEEWAY_SECONDS", "a number from 0 to 60", seconds);
     let jwks = match jwks_file {
+        Some(url) if url.contains("://") => {
+            source.complain("JWT_JWKS_FILE", "is an address; fetch the JWKS into a file, and give its path");
+            return None;
+        }
         Some(file) => Some((file.clone(), source.content("JWT_JWKS_FILE", &file)?)),
         None => None,
     };
@@ -178,18 +187,26 @@ fn jwt(source: &mut Source) -> Option<TokenSettings> {
 /// `BETTER_AUTH_SECRET` counts where `JWT_SECRET_KEY` is unset; neither is needed beside a JWKS.
 fn hs256_secret(source: &mut Source, has_jwks: bool) -> Option<String> {
     let fallback = source.secret("BETTER_AUTH_SECRET");
-    let (name, secret) = match fallback.filter(|_| !source.is_set("JWT_SECRET_KEY")) {
-        Some(secret) => ("BETTER_AUTH_SECRET", Some(secret)),
-        None if has_jwks => ("JWT_SECRET_KEY", source.secret("JWT_SECRET_KEY")),
-        None => ("JWT_SECRET_KEY", source.required_secret("JWT_SECRET_KEY", "give 32 random bytes or more")),
+    if fallback.is_some() && !source.is_set("JWT_SECRET_KEY") {
+        check_strength(source, "BETTER_AUTH_SECRET", fallback.as_deref());
+        return fallback;
+    }
+    let secret = if has_jwks {
+        source.secret("JWT_SECRET_KEY")
+    } else {
+        source.required_secret("JWT_SECRET_KEY", "give 32 random bytes or more")
     };
-    check_strength(source, name, secret.as_deref());
+    if fallback.is_some() && fallback != secret {
+        source.warn("BETTER_AUTH_SECRET", "is not used, as JWT_SECRET_KEY is set to something else");
+    }
+    check_strength(source, "JWT_SECRET_KEY", secret.as_deref());
     secret
 }
 
 fn check_strength(source: &mut Source, name: &str, secret: Option<&str>) {
     if let Some(weakness) = secret.and_then(secret::weakness) {
-        source.complain(name, weakness);
+        let name = source.name_in_force(name);
+        source.complain(&name, weakness);
     }
 }
 
@@ -204,7 +221,8 @@ fn expected(source: &mut Source, name: &'static str, is_required: bool) -> Optio
 
 fn listen(source: &mut Source) -> Option<SockAddr> {
     let port = source.parse("PORT", "a number from 0 to 65535", |text| text.parse::<u16>().ok());
-    let wanted = "an IP address, a name such as localhost, or unix:/path of 107 bytes at most";
+    let wanted =
+        "an IP address, a name with an address such as localhost, or unix:/path of 107 bytes at most";
     // A bad port does not keep a bad host from being reported.
     let address = |text: &str| match text.strip_prefix("unix:") {
         Some(path) => SockAddr::unix(path).ok().filter(|_| path.starts_with('/')),

@@ -185,12 +185,14 @@ fn jwks(file: &str, text: &[u8]) -> Result<Vec<Ed25519PublicKey>, String> {
     }
     // The library's message may repeat what the file holds, and that may be a secret.
     let set: Set = serde_json::from_slice(text).map_err(|error| {
-        format!("JWT_JWKS_FILE: {file:?} is no JWKS (line {}, column {})", error.line(), error.column())
+        format!("JWT_JWKS_FILE: {file:?} is no JWKS (line {}, column {}); save the issuer's there, which Better Auth has at /api/auth/jwks", error.line(), error.column())
     })?;
     let keys = set.keys.iter().filter_map(|key| Ed25519PublicKey::from_jwk(key.get()).ok());
     let keys: Vec<_> = keys.collect();
     if keys.is_empty() {
-        return Err(format!("JWT_JWKS_FILE: {file:?} has no public Ed25519 key for signatures"));
+        return Err(format!(
+            "JWT_JWKS_FILE: {file:?} has no public Ed25519 key for signatures; let the issuer sign with EdDSA"
+        ));
     }
     log::info!(keys = keys.len(); "JWKS read");
     let skipped = set.keys.len() - keys.len();

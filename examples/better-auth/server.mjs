@@ -70,7 +70,9 @@ async function hs256Token(request) {
 const file = (name, type) => ({ type, text: readFileSync(new URL(`public/${name}`, import.meta.url)) });
 const FILES = {
   "/": file("index.html", "text/html; charset=utf-8"),
-  "/page.js": file("page.js", "text/javascript; charset=utf-8"),
+  ...Object.fromEntries(["page", "list", "act", "api"].map((name) => (
+    [`/${name}.js`, file(`${name}.js`, "text/javascript; charset=utf-8")]
+  ))),
   "/page.css": file("page.css", "text/css; charset=utf-8"),
   "/config.json": { type: "application/json", text: JSON.stringify({ tasksUrl: TASKS_URL }) },
 };

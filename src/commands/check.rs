@@ -7,7 +7,10 @@ use crate::gate::{Address, Certificate, Complaint};
 use crate::keys::Keys;
 use crate::store;
 use socket2::{SockAddr, Socket, Type};
+use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 pub fn check() -> Result<(), Failure> {
     let config = config::load()?;
@@ -64,14 +67,34 @@ fn check_addresses(config: &Config) -> Result<String, String> {
     Ok(format!("address: {name} is free\n"))
 }
 
-/// Takes an address for a moment, without listening there. A Unix socket is left alone: its path is
-/// examined when the service starts.
+/// Takes an address for a moment, without listening there. The path of a Unix socket is only looked at.
 fn try_bind(address: &SockAddr) -> io::Result<()> {
-    if address.as_socket().is_none() {
-        return Ok(());
-    }
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
+    if let Some(path) = address.as_pathname() {
+        return look_at_path(path, address, &socket);
+    }
     // The service sets this option too. With it, connections that are just closing do not block the port.
     socket.set_reuse_address(true)?;
     socket.bind(address)
+}
+
+/// Errors: as `bind` would have them.
+fn look_at_path(path: &Path, address: &SockAddr, socket: &Socket) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(data) if data.file_type().is_socket() => {
+            socket.set_nonblocking(true)?;
+            match socket.connect(address) {
+                // Left by a process that has ended: the service takes it over.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+                _ => Err(io::ErrorKind::AddrInUse.into()),
+            }
+        }
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().map(fs::metadata).transpose()?;
+            if folder.is_some_and(|folder| folder.is_dir()) { Ok(()) } else { Err(error) }
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -25,7 +25,8 @@ pub fn healthcheck() -> Result<(), Failure> {
             "PORT: is 0, so nobody knows it; give the service a port".to_owned(),
         ));
     }
-    let answer = ask(&config)?;
+    let answer =
+        ask(&config).map_err(|reason| format!("{reason}; is the service running, at this HOST and PORT?"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let is_healthy = head.starts_with("HTTP/1.1 200 ");
     print(&format!("{}\n", body.trim_end()))?;

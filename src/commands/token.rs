@@ -20,7 +20,10 @@ pub fn issue(options: &[&str]) -> Result<(), Failure> {
                 let wanted = "--ttl: give a number and s, m, h or d, such as 1h";
                 ttl = duration(value).ok_or_else(|| Failure::of_usage(wanted))?;
             }
-            _ => return Err(Failure::of_usage(&format!("token: bad option {}", option.join(" ")))),
+            _ => {
+                let wanted = "give --user ID [--ttl 1h], or --explain alone";
+                return Err(Failure::of_usage(&format!("token: bad option {}; {wanted}", option.join(" "))));
+            }
         }
     }
     let user = user.ok_or_else(|| Failure::of_usage("token: --user ID is missing"))?;

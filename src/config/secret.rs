@@ -1,6 +1,7 @@
 //! Secrets that everybody can guess: too short, one repeated character, or printed in public sources.
 
 use crate::limits::SECRET_BYTES_MIN;
+use std::path::Path;
 
 /// Parts of the placeholders that documentation, examples and default values of programs print, in
 /// lower case and without the signs between words. A random secret has one of them in it less often
@@ -61,16 +62,34 @@ pub fn weakness(secret: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether quotation marks are around a value.
+pub fn is_quoted(value: &str) -> bool {
+    let has = |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
+    has('"') || has('\'')
+}
+
+/// Whether a text that should be the path of a secret may be the secret itself, and must not be shown. Base64
+/// has slashes too, one secret in 64 begins with one, and no valid secret is shorter than 32 bytes.
+pub fn may_be_value(path: &str) -> bool {
+    let folder = path.strip_prefix('/').and_then(|rest| rest.split_once('/')).map(|(folder, _)| folder);
+    let is_path = match folder {
+        Some(folder) => path.len() < SECRET_BYTES_MIN || Path::new("/").join(folder).is_dir(),
+        None => path.starts_with("./") || path.starts_with("../"),
+    };
+    !is_path
+}
+
 /// Names the quotes or spaces at the ends of a value that were probably not meant to be part of it.
 pub fn doubtful_ends(value: &str) -> Option<&'static str> {
-    let is_quoted = |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
-    if is_quoted('"') || is_quoted('\'') {
+    if is_quoted(value) {
         Some(
             "has quotation marks around it, and they are taken as part of the value; \
               container engines keep those of an env file, so remove them there",
         )
     } else if value.trim() != value {
         Some("begins or ends with white space, which is taken as part of the value")
+    } else if value.starts_with('\u{feff}') {
+        Some("begins with a byte order mark, which is taken as part of the value; save the file without it")
     } else {
         None
     }
@@ -78,7 +97,7 @@ pub fn doubtful_ends(value: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{doubtful_ends, weakness};
+    use super::{doubtful_ends, may_be_value, weakness};
 
     #[test]
     fn a_secret_that_anybody_can_guess_is_weak() {
@@ -115,11 +134,32 @@ mod tests {
 
     #[test]
     fn quotes_and_white_space_at_the_ends_are_doubtful() {
-        for value in ["\"x\"", "'x'", " x", "x\n", "x\r"] {
+        for value in ["\"x\"", "'x'", " x", "x\n", "x\r", "\u{feff}x"] {
             assert!(doubtful_ends(value).is_some(), "{value:?}");
         }
         for value in ["", "x", "\"", "\"x", "x'", "x y", "\"x'"] {
             assert_eq!(doubtful_ends(value), None, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_told_from_a_secret_in_its_place() {
+        for path in [
+            "/nothing/here",
+            "./secrets/jwt_secret_key_of_the_service",
+            "../x",
+            "/tmp/jwt_secret_key_of_the_service",
+        ] {
+            assert!(!may_be_value(path), "{path}");
+        }
+        for value in [
+            "postgres://u:p@127.0.0.1/x",
+            "Yl4JmSSkQbnGlc5mPMr0uCYUAjr1Tn8vFtaq1O3zDnA=",
+            "/l4JmSSkQbnGlc5mPMr0uCYUAjr1Tn8vFtaq1O3zDnA=",
+            "/l4JmSSkQbnGlc5mP/r0uCYUAjr1Tn8vFtaq1O3zDnA=",
+            "jwt_secret",
+        ] {
+            assert!(may_be_value(value), "{value}");
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::variables::{VARIABLES, meant};
 use super::{dot_env, secret};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::{env, fs, io};
 
@@ -58,7 +59,8 @@ impl Content {
             }
         };
         let mut content = Self::default();
-        for (index, line) in text.lines().enumerate() {
+        // Some editors put an invisible byte order mark before the first line.
+        for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             match dot_env::line(line.trim()) {
                 Some(("", _)) => {}
                 Some((variable, value)) => {
@@ -81,7 +83,7 @@ impl Source {
         self.complaints.push(format!("{name}: {complaint}"));
     }
 
-    fn warn(&mut self, name: &str, warning: &str) {
+    pub fn warn(&mut self, name: &str, warning: &str) {
         self.warnings.push(format!("{name}: {warning}"));
     }
 
@@ -150,6 +152,10 @@ impl Source {
     }
 
     fn secret_file(&mut self, name: &str, path: &str) -> Option<String> {
+        if secret::may_be_value(path) && !Path::new(path).exists() {
+            self.complain(name, "names no file that is there; give a path, not the secret itself");
+            return None;
+        }
         let Ok(text) = String::from_utf8(self.content(name, path)?) else {
             self.complain(name, &format!("{path:?} is not UTF-8; give text"));
             return None;
@@ -162,7 +168,8 @@ impl Source {
         match fs::read(path) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
-                self.complain(name, &format!("{path:?} cannot be read: {error}"));
+                let wanted = "give a file that this user may read";
+                self.complain(name, &format!("{path:?} cannot be read: {error}; {wanted}"));
                 None
             }
         }
@@ -170,6 +177,12 @@ impl Source {
 
     pub fn is_set(&mut self, name: &str) -> bool {
         self.find(name).is_some() || self.find(&format!("{name}_FILE")).is_some()
+    }
+
+    /// The name that gives a secret: the variable's own, or that of its file.
+    pub fn name_in_force(&mut self, name: &str) -> String {
+        let is_in_file = self.find(name).is_none() && self.is_set(name);
+        if is_in_file { format!("{name}_FILE") } else { name.to_owned() }
     }
 
     /// A secret that has to be there. `wanted` follows "is missing; " in the complaint.
@@ -202,8 +215,7 @@ impl Source {
         };
         let value = parse(text.trim());
         if value.is_none() {
-            let quotes =
-                secret::doubtful_ends(&text).map(|_| ", without quotation marks").unwrap_or_default();
+            let quotes = if secret::is_quoted(&text) { ", without quotation marks" } else { "" };
             self.complain(name, &format!("{text:?} does not fit; give {wanted}{quotes}"));
         }
         value.map(Some)

@@ -76,7 +76,7 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
         certificate,
         config.idle_timeout,
     )
-    .map_err(|error| cannot_listen(&config.listen, &error))?;
+    .map_err(|error| cannot_listen(&config.listen, &error, "HOST or PORT"))?;
     let service = start_service(gate, listener, &app, Face::Public)?;
     if !is_https && !service.gate.address.is_local() {
         log::warn!("plain HTTP beyond this machine: set TLS_CERT_FILE, or let a proxy on it speak HTTPS");
@@ -94,7 +94,7 @@ fn start_admin(address: SocketAddr, app: &Arc<App>) -> Result<(), Failure> {
     let registry = Arc::new(Registry::new(ADMIN_CONNECTIONS_MAX, 0)?);
     let address = address.into();
     let (gate, listener) = Gate::open(&address, None, registry, Vec::new(), None, IDLE_TIMEOUT_DEFAULT)
-        .map_err(|error| cannot_listen(&address, &error))?;
+        .map_err(|error| cannot_listen(&address, &error, "ADMIN_ADDR"))?;
     let service = start_service(gate, listener, app, Face::Admin)?;
     log::info!(address = format!("http://{}", service.gate.address).as_str(); "metrics and probes");
     Ok(())
@@ -105,8 +105,8 @@ fn start_service(gate: Gate, listener: Socket, app: &Arc<App>, face: Face) -> Re
     service.start(listener).map_err(|error| format!("cannot start a thread: {error}").into())
 }
 
-fn cannot_listen(address: &SockAddr, error: &std::io::Error) -> Failure {
-    format!("cannot listen on {}: {error}", Address::name(address)).into()
+fn cannot_listen(address: &SockAddr, error: &std::io::Error, variables: &str) -> Failure {
+    format!("cannot listen on {}: {error}; give another {variables}", Address::name(address)).into()
 }
 
 /// How many descriptors the service needs beside those of its clients.

@@ -21,6 +21,7 @@ pub fn check(database: &DatabaseSettings, say: &mut dyn FnMut(&str)) -> Result<(
     say(&format!("database: PostgreSQL {version}"));
     say(&database.url.tls.report(session.is_encrypted));
     let mut reasons = Vec::new();
+    reasons.extend(read_only(session.within(STATEMENT_MAX)));
     if encoding != "UTF8" {
         reasons.push(format!("encoding: is {encoding}, must be UTF8; make a new database"));
     }
@@ -49,6 +50,25 @@ pub fn check(database: &DatabaseSettings, say: &mut dyn FnMut(&str)) -> Result<(
 fn open(database: &DatabaseSettings) -> Result<Session, String> {
     let settings = if database.is_prepared { vec![statement_timeout()] } else { Vec::new() };
     connect(&database.url, &settings, |_| Ok(())).map(|(session, ())| session).map_err(|error| error.reason)
+}
+
+/// Why the database would refuse every change, where it would.
+fn read_only(client: &mut Client) -> Option<String> {
+    let state = "select current_setting('transaction_read_only'), pg_is_in_recovery()::text";
+    match pairs(client, state).map(|rows| rows.into_iter().next().unwrap_or_default()) {
+        Ok((is_read_only, _)) if is_read_only == "off" => None,
+        Ok((_, is_standby)) if is_standby == "true" => Some(
+            "database: is a standby, which accepts no change; name the primary in DATABASE_URL, or all hosts \
+             with target_session_attrs=read-write"
+                .to_owned(),
+        ),
+        Ok(_) => Some(
+            "database: default_transaction_read_only is on for this role, database or DATABASE_URL, so no \
+             change is accepted; switch it off"
+                .to_owned(),
+        ),
+        Err(reason) => Some(format!("database: {reason}")),
+    }
 }
 
 const POOLED: &str = "connections: two of them share one session of PostgreSQL, so a pooler in transaction mode \

@@ -1,7 +1,7 @@
 //! Makes a connection to PostgreSQL: tries one address after the other, each for a limited time, and
 //! returns a [`Session`], on which no call waits without a limit.
 
-use super::sqlstate::cause;
+use super::sqlstate::{cause, remedy};
 use super::stream::{Deadline, NegotiationError, Negotiator};
 use super::tls::Encryption;
 use super::url::{Address, DatabaseUrl};
@@ -90,7 +90,7 @@ pub fn connect<T>(
             Ok(connected) => return Ok(connected),
             Err(error) => {
                 is_full |= error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
-                reasons.push(format!("{address}: {}", cause(&error)));
+                reasons.push(format!("{address}: {}{}", cause(&error), remedy(&error)));
                 if is_silence(&error) {
                     url.mark_silent(address);
                 }

@@ -4,7 +4,7 @@
 
 use super::connect::connect;
 use super::rows::task;
-use super::sqlstate::cause;
+use super::sqlstate::{cause, remedy};
 use super::statements::{COUNT, EXPORT, PURGE};
 use super::url::DatabaseUrl;
 use crate::limits::{COMMAND_STATEMENT_MAX, EXPORT_ROW_MAX};
@@ -24,7 +24,7 @@ pub fn export(
     let deadline = session.deadline();
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&user_id, Type::TEXT)];
     let rows = session.within(COMMAND_STATEMENT_MAX).query_typed_raw(EXPORT, values);
-    let mut rows = rows.map_err(|error| cause(&error))?;
+    let mut rows = rows.map_err(|error| refused(&error))?;
     loop {
         // The reader of the output may be slow, so the limit is that of one row.
         deadline.set_after(EXPORT_ROW_MAX);
@@ -47,5 +47,9 @@ pub fn purge(url: &DatabaseUrl, user_id: &UserId, only_count: bool) -> Result<u6
         true => client.query_typed_one(COUNT, &values).and_then(|row| row.try_get(0)).map(i64::unsigned_abs),
         false => client.execute_typed(PURGE, &values),
     };
-    count.map_err(|error| cause(&error))
+    count.map_err(|error| refused(&error))
+}
+
+fn refused(error: &postgres::Error) -> String {
+    format!("{}{}", cause(error), remedy(error))
 }

@@ -98,12 +98,13 @@ select format('schema: tasks has no unique index on (%s); run `tinytasks migrate
         select from unique_index as found
             where found.columns = wanted.columns and (may_be_partial or not is_partial))";
 
-/// A row for each right that the role lacks.
+/// A row that names the rights that the role lacks; none where it has all.
 const RIGHTS: &str = "
 select format('rights: role %1$s may not %2$s; run `grant select, insert, update, delete on tasks to %1$s`',
-        quote_ident(current_user), command)
-    from unnest(array['select', 'insert', 'update', 'delete']) as command
-    where not has_table_privilege(to_regclass('tasks')::oid, command)";
+        quote_ident(current_user), string_agg(command, ', ' order by number))
+    from unnest(array['select', 'insert', 'update', 'delete']) with ordinality as command (command, number)
+    where not has_table_privilege(to_regclass('tasks')::oid, command)
+    having count(*) > 0";
 
 /// Whether row-level security is active on the table for this role, and what it hides, else null. One
 /// statement says both: if two did, row security could be switched on between them, and policies that

@@ -1,7 +1,7 @@
 //! Applies `schema.sql`, at a start of the service or by `tinytasks migrate`.
 
 use super::connect::{Session, connect};
-use super::sqlstate::cause;
+use super::sqlstate::{cause, remedy};
 use super::url::DatabaseUrl;
 use crate::limits::SCHEMA_MAX;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub fn apply(session: &mut Session, limit: Duration) -> Result<(), String> {
     applied.map_err(|error| {
         // A failed script leaves its transaction open.
         let _ = session.within(limit).batch_execute("rollback");
-        format!("the schema cannot be applied: {}", cause(&error))
+        format!("the schema cannot be applied: {}{}", cause(&error), remedy(&error))
     })
 }
 

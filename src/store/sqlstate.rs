@@ -5,6 +5,7 @@ use crate::limits::READ_ONLY_RETRY;
 use crate::task::{DESCRIPTION_LENGTH, TITLE_LENGTH, TITLE_NOT_BLANK, broken};
 use postgres::error::{DbError, Severity, SqlState};
 use std::error::Error as _;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 const POOLER_REMEDY: &str = "; where a pooler in transaction mode is in between, set DATABASE_PREPARED=false";
@@ -90,6 +91,31 @@ fn broken_rule(error: &postgres::Error) -> Option<FieldError> {
         _ => None,
     }
 }
+
+/// What an operator can do about a connection or a command that failed, as the end of the sentence that
+/// [`cause`] begins; empty where the message itself says it.
+pub fn remedy(error: &postgres::Error) -> &'static str {
+    let Some(state) = error.code() else {
+        let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+        let is_refused = io.is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+        return if is_refused { REFUSED_REMEDY } else { "" };
+    };
+    match *state {
+        SqlState::INVALID_PASSWORD => {
+            "; give the role's password in DATABASE_URL, with @ : / ? # and % in it percent-encoded"
+        }
+        SqlState::INVALID_CATALOG_NAME => "; create this database, or name another in DATABASE_URL",
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            "; the role must be there, be allowed to log in, and be let in by pg_hba.conf"
+        }
+        SqlState::UNDEFINED_TABLE => "; run `tinytasks migrate`",
+        SqlState::INSUFFICIENT_PRIVILEGE => "; use a role that has the right (docs/operations.md)",
+        SqlState::INVALID_SCHEMA_NAME => "; let search_path name a schema that is there",
+        _ => "",
+    }
+}
+
+const REFUSED_REMEDY: &str = "; start PostgreSQL there, or give another host or port in DATABASE_URL";
 
 /// The error and its sources, for the log. Leaves out the server's DETAIL, which quotes rows.
 pub fn cause(error: &postgres::Error) -> String {

@@ -61,7 +61,8 @@ impl DatabaseUrl {
         }
         let (mut tls, text) = Tls::parse(text)?;
         // The driver's message names the parameter, never its value.
-        let config: Config = text.parse().map_err(|error| cause(&error))?;
+        let config: Config =
+            text.parse().map_err(|error| format!("{}; correct or remove it", cause(&error)))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("names no host; give postgres://user:password@host/database".to_owned());
         }
@@ -214,7 +215,9 @@ fn check_numbers(config: &Config) -> Result<(), String> {
 /// which the limit of an attempt does not include. Errors: the name and why it has none.
 fn resolve(host: &str, port: u16) -> Result<Vec<Address>, String> {
     use std::net::ToSocketAddrs;
-    let found = (host, port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;
+    let found = (host, port)
+        .to_socket_addrs()
+        .map_err(|error| format!("{host}: {error}; check the host in DATABASE_URL"))?;
     let mut addresses = Vec::new();
     for socket in found {
         let address = Address::Tcp { host: host.to_owned(), ip: socket.ip(), port };

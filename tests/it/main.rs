@@ -77,3 +77,4 @@ mod two_roles;
 mod unix;
 mod users;
 mod validation;
+mod wrong_things;

@@ -4,6 +4,7 @@
 use crate::support::{
     harness::{App, Database, Outcome, eventually, eventually_settles, run_binary},
     http::Request,
+    roles::Role,
     token::SECRET,
 };
 use serde_json::json;
@@ -36,35 +37,6 @@ fn assert_not_ready(app: &App) {
         let health = app.get("/health").send();
         health.status == 503 && health.json()["database"] == "not ready"
     });
-}
-
-/// A role with the rights that docs/operations.md gives it, and the URL of the database for it.
-struct Role<'d> {
-    database: &'d Database,
-    name: String,
-    url: String,
-}
-
-impl<'d> Role<'d> {
-    fn create(database: &'d Database, options: &str) -> Self {
-        let name = format!("{}_role", database.name);
-        database.execute(&format!(
-            "create role {name} login password 'row5-0nly' {options};
-             grant select, insert, update, delete on tasks to {name}"
-        ));
-        let url = database.url_as(&name, "row5-0nly");
-        Self { database, name, url }
-    }
-}
-
-impl Drop for Role<'_> {
-    fn drop(&mut self) {
-        if !thread::panicking() {
-            let drop = format!("drop owned by {0} cascade; drop role {0}", self.name);
-            self.database.terminate_sessions();
-            self.database.execute(&drop);
-        }
-    }
 }
 
 /// Starts on that URL, with a database that somebody else keeps.

@@ -156,8 +156,10 @@ fn the_older_table_is_upgraded_in_place_and_every_row_id_and_instant_survives() 
     let app = App::setup().database(database).spawn();
     let task =
         |id: i64, title: &str, description: Option<&str>, complete: bool, created: &str, updated: &str| {
+            let version = updated.parse::<jiff::Timestamp>().unwrap().as_microsecond();
             json!({"id": id, "user_id": "alice", "title": title, "description": description,
-            "complete": complete, "created_at": created, "updated_at": updated})
+                "complete": complete, "created_at": created, "updated_at": updated,
+                "etag": format!("\"{version:x}\"")})
         };
     let wanted = [
         task(1, "first", None, true, "2020-01-01T00:00:00.000000Z", "2020-01-02T03:04:05.678901Z"),

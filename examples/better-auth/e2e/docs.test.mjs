@@ -68,6 +68,7 @@ function shownOperations() {
 test("every operation can be tried out with the token's user, and no request leaves the origin", async () => {
   const { page, watched } = await open();
   await authorize(page, await token("demo"));
+  await page.locator(".opblock-tag").first().evaluate((heading) => heading.scrollIntoView());
   await screenshot(page, "docs");
 
   const tried = new Set();
@@ -82,7 +83,8 @@ test("every operation can be tried out with the token's user, and no request lea
   assert.match(created.text, /"title": "Buy milk"/);
   const task = { task_id: created.text.match(/"id": (\d+)/)[1] };
   const etag = created.text.match(/etag: ("\S+")/)[1];
-  await expect(200, "listTasks", { order: "desc", limit: "10" });
+  const listed = await expect(200, "listTasks", { order: "-title", limit: "10", q: "MILK", totals: "true" });
+  assert.match(listed.text, /"totals"/);
   await expect(200, "getTask", task);
   await expect(200, "replaceTask", { ...task, "If-Match": etag });
   const patched = await expect(200, "patchTask", task, { title: "Buy oat milk" });
@@ -92,7 +94,11 @@ test("every operation can be tried out with the token's user, and no request lea
   await patched.block.scrollIntoViewIfNeeded();
   await patched.block.locator(".live-responses-table").scrollIntoViewIfNeeded();
   await screenshot(page, "docs-try-it-out");
+  const changed = await expect(200, "patchTasks", { complete: "true" }, { complete: false });
+  assert.match(changed.text, /"count": 1/);
   await expect(204, "deleteTask", task);
+  const deleted = await expect(200, "deleteTasks", { complete: "true" });
+  assert.match(deleted.text, /"count": 0/);
   for (const operationId of ["getHealth", "getRoot", "getOpenApi"]) await expect(200, operationId);
 
   assert.deepEqual([...tried].sort(), shownOperations().sort());

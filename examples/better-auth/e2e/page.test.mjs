@@ -5,7 +5,8 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { after, before, test } from "node:test";
 import pg from "pg";
-import { assertConsole, assertOrigins, launch, newPage, screenshot, until } from "./browser.mjs";
+import { assertConsole, assertOrigins, launch, screenshot, until } from "./browser.mjs";
+import { add, alert, ask, row, rows, signUp } from "./person.mjs";
 
 const { PAGE_URL, TASKS_URL, AUTH_DATABASE_URL, JWKS_FILE } = process.env;
 const database = new pg.Pool({ connectionString: AUTH_DATABASE_URL });
@@ -19,47 +20,9 @@ after(async () => {
   await database.end();
 });
 
-let people = 0;
-
-async function signUp(kind) {
-  const { page, watched } = await newPage(browser);
-  const email = `person${++people}@example.com`;
-  const authorizations = [];
-  page.on("request", (request) => {
-    if (request.url().startsWith(TASKS_URL)) authorizations.push(request.headers().authorization);
-  });
-  await page.goto(PAGE_URL);
-  await page.getByLabel("E-mail").fill(email);
-  await page.getByLabel("Password").fill("correct horse");
-  await page.getByLabel(kind).check();
-  await page.getByRole("button", { name: "Sign up" }).click();
-  await page.getByText(`${email}, ${kind} token`).waitFor();
-  const token = () => authorizations.at(-1).replace("Bearer ", "");
-  const part = (index) => JSON.parse(Buffer.from(token().split(".")[index], "base64url"));
-  return { page, watched, email, token, header: () => part(0), claims: () => part(1) };
-}
-
-async function add(page, title, description = "") {
-  const form = page.locator("#add");
-  await form.getByLabel("Title").fill(title);
-  await form.getByLabel("Description").fill(description);
-  await form.getByRole("button", { name: "Add" }).click();
-}
-
-const rows = (page) => page.getByRole("listitem");
-const row = (page, title) => rows(page).filter({ hasText: title });
-const alert = (page) => page.getByRole("alert");
-
-// Answered by tinytasks itself, with no browser between.
-async function ask(token, path = "") {
-  const user = JSON.parse(Buffer.from(token.split(".")[1], "base64url")).user_id;
-  const url = `http://127.0.0.1:${new URL(TASKS_URL).port}/api/${user}/tasks${path}`;
-  return fetch(url, { headers: { Authorization: `Bearer ${token}` } });
-}
-
 for (const kind of ["EdDSA", "HS256"]) {
   test(`a person keeps a list with an ${kind} token`, async () => {
-    const { page, watched, email, header, claims } = await signUp(kind);
+    const { page, watched, email, header, claims } = await signUp(browser, kind, `person-${kind.toLowerCase()}`);
     await page.getByText(`${email}, ${kind} token`).waitFor();
     await add(page, "Buy milk", "Two litres");
     await row(page, "Buy milk").getByText("Two litres").waitFor();
@@ -102,7 +65,7 @@ for (const kind of ["EdDSA", "HS256"]) {
 }
 
 test("the person reads why a title was refused", async () => {
-  const { page, watched } = await signUp("HS256");
+  const { page, watched } = await signUp(browser, "HS256", "frank");
   await add(page, "x".repeat(201));
   await alert(page).getByText("title: must be at most 200 characters").waitFor();
   assertConsole(watched, 422);
@@ -113,7 +76,7 @@ test("the person reads why a title was refused", async () => {
 });
 
 test("a task is added once, though the answer to the first attempt is lost", async () => {
-  const { page, watched, token } = await signUp("EdDSA");
+  const { page, watched, token } = await signUp(browser, "EdDSA", "gerda");
   const keys = [];
   await page.route(`${TASKS_URL}/**`, async (route) => {
     const request = route.request();
@@ -133,7 +96,7 @@ test("a task is added once, though the answer to the first attempt is lost", asy
 });
 
 test("keys rotate under the people's hands", async () => {
-  const { page, watched, token, header } = await signUp("EdDSA");
+  const { page, watched, token, header } = await signUp(browser, "EdDSA", "hanna");
   await add(page, "before");
   await row(page, "before").waitFor();
   const [oldToken, oldKid] = [token(), header().kid];
@@ -159,7 +122,7 @@ test("keys rotate under the people's hands", async () => {
 });
 
 test("a refused token is replaced while the session lasts, and leads to the form when it does not", async () => {
-  const { page, watched, token } = await signUp("EdDSA");
+  const { page, watched, token } = await signUp(browser, "EdDSA", "ida");
   const refuse = async () => {
     const refused = token();
     await database.query("delete from jwks");

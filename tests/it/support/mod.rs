@@ -12,6 +12,7 @@ pub mod locks;
 pub mod raw;
 pub mod reference;
 pub mod relay;
+pub mod roles;
 pub mod samples;
 pub mod servers;
 pub mod slow;

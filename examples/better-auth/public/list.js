@@ -1,0 +1,250 @@
+// The list: as tinytasks has it, less what is about to be deleted, with a row for each task.
+import { act, byId, report } from "./act.js";
+import { SignedOut, tasks } from "./api.js";
+
+const PAGE_TASKS = 100;
+const TASKS_MAX = 1000; // as tinytasks allows
+const TYPING_MS = 200;
+const UNDO_MS = 5000;
+const POLL_MS = 10_000;
+
+const rows = new Map(); // id → row
+const leaving = new Map(); // id → { task, deleteNow }: out of sight, and deleted soon
+const nothing = { tasks: [], totals: { open: 0, complete: 0 } };
+let shown = nothing; // the last answer, with its query and its ETag
+let limit = PAGE_TASKS;
+let latest = 0; // the number of the last question
+
+// Asks for the list and shows it, unless it is the same or the person has asked for another since.
+export async function refresh() {
+  const { q, order } = byId("view").elements;
+  const query = new URLSearchParams({ order: order.value, limit, totals: true });
+  if (q.value) query.set("q", q.value);
+  const path = `?${query}`;
+  const question = ++latest;
+  const known = path === shown.path && shown.etag ? { "If-None-Match": shown.etag } : {};
+  const response = await tasks("GET", path, known);
+  if (response.status === 304) return;
+  const list = await response.json();
+  if (question !== latest) return;
+  shown = { ...list, path, etag: response.headers.get("ETag"), hasMore: response.headers.has("Link") };
+  draw();
+}
+
+export function clear() {
+  latest++;
+  shown = nothing;
+  leaving.clear();
+  for (const id of rows.keys()) dropRow(id);
+  byId("undo").replaceChildren();
+  byId("view").reset();
+  limit = PAGE_TASKS;
+}
+
+function draw() {
+  const ids = new Set(shown.tasks.map(({ id }) => id));
+  for (const [id, row] of rows) if (!ids.has(id) && !leaving.has(id) && !row.isBusy()) dropRow(id);
+  shown.tasks.forEach((task, index) => {
+    const row = rows.get(task.id) ?? newRow(task);
+    // What the person is at keeps the tag that it began with.
+    if (!row.isBusy()) row.show(task);
+    row.item.hidden = leaving.has(task.id);
+    // A row that is in its place already is left there, and keeps the focus.
+    const place = byId("list").children[index];
+    if (place !== row.item) byId("list").insertBefore(row.item, place ?? null);
+  });
+  byId("more").hidden = !shown.hasMore || limit === TASKS_MAX;
+  drawTotals();
+}
+
+function drawTotals() {
+  let { open, complete } = shown.totals;
+  for (const task of shown.tasks) if (leaving.has(task.id)) task.complete ? complete-- : open--;
+  byId("totals").textContent = `${open} open, ${complete} complete`;
+  byId("complete-all").disabled = open === 0;
+  byId("clear-completed").disabled = complete === 0;
+}
+
+function dropRow(id) {
+  rows.get(id)?.item.remove();
+  rows.delete(id);
+}
+
+function newRow(task) {
+  const item = byId("task").content.cloneNode(true).firstElementChild;
+  const part = (selector) => item.querySelector(selector);
+  const form = part("form"), conflict = part(".conflict"), box = part("[name=complete]");
+  let turn = Promise.resolve();
+  let waiting = 0;
+
+  function show(now) {
+    task = now;
+    item.classList.toggle("complete", task.complete);
+    part(".title").textContent = task.title;
+    part(".description").textContent = task.description ?? "";
+    box.checked = task.complete;
+    form.hidden = conflict.hidden = true;
+  }
+
+  // One change after the other, each with the tag that the one before has led to.
+  function change(fields) {
+    waiting++;
+    turn = turn.catch(() => {}).then(() => patch(fields, task.etag)).finally(() => waiting--);
+    return turn;
+  }
+
+  async function patch(fields, etag) {
+    try {
+      const response = await tasks("PATCH", `/${task.id}`, { body: fields, "If-Match": etag });
+      show(await response.json());
+    } catch (error) {
+      box.checked = task.complete;
+      if (error.code === "NOT_FOUND") {
+        // What was typed stays, to be copied.
+        if (form.hidden) dropRow(task.id);
+        await refresh();
+      }
+      if (error.code !== "PRECONDITION_FAILED") throw error;
+      const { current } = error;
+      askWhich(current, inWords({ ...current, ...fields }), () => patch(fields, current.etag));
+    }
+    await refresh();
+  }
+
+  // Shows both versions. Theirs is there already; mine is sent once more, with the tag of theirs.
+  function askWhich(current, mine, keep) {
+    part(".mine").textContent = mine;
+    part(".theirs").textContent = inWords(current);
+    part(".keep").onclick = act(keep);
+    part(".take").onclick = act(async () => {
+      show(current);
+      await refresh();
+    });
+    conflict.hidden = item.hidden = false;
+    form.hidden = true;
+    throw new Error("This was changed elsewhere meanwhile. Which version shall it be?");
+  }
+
+  box.onchange = act(() => change({ complete: box.checked }));
+  part(".edit").onclick = () => {
+    form.elements.title.value = task.title;
+    form.elements.description.value = task.description ?? "";
+    form.hidden = !form.hidden;
+    if (!form.hidden) form.elements.title.focus();
+  };
+  // Only what the person has changed, so that the rest can be changed elsewhere.
+  form.onsubmit = act(async () => {
+    const fields = Object.entries(fieldsOf(form)).filter(([name, value]) => value !== task[name]);
+    if (fields.length > 0) await change(Object.fromEntries(fields));
+    else form.hidden = true;
+  });
+  part(".delete").onclick = () => deleteLater(task, askWhich);
+
+  show(task);
+  const row = { item, show, isBusy: () => waiting > 0 || !form.hidden || !conflict.hidden };
+  rows.set(task.id, row);
+  return row;
+}
+
+// tinytasks has no way back from a DELETE, so it is sent when the time for second thoughts is over.
+function deleteLater(task, askWhich) {
+  const notice = byId("deleted").content.cloneNode(true).firstElementChild;
+  const stop = () => {
+    clearTimeout(timer);
+    notice.remove();
+  };
+  const deleteNow = async () => {
+    stop();
+    if (!leaving.has(task.id)) return;
+    try {
+      await deleteTask(task, askWhich);
+      await refresh();
+    } finally {
+      leaving.delete(task.id);
+      draw();
+    }
+  };
+  const timer = setTimeout(act(deleteNow), UNDO_MS);
+  notice.querySelector("span").textContent = `“${task.title}” is deleted.`;
+  notice.querySelector("button").onclick = () => {
+    stop();
+    leaving.delete(task.id);
+    draw();
+  };
+  leaving.set(task.id, { task, deleteNow });
+  byId("undo").append(notice);
+  notice.querySelector("button").focus();
+  draw();
+}
+
+async function deleteTask(task, askWhich) {
+  try {
+    await tasks("DELETE", `/${task.id}`, { "If-Match": task.etag });
+  } catch (error) {
+    const { code, current } = error;
+    if (code === "PRECONDITION_FAILED") {
+      askWhich(current, "deleted", async () => {
+        await deleteTask(current, askWhich);
+        dropRow(task.id);
+        await refresh();
+      });
+    }
+    // It is gone already: perhaps the answer to this very request was lost.
+    if (code !== "NOT_FOUND") throw error;
+  }
+}
+
+// Deletes at once what waits for second thoughts.
+export const deleteAllNow = () => Promise.all([...leaving.values()].map(({ deleteNow }) => deleteNow()));
+
+// A closed page sends nothing any more, so these go first.
+addEventListener("pagehide", () => deleteAllNow().catch(() => {}));
+
+const inWords = ({ title, description, complete }) =>
+  `${complete ? "☑" : "☐"} ${title}${description ? `, ${description}` : ""}`;
+
+export const fieldsOf = ({ elements }) => ({
+  title: elements.title.value,
+  description: elements.description.value || null,
+});
+
+// Of all tasks in that state that the search finds.
+function ofAll(complete) {
+  const query = new URLSearchParams({ complete });
+  const { q } = byId("view").elements;
+  if (q.value) query.set("q", q.value);
+  return `?${query}`;
+}
+
+byId("complete-all").onclick = act(async () => {
+  await deleteAllNow();
+  await tasks("PATCH", ofAll(false), { body: { complete: true } });
+  await refresh();
+});
+byId("clear-completed").onclick = act(async () => {
+  await deleteAllNow();
+  if (!confirm(`Delete ${shown.totals.complete} completed tasks for good?`)) return;
+  await tasks("DELETE", ofAll(true));
+  await refresh();
+});
+byId("view").onsubmit = (event) => event.preventDefault();
+let typing;
+byId("view").oninput = () => {
+  clearTimeout(typing);
+  typing = setTimeout(act(() => {
+    limit = PAGE_TASKS;
+    return refresh();
+  }), TYPING_MS);
+};
+byId("more").onclick = act(() => {
+  limit = Math.min(limit + PAGE_TASKS, TASKS_MAX);
+  return refresh();
+});
+
+// What has changed elsewhere. Where nothing has, the answer is 304 and has no body.
+function poll() {
+  if (document.hidden || byId("tasks").hidden) return;
+  refresh().catch((error) => error instanceof SignedOut && report(error));
+}
+setInterval(poll, POLL_MS);
+document.addEventListener("visibilitychange", poll);
