@@ -10,6 +10,9 @@ use std::{
 /// Longer than the service waits for a client that does not read.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Larger than any answer in the tests; an answer without end must not fill the memory.
+const REST_BYTES_MAX: u64 = 128 << 20;
+
 /// A client that has read the status line, and then stops.
 pub struct SlowClient {
     stream: TcpStream,
@@ -32,9 +35,10 @@ impl SlowClient {
 
     /// Reads until the connection ends: the head, and the body as it was sent.
     pub fn rest(mut self) -> (String, Vec<u8>) {
-        if let Err(error) = self.stream.read_to_end(&mut self.read) {
+        if let Err(error) = self.stream.take(REST_BYTES_MAX).read_to_end(&mut self.read) {
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "the connection stays open");
         }
+        assert!((self.read.len() as u64) < REST_BYTES_MAX, "the answer has no end");
         let end = self.read.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         let body = self.read.split_off(end);
         (String::from_utf8(self.read).unwrap(), body)
