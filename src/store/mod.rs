@@ -131,9 +131,7 @@ impl Store {
             Outcome::Changed(tasks) => Ok(tasks),
             Outcome::Refused(tasks) => {
                 let task = tasks.one()?;
-                let is_excluded =
-                    when.if_none_match.as_ref().is_some_and(|tags| tags.match_version(task.updated_at));
-                if is_excluded || !patch.is_done_in(&task) {
+                if !(when.fails_by_if_match_alone(task.updated_at) && patch.is_done_in(&task)) {
                     return Err(task.precondition_failed());
                 }
                 Ok(tasks)

@@ -122,6 +122,15 @@ pub struct Precondition {
     pub if_none_match: Option<Tags>,
 }
 
+impl Precondition {
+    /// Whether `If-Match` does not hold for this version, and everything else that is asked holds.
+    pub fn fails_by_if_match_alone(&self, version: UtcMicros) -> bool {
+        let is_other = self.if_match.as_ref().is_some_and(|tags| !tags.match_version(version));
+        let is_excluded = self.if_none_match.as_ref().is_some_and(|tags| tags.match_version(version));
+        is_other && !is_excluded
+    }
+}
+
 /// An instant as PostgreSQL's `timestamptz` holds it: microseconds since 2000-01-01T00:00:00Z, where
 /// the smallest and the largest number mean `-infinity` and `infinity`. Every stored instant has
 /// exactly one value here, so each can be compared and sent back unchanged.
