@@ -94,9 +94,9 @@ const _: () = assert!(REQUEST_LINE_BYTES_MAX + FIELDS_BYTES_MAX <= BODY_BYTES_MA
 pub const LIST_PART_ROWS: i64 = 128;
 /// The same in an order other than by id, in which PostgreSQL sorts all that is left for each part.
 pub const SORTED_PART_ROWS: i64 = 1000;
-/// So many errors in the query of one request are reported. Without a bound a request line of 8 KiB
+/// At most this many unknown parameters are named in one answer. Without a bound a request line of 8 KiB
 /// could make an answer of a megabyte.
-pub const QUERY_ERRORS_MAX: usize = 16;
+pub const UNKNOWN_PARAMETERS_MAX: usize = 16;
 /// How many large answers, or parts of them, are made at once. Others wait for their turn.
 pub const TURNS: usize = 4;
 /// How long an answer waits for its turn; then it is 503.
@@ -160,8 +160,8 @@ pub const SEARCH_CHARS_MAX: usize = 200;
 /// `limit`, in tasks.
 pub const LIST_LIMIT_MAX: i64 = 1000;
 
-// The database. A request spends at most CHECKOUT_MAX + STATEMENT_MAX on its first statement, and no
-// statement of a request begins or goes on after REQUEST_MAX, so a handler thread is never held longer.
+// The database. A statement waits at most CHECKOUT_MAX for a connection and STATEMENT_MAX for its answer,
+// and no try of it begins or goes on after REQUEST_MAX.
 
 /// An attempt to connect to one address of one host takes at most this long, from the first packet to
 /// the last prepared statement, unless `connect_timeout` in `DATABASE_URL` says otherwise.
@@ -179,8 +179,9 @@ pub const STATEMENT_SERVER_MAX: Duration = Duration::from_secs(5);
 pub const STATEMENT_MAX: Duration = Duration::from_millis(5400);
 /// The longest wait for a free connection.
 pub const CHECKOUT_MAX: Duration = Duration::from_secs(3);
-/// All statements of one request together, waits for connections included. Below the 8.5 s after
-/// which the client is told 503.
+/// All tries of one statement, waits for connections included. Below the 8.5 s after which the client
+/// is told 503. A request of several statements may hold its thread for as many times this; its client
+/// is answered after [`LATE_ANSWER`] all the same.
 pub const REQUEST_MAX: Duration = Duration::from_millis(8400);
 /// How often a statement is tried where a failure makes another try harmless and useful.
 pub const STATEMENT_TRIES_MAX: usize = 3;
@@ -205,7 +206,7 @@ pub const ANSWER_AGE_MAX: Duration = Duration::from_millis(1500);
 /// new ones find the primary.
 pub const READ_ONLY_RETRY: Duration = Duration::from_secs(5);
 /// How often the watching thread looks whether the schema and the role's rights still let every
-/// statement run: one look at the catalogue, of about a millisecond.
+/// statement run: six statements on the catalogue, together a few milliseconds.
 pub const EXAMINE_INTERVAL: Duration = Duration::from_secs(2);
 /// The same while they do not.
 pub const NOT_READY_RETRY: Duration = Duration::from_millis(500);

@@ -1,5 +1,5 @@
-//! Cursors: a position in a list → text for a URL, and back. Bound to the order and the filter of its
-//! list; a client cannot read more from one than it has been shown.
+//! Cursors: a position in a list → text for a URL, and back. A cursor is valid for one order and filter.
+//! It holds nothing that its client has not been shown.
 
 use crate::limits::TITLE_CHARS_MAX;
 use crate::task::{Filter, Order, Position, Search, SortKey, SortValue, UtcMicros};

@@ -8,7 +8,7 @@ use crate::limits::{LIST_PART_ROWS, SORTED_PART_ROWS};
 use crate::task::{Page, Position, SortKey, Task, Totals};
 use serde::Serialize;
 
-/// A list without an end that is known yet: each part is asked from the database when it is sent.
+/// The state of a list that is being sent.
 pub struct ListParts<'a> {
     pub app: &'a App,
     pub caller: Caller,
@@ -41,13 +41,18 @@ impl ListParts<'_> {
         let rows_max = if by == SortKey::Id { LIST_PART_ROWS } else { SORTED_PART_ROWS };
         let rows = self.app.store.list(&self.caller, &self.rest, rows_max)?;
         let tasks = rows.all()?;
-        let Some(last) = tasks.last() else {
-            self.is_done = true;
-            return self.end().map(Some);
-        };
+        let mut part = Vec::new();
+        if let Some(last) = tasks.last() {
+            self.rest.after = Some(Position::of(last, by));
+            part.push(b',');
+            part.append(&mut members(&tasks)?);
+        }
         self.count += tasks.len();
-        self.rest.after = Some(Position::of(last, by));
-        Ok(Some([b",".as_slice(), &members(&tasks)?].concat()))
+        self.is_done = i64::try_from(tasks.len()).is_ok_and(|count| count < rows_max);
+        if self.is_done {
+            part.append(&mut self.end()?);
+        }
+        Ok(Some(part))
     }
 
     /// What follows the tasks.

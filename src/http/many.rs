@@ -20,14 +20,14 @@ struct Changed {
 /// `PATCH /api/{user_id}/tasks`.
 pub fn update<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
     check_media_type(request, JSON_OR_MERGE_PATCH)?;
-    let (chosen, complete) = both(query::parse_filter(request.query()), parse_complete(&request.body))?;
+    let (chosen, complete) = both(query::parse_chosen(request.query()), parse_complete(&request.body))?;
     let count = app.store.update_many(&caller, &chosen, complete)?;
     Response::json(200, &Changed { count })
 }
 
 /// `DELETE /api/{user_id}/tasks`.
 pub fn delete<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
-    let chosen = query::parse_filter(request.query())?;
+    let chosen = query::parse_chosen(request.query())?;
     let count = app.store.delete_many(&caller, &chosen)?;
     Response::json(200, &Changed { count })
 }

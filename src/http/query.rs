@@ -1,11 +1,11 @@
-//! The query of a list, or of a change of many tasks → what the store is asked for, and back.
+//! The query of a list or of a bulk change → [`Page`] or [`Chosen`], and the query of the next page.
 
 use super::cursor;
 use super::request::form_decode;
 use super::tasks::RESERVED;
 use crate::error::{Error, FieldError};
-use crate::limits::{LIST_LIMIT_MAX, QUERY_ERRORS_MAX};
-use crate::task::{Filter, Order, Page, Position, Search, SortKey, SortValue, TaskId};
+use crate::limits::{LIST_LIMIT_MAX, UNKNOWN_PARAMETERS_MAX};
+use crate::task::{Chosen, Filter, Order, Page, Position, Search, SortKey, SortValue, TaskId};
 use percent_encoding::utf8_percent_encode;
 use std::borrow::Cow;
 
@@ -24,9 +24,9 @@ const CURSOR: Parameter =
 const TOTALS: Parameter = ("totals", "must be true or false, once");
 
 const OF_LIST: [Parameter; 8] = [COMPLETE, Q, ORDER, LIMIT, OFFSET, AFTER, CURSOR, TOTALS];
-const OF_FILTER: [Parameter; 2] = [COMPLETE, Q];
+const OF_CHOSEN: [Parameter; 2] = [COMPLETE, Q];
 
-/// The names of `order`, each without and with the sign that makes it descending.
+/// The names of `order`. A `-` before one makes it descending.
 const ORDERS: [(&str, SortKey); 4] = [
     ("id", SortKey::Id),
     ("created", SortKey::CreatedAt),
@@ -65,13 +65,14 @@ pub fn parse_page(query: &str) -> Result<Page, Error> {
 
 /// The tasks that are to be changed at once. Errors: `Invalid`; also where `complete` is missing, so that
 /// nobody changes all tasks by a slip.
-pub fn parse_filter(query: &str) -> Result<Filter, Error> {
-    let mut given = Given::read(query, &OF_FILTER);
-    let filter = given.filter();
+pub fn parse_chosen(query: &str) -> Result<Chosen, Error> {
+    let mut given = Given::read(query, &OF_CHOSEN);
+    let Filter { complete, search } = given.filter();
     if !given.has("complete") {
         given.errors.push(FieldError::new(&["query", "complete"], "is required", "missing"));
     }
-    given.finish(filter)
+    // A missing or bad value is an error, so this one is never used.
+    given.finish(Chosen { complete: complete.unwrap_or(false), search })
 }
 
 /// The parameters of a query, and what is wrong with them.
@@ -99,7 +100,7 @@ impl Given {
         let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
         let msg = format!("is unknown; known are {}", names.join(", "));
         let loc = vec![Cow::Borrowed("query"), Cow::Owned(name)];
-        if self.errors.len() < QUERY_ERRORS_MAX {
+        if self.errors.len() < UNKNOWN_PARAMETERS_MAX {
             self.errors.push(FieldError { loc, msg: Cow::Owned(msg), kind: "unknown" });
         }
     }
@@ -154,8 +155,8 @@ fn parse_order(text: &str) -> Option<Order> {
     Some(Order { by, is_descending })
 }
 
-/// The query of the page that follows one which this query asked for and which ends at `last`: the
-/// parameters as they are, but for those that say where it begins.
+/// The query of the next page, which begins behind `last`: the parameters of this one, with `after`,
+/// `cursor` and `offset` replaced by the new place.
 pub fn next(query: &str, page: &Page, last: &Position) -> String {
     let mut parameters: Vec<_> = pairs(query).filter(|(name, _)| is_kept(name)).collect();
     parameters.push(match page.order.by {

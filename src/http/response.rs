@@ -168,11 +168,11 @@ impl<'a> Response<'a> {
 }
 
 /// One chunk (RFC 9112 section 7.1); for HTTP/1.0 the data alone.
-pub fn chunk(data: &[u8], request: &Request) -> Vec<u8> {
+pub fn chunk(data: Vec<u8>, request: &Request) -> Vec<u8> {
     if request.is_http_1_0 {
-        return data.to_owned();
+        return data;
     }
-    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
+    [format!("{:x}\r\n", data.len()).as_bytes(), &data, b"\r\n"].concat()
 }
 
 /// The bytes that end a chunked body; none for HTTP/1.0, which has no chunks.

@@ -39,7 +39,7 @@ pub fn write(
     let mut head = head;
     while let Some(part) = parts.next_part().map_err(Incomplete::Failed)? {
         let _share = answers.admit(part.len(), parts.user_id(), connection).map_err(Incomplete::Failed)?;
-        send(connection, std::mem::take(&mut head), &chunk(&part, request))?;
+        send(connection, std::mem::take(&mut head), &chunk(part, request))?;
     }
     send(connection, Vec::new(), last_chunk(request))
 }

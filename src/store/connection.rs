@@ -2,7 +2,7 @@
 //! it to decide whether it is used again.
 
 use super::connect::Session;
-use super::statements::{STATEMENTS, Statement, Values};
+use super::statements::{PREPARED, Statement, Values};
 use postgres::{Client, Row};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -25,20 +25,26 @@ pub struct Connection {
 /// The statements that a session has prepared.
 pub type Prepared = Vec<(&'static Statement, postgres::Statement)>;
 
-/// Prepares every statement that serves requests.
+/// Prepares the statements of everyday requests; the others are sent as text. Each costs a round trip.
 pub fn prepare(client: &mut Client, has_icu: bool) -> Result<Prepared, postgres::Error> {
     let mut prepared = Vec::new();
-    for statement in STATEMENTS {
+    for statement in PREPARED {
         prepared.push((statement, client.prepare_typed(statement.sql(has_icu), statement.types)?));
     }
     Ok(prepared)
 }
 
 impl Connection {
-    pub fn new(session: Session, prepared: Prepared, has_icu: bool, open: Arc<AtomicU32>) -> Self {
+    /// `born` is when the facts were read that the session was made by.
+    pub fn new(
+        session: Session,
+        prepared: Prepared,
+        has_icu: bool,
+        born: Instant,
+        open: Arc<AtomicU32>,
+    ) -> Self {
         open.fetch_add(1, Relaxed);
-        let now = Instant::now();
-        Self { session, prepared, has_icu, born: now, last_used: now, is_spent: false, open }
+        Self { session, prepared, has_icu, born, last_used: Instant::now(), is_spent: false, open }
     }
 
     pub fn age(&self) -> Duration {

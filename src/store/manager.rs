@@ -152,12 +152,14 @@ impl Connector {
 
     /// A connection with its prepared statements. The limit of an attempt covers both.
     fn open(&self) -> Result<Connection, ConnectError> {
+        // Before the facts are read: if they change meanwhile, this connection is made anew.
+        let born = Instant::now();
         let has_icu = self.has_icu.load(Relaxed);
         let (session, prepared) = connect(&self.url(), &self.settings(), |client| match self.is_prepared {
             true => prepare(client, has_icu),
             false => Ok(Vec::new()),
         })?;
-        Ok(Connection::new(session, prepared, has_icu, Arc::clone(&self.open)))
+        Ok(Connection::new(session, prepared, has_icu, born, Arc::clone(&self.open)))
     }
 }
 

@@ -29,7 +29,7 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::limits::IDEMPOTENCY_KEY_TRIES_MAX;
 use crate::task::{
-    Change, Content, Filter, Order, Page, Patch, Precondition, Search, SortKey, Tags, TaskId, Text, Totals,
+    Change, Chosen, Content, Order, Page, Patch, Precondition, Search, SortKey, Tags, TaskId, Text, Totals,
 };
 use pool::Pool;
 use rows::{Tasks, as_timestamp, as_timestamps, refused};
@@ -43,8 +43,8 @@ use statements::{
 ///
 /// Errors of every method with a caller: `Unavailable` when the database does not answer in time,
 /// `Unknown` when it may have made a change without saying so, `Database` when it refuses for good.
-/// Methods with an id: also `NoSuchTask`, and `Invalid` when a row that is older than the table's rules
-/// breaks one that a change of it would have to keep.
+/// Methods with an id: also `NoSuchTask`. Changes: also `Invalid` when a row that is older than the table's
+/// rules breaks one that the change would have to keep.
 pub struct Store {
     pub pool: Pool,
 }
@@ -55,8 +55,8 @@ impl Store {
         Pool::open(database, auto_migrate).map(|pool| Self { pool })
     }
 
-    /// The first `limit` tasks of the page, in its order.
-    pub fn list<'c>(&self, caller: &'c Caller, page: &Page, limit: i64) -> Result<Tasks<'c>, Error> {
+    /// The first `rows_max` tasks of the page, in its order. The page's own limit is for the handler.
+    pub fn list<'c>(&self, caller: &'c Caller, page: &Page, rows_max: i64) -> Result<Tasks<'c>, Error> {
         let search = page.filter.search.as_ref().map(Search::as_str);
         let after = page.after.as_ref();
         let id = after.map_or(page.order.first_id(), |after| after.id);
@@ -67,7 +67,7 @@ impl Store {
             SortKey::CreatedAt | SortKey::UpdatedAt => &[&instant],
             SortKey::Title => &[&title],
         };
-        let common: Values = &[&page.filter.complete, &search, &limit, &page.offset, &id];
+        let common: Values = &[&page.filter.complete, &search, &rows_max, &page.offset, &id];
         self.tasks(list_statement(page.order), caller, &[common, value].concat())
     }
 
@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// The changed task; or the task as it is, where `If-Match` does not hold for it and it has already all
-    /// that the patch asks for. A request whose answer was lost is so not refused for its own success
+    /// that the patch asks for. So a request whose answer was lost is not refused for its own success
     /// (RFC 9110 section 13.1.1). Errors of this and the next also: `PreconditionFailed`.
     pub fn update<'c>(
         &self,
@@ -147,13 +147,13 @@ impl Store {
     }
 
     /// Sets `complete` of all tasks that the filter chooses, or of none. How many they were.
-    pub fn update_many(&self, caller: &Caller, chosen: &Filter, complete: bool) -> Result<u64, Error> {
+    pub fn update_many(&self, caller: &Caller, chosen: &Chosen, complete: bool) -> Result<u64, Error> {
         let search = chosen.search.as_ref().map(Search::as_str);
         self.change_many(&UPDATE_MANY, caller, &[&chosen.complete, &search, &complete])
     }
 
     /// Deletes all tasks that the filter chooses, or none. How many they were.
-    pub fn delete_many(&self, caller: &Caller, chosen: &Filter) -> Result<u64, Error> {
+    pub fn delete_many(&self, caller: &Caller, chosen: &Chosen) -> Result<u64, Error> {
         let search = chosen.search.as_ref().map(Search::as_str);
         self.change_many(&DELETE_MANY, caller, &[&chosen.complete, &search])
     }
@@ -191,7 +191,7 @@ impl Store {
         }
     }
 
-    /// The ways to a statement, this one and the next: the caller is `$1`.
+    /// Runs a statement with the caller as `$1`. This and `change_many` are the only ways to one.
     fn tasks<'c>(
         &self,
         what: &'static Statement,

@@ -49,9 +49,10 @@ pub fn examine(client: &mut Client) -> Result<Examination, postgres::Error> {
     Ok(Examination { findings, facts })
 }
 
-/// A PostgreSQL may have been built without ICU
+/// PostgreSQL may have been built without ICU, and ICU does not know every encoding
 /// (https://www.postgresql.org/docs/current/collation.html).
-const HAS_ICU: &str = "select exists (select from pg_collation
+const HAS_ICU: &str =
+    "select current_setting('server_encoding') = 'UTF8' and exists (select from pg_collation
     where collname = 'und-x-icu' and collnamespace = 'pg_catalog'::regnamespace)";
 
 /// A row for each column that is missing, has another type, or that an insert could not fill.

@@ -28,7 +28,7 @@ impl Tasks<'_> {
     }
 }
 
-/// A task of this user. All statements return these columns in this order.
+/// A task of this user. Every statement that returns tasks has these columns first, in this order.
 pub fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Error> {
     let updated_at = row.try_get(5)?;
     Ok(Task {

@@ -9,8 +9,8 @@ pub struct Statement {
     /// The text for a PostgreSQL that was built without ICU, where it differs.
     sql_without_icu: Option<&'static str>,
     pub types: &'static [Type],
-    /// Whether doing it twice is harmless: then it is sent again where a connection broke and nobody
-    /// knows whether it was done.
+    /// Whether doing it twice is harmless. If so, it is sent again after a connection broke before its
+    /// answer.
     pub may_repeat: bool,
 }
 
@@ -59,6 +59,11 @@ pub static STATEMENTS: [&Statement; 17] = [
     &DELETE,
     &DELETE_MANY,
 ];
+
+/// Those of everyday requests, which each connection prepares. The others sort, count or change many rows;
+/// parsing them each time is a small part of what they cost.
+pub static PREPARED: [&Statement; 8] =
+    [&BY_ID, &BY_ID_DOWN, &GET, &INSERT, &INSERT_ONCE, &FIND_KEY, &UPDATE, &DELETE];
 
 /// Whether the text of a parameter is in the title or the description, case ignored; true where the
 /// parameter is null. `upper(lower())` makes texts equal that differ in case alone, also where a letter
@@ -221,8 +226,8 @@ macro_rules! delete_many {
     ($collate:literal) => { concat!(
         "delete from tasks where user_id = $1 and complete = $2 and ", is_found!("$3", $collate)) };
 }
-/// These two read all tasks of the user. Done twice they would do no harm, but the count of the second
-/// time would be wrong.
+/// Both read all tasks of the user. They are not repeated: a second run would count anew, and take tasks
+/// that came into that state since.
 pub static UPDATE_MANY: Statement =
     collated!(update_many!(), &[Type::TEXT, Type::BOOL, Type::TEXT, Type::BOOL], false);
 pub static DELETE_MANY: Statement = collated!(delete_many!(), &[Type::TEXT, Type::BOOL, Type::TEXT], false);

@@ -4,12 +4,18 @@ use super::{Task, UtcMicros};
 use crate::limits::{SEARCH_CHARS_MAX, TITLE_CHARS_MAX};
 use serde::Serialize;
 
-/// Which of a user's tasks are meant.
+/// Which of a user's tasks a list shows.
 #[derive(Clone)]
 pub struct Filter {
     /// Only tasks in this state.
     pub complete: Option<bool>,
     /// Only tasks with this text in their title or description.
+    pub search: Option<Search>,
+}
+
+/// Which of a user's tasks are changed at once: all in this state that the search, if any, finds.
+pub struct Chosen {
+    pub complete: bool,
     pub search: Option<Search>,
 }
 
@@ -48,7 +54,7 @@ pub struct Order {
 impl Order {
     pub const DEFAULT: Self = Self { by: SortKey::Id, is_descending: false };
 
-    /// An id before that of every task.
+    /// An id that no task comes before in this order.
     pub fn first_id(self) -> i64 {
         if self.is_descending { i64::MAX } else { i64::MIN }
     }

@@ -8,7 +8,7 @@ mod list;
 pub use body::{
     Change, Content, DESCRIPTION_LENGTH, Patch, TITLE_LENGTH, TITLE_NOT_BLANK, Text, broken, parse_complete,
 };
-pub use list::{Filter, Order, Page, Position, Search, SortKey, SortValue, Totals};
+pub use list::{Chosen, Filter, Order, Page, Position, Search, SortKey, SortValue, Totals};
 
 use crate::error::{Current, Error, FieldError};
 use crate::limits::USER_ID_CHARS_MAX;
