@@ -103,11 +103,13 @@ impl Database {
         });
     }
 
-    /// Ends every other session in the database.
+    /// Ends every other session in the database, those of the service first: one that waits for a lock must
+    /// not get it because its holder has ended before.
     pub fn terminate_sessions(&self) {
         self.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity \
-             where datname = current_database() and pid <> pg_backend_pid()",
+            "select pg_terminate_backend(pid) from (select pid from pg_stat_activity \
+             where datname = current_database() and pid <> pg_backend_pid() \
+             order by application_name = 'tinytasks' desc) as session",
         );
     }
 
