@@ -14,7 +14,7 @@ pub fn is_refused(request: &Request, etag: &str) -> bool {
     tags(request, "If-Match").is_some_and(|listed| !listed.has_strong(etag))
 }
 
-/// What the conditions of a change ask of the task.
+/// The conditions that a change puts on its task.
 pub fn precondition(request: &Request) -> Precondition {
     let if_match = tags(request, "If-Match").map(|listed| listed.versions(|tag| !tag.is_weak));
     let if_none_match = tags(request, "If-None-Match").map(|listed| listed.versions(|_| true));

@@ -55,7 +55,7 @@ impl ListParts<'_> {
         Ok(Some(part))
     }
 
-    /// What follows the tasks.
+    /// The end of the JSON text, behind the last task.
     fn end(&self) -> Result<Vec<u8>, Error> {
         let mut end = format!("],\"count\":{}", self.count).into_bytes();
         if let Some(totals) = &self.totals {

@@ -96,8 +96,8 @@ fn location(task: &Task) -> String {
     format!("{}/{}", tasks_path(task.user_id), task.id)
 }
 
-/// What is percent-encoded in the URLs of answers: all but the unreserved characters (RFC 3986 section
-/// 2.3).
+/// The characters that are percent-encoded in the URLs of answers: all but the unreserved ones (RFC 3986
+/// section 2.3).
 pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The path of a user's tasks, the user percent-encoded.

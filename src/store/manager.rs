@@ -140,8 +140,7 @@ impl Connector {
         settings
     }
 
-    /// What an examination has found that connections depend on. Those from before are made anew where it
-    /// is something else than it was.
+    /// Takes over the facts of an examination. Connections that were made by other facts are made anew.
     pub fn adopt(&self, facts: Facts) {
         let had_row_security = self.has_row_security.swap(facts.has_row_security, Relaxed);
         let had_icu = self.has_icu.swap(facts.has_icu, Relaxed);

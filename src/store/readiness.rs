@@ -17,7 +17,7 @@ pub struct Examination {
     pub facts: Facts,
 }
 
-/// What connections depend on, beside the findings.
+/// Facts that connections depend on, beside the findings.
 #[derive(Clone, Copy, Default)]
 pub struct Facts {
     /// Row-level security is active on the table for this role. Without a finding, its policies let
