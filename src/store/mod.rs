@@ -146,13 +146,13 @@ impl Store {
         }
     }
 
-    /// Sets `complete` of all tasks that the filter chooses, or of none. How many they were.
+    /// Sets `complete` of all chosen tasks, or of none. Returns how many they were.
     pub fn update_many(&self, caller: &Caller, chosen: &Chosen, complete: bool) -> Result<u64, Error> {
         let search = chosen.search.as_ref().map(Search::as_str);
         self.change_many(&UPDATE_MANY, caller, &[&chosen.complete, &search, &complete])
     }
 
-    /// Deletes all tasks that the filter chooses, or none. How many they were.
+    /// Deletes all chosen tasks, or none. Returns how many they were.
     pub fn delete_many(&self, caller: &Caller, chosen: &Chosen) -> Result<u64, Error> {
         let search = chosen.search.as_ref().map(Search::as_str);
         self.change_many(&DELETE_MANY, caller, &[&chosen.complete, &search])

@@ -92,8 +92,8 @@ fn broken_rule(error: &postgres::Error) -> Option<FieldError> {
     }
 }
 
-/// What an operator can do about a connection or a command that failed, as the end of the sentence that
-/// [`cause`] begins; empty where the message itself says it.
+/// The remedy for a connection or a command that failed, as the end of the sentence that [`cause`] begins;
+/// empty where the message itself says it.
 pub fn remedy(error: &postgres::Error) -> &'static str {
     let Some(state) = error.code() else {
         let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());

@@ -114,7 +114,7 @@ impl Watch {
     pub fn note_answer(&self) {
         let was_answering = self.connector.is_answering();
         self.connector.note_answer();
-        // Nobody waits for an answer while answers come, so most requests wake nobody.
+        // No thread waits for an answer while answers come, so most requests need no wake-up.
         if !was_answering {
             // The lock makes sure that a thread which has just seen no answer waits by now.
             drop(lock(&self.state));

@@ -1,4 +1,4 @@
-//! What a client may ask of a list: which tasks, in which order, from where on, and how many.
+//! The parts of a question for a list: which tasks, in which order, from where on, and how many.
 
 use super::{Task, UtcMicros};
 use crate::limits::{SEARCH_CHARS_MAX, TITLE_CHARS_MAX};
@@ -35,7 +35,7 @@ impl Search {
     }
 }
 
-/// What a list is ordered by. Tasks that are equal in it are ordered by their id, in the same direction.
+/// The key that a list is ordered by. Tasks of the same key are ordered by their id, in the same direction.
 #[derive(Clone, Copy, PartialEq)]
 pub enum SortKey {
     Id,
@@ -67,7 +67,7 @@ pub struct Position {
     pub id: i64,
 }
 
-/// What a task is ordered by, beside its id.
+/// The key of one task in an order, beside its id.
 #[derive(Clone)]
 pub enum SortValue {
     /// In the orders by id.
