@@ -2,7 +2,7 @@
 //! no caller ever waits for whoever reads standard error; a line that does not fit into the queue is
 //! dropped whole and counted, and the log says so when it flows again.
 
-use crate::limits::{LOG_BATCH_DELAY, LOG_FLUSH_TIMEOUT, LOG_QUEUE_BYTES_MAX};
+use crate::limits::{LOG_BATCH_DELAY, LOG_BUFFER_BYTES, LOG_FLUSH_TIMEOUT, LOG_QUEUE_BYTES_MAX};
 use crate::metrics;
 use crate::panic::lock;
 use std::io::{self, Write};
@@ -38,14 +38,26 @@ impl State {
 /// Starts the thread that writes. Errors: no thread can be started.
 pub fn start(line_for_dropped: LineForDropped) -> io::Result<()> {
     let work = move || {
+        let mut lines = Vec::new();
         loop {
-            let (lines, dropped) = QUEUE.take();
+            make_empty(&mut lines);
+            let dropped = QUEUE.take(&mut lines);
             QUEUE.write(&lines, dropped, &line_for_dropped);
         }
     };
     thread::Builder::new().name("log".to_owned()).spawn(work)?;
-    lock(&QUEUE.state).is_started = true;
+    let mut state = lock(&QUEUE.state);
+    make_empty(&mut state.lines);
+    state.is_started = true;
     Ok(())
+}
+
+/// Makes room for the lines of an everyday batch, and gives back what a larger one took.
+fn make_empty(lines: &mut Vec<u8>) {
+    lines.clear();
+    if lines.capacity() != LOG_BUFFER_BYTES {
+        *lines = Vec::with_capacity(LOG_BUFFER_BYTES);
+    }
 }
 
 /// Queues a line, which ends in a line feed, or drops it.
@@ -89,8 +101,10 @@ pub fn flush() {
 }
 
 impl Queue {
-    /// Waits for lines, and takes all that there are and the number of those dropped.
-    fn take(&self) -> (Vec<u8>, u64) {
+    /// Waits for lines, takes all that there are in exchange for an empty buffer, and returns the number
+    /// of those dropped. Two buffers take turns: a new one for each batch would grow line by line, in the
+    /// threads of clients.
+    fn take(&self, lines: &mut Vec<u8>) -> u64 {
         let mut state = lock(&self.state);
         while state.lines.is_empty() {
             state = self.changed.wait(state).unwrap_or_else(|error| error.into_inner());
@@ -100,7 +114,8 @@ impl Queue {
         // Lines that come meanwhile wake nobody, and are written by the same system call.
         thread::sleep(LOG_BATCH_DELAY);
         let mut state = lock(&self.state);
-        (std::mem::take(&mut state.lines), std::mem::take(&mut state.dropped))
+        std::mem::swap(&mut state.lines, lines);
+        std::mem::take(&mut state.dropped)
     }
 
     /// Blocks for as long as nobody reads standard error. No lock is held meanwhile, neither the

@@ -57,4 +57,7 @@ fn the_manifest_asks_for_the_rust_that_its_crates_need() {
         let needed = version(package);
         assert!(needed[..2] <= own[..2], "{} {} needs Rust {needed:?}", package["name"], package["version"]);
     }
+    let image = include_str!("../../deploy/Containerfile").split_once("FROM rust:").unwrap().1;
+    let of_image = image.split_once('-').unwrap().0.split('.').map(|number| number.parse().unwrap());
+    assert!(own[..2] <= of_image.collect::<Vec<u32>>()[..], "the image is built with an older Rust: {image}");
 }
