@@ -16,6 +16,8 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,8 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 USERS, TASKS, CONNECTIONS = 1000, 100, 16
 WRITING = {"create", "toggle", "mixed"}
+# From linux/netlink.h and linux/sock_diag.h.
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST, DUMP, DONE = 4, 20, 0x1, 0x300, 3
 WORKLOADS = {
     "get": "one task",
     "list": f"all {TASKS} tasks of a user",
@@ -35,7 +39,10 @@ WORKLOADS = {
     "mixed": "35 % get, 35 % list, 20 % toggle, 8 % create, 2 % delete",
     "health": "`/health`",
     "reject": "get with a badly signed token, answered 401",
+    "connect": "get, each time over a new connection (with --https mostly a resumed session), whose making counts in "
+    "requests/s and CPU, not in p50 and p99; only if named, because its closed sockets fill the kernel for a minute",
 }
+USUAL = [name for name in WORKLOADS if name != "connect"]
 # Between measurements this script does what the first three put off.
 POSTGRES = "autovacuum=off checkpoint_timeout=1h max_wal_size=8GB shared_buffers=512MB max_connections=300".split()
 # A user's tasks lie apart in the table, as they do when all users write all the time.
@@ -84,11 +91,12 @@ function request() end
 
 function init(args)
   local host = " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\n"
+  if args[1] == "connect" then host = host .. "Connection: close\r\n" end
   for token in io.lines(args[2]) do heads[#heads + 1] = host .. "Authorization: Bearer " .. token .. "\r\n" end
   users, tasks, deleted = tonumber(args[3]), tonumber(args[4]), tonumber(args[6])
   if args[1] == "mixed" then tasks = math.floor(tasks / 2) end
   math.randomseed(tonumber(args[5]))
-  kinds.reject = kinds.get
+  kinds.reject, kinds.connect = kinds.get, kinds.get
   function kinds.health() return "GET /health" .. host .. "\r\n" end
   request = kinds[args[1]]
 end
@@ -120,6 +128,23 @@ def sql(url, text):
     return output("psql", "-qXAt", "-v", "ON_ERROR_STOP=1", at.path[1:], input=text, env=os.environ | where)
 
 
+def certificate(folder):
+    """Makes a certificate that nobody has to trust, and its key; returns the variables that name them."""
+    files = {"TLS_CERT_FILE": str(folder / "certificate.pem"), "TLS_KEY_FILE": str(folder / "key.pem")}
+    key, names = files["TLS_KEY_FILE"], "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    output("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
+    request = ["openssl", "req", "-x509", "-key", key, "-days", "365", "-subj", "/CN=localhost", "-addext", names]
+    output(*request, "-out", files["TLS_CERT_FILE"])
+    return files
+
+
+def unverified():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def token(user, secret):
     def encode(data):
         return base64.urlsafe_b64encode(data).rstrip(b"=")
@@ -142,8 +167,8 @@ def tree(root):
 class Server:
     """A server under test: its process, and its database."""
 
-    def __init__(self, name, command, folder, secret):
-        self.name, self.secret = name, secret
+    def __init__(self, asked, name, command, folder, given):
+        self.asked, self.name, self.given = asked, name, given
         words = shlex.split(command)
         self.command = [os.path.abspath(word) if "/" in word and os.path.exists(word) else word for word in words]
         self.folder = folder / f"server-{name}"
@@ -157,10 +182,10 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
+        self.base = f"{'https' if self.asked.https else 'http'}://127.0.0.1:{self.port}"
         # Nothing else of the caller's: with RUST_BACKTRACE, for one, backtraces of errors would be measured.
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        environment |= {"HOST": "127.0.0.1", "PORT": str(self.port)}
-        environment |= {"DATABASE_URL": self.url, "JWT_SECRET_KEY": self.secret}
+        environment |= {"HOST": "127.0.0.1", "PORT": str(self.port), "DATABASE_URL": self.url} | self.given
         self.log = open(self.folder / "log", "ab")
         # In a session of its own, so that Ctrl-C in the terminal leaves it to stop().
         self.process = subprocess.Popen(
@@ -175,23 +200,30 @@ class Server:
                 break
             time.sleep(0.1)
         end = Path(self.log.name).read_text(errors="replace")[-2000:]
-        sys.exit(f"{self.name} does not start; the end of its log:\n{end}")
+        sys.exit(f"{self.name} does not answer {self.base}/health; the end of its log:\n{end}")
 
     def ask(self, path, bearer="-"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        """The status and the body of an answer, and whether it says that the connection ends."""
+        if self.asked.https:
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=unverified())
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         with contextlib.closing(connection):
-            connection.request("GET", path, headers={"Authorization": f"Bearer {bearer}"})
+            connection.request("GET", path, headers={"Authorization": f"Bearer {bearer}", "Connection": "close"})
             answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            return answer.status, json.loads(answer.read()), answer.getheader("Connection", "").lower() == "close"
 
     def check(self):
         """What the workloads take for granted."""
-        mine, path, last = token("user7", self.secret), "/api/user7/tasks", (TASKS - 1) * USERS + 7
-        status, task = self.ask(f"{path}/{last}", mine)
+        mine, path, last = token("user7", self.given["JWT_SECRET_KEY"]), "/api/user7/tasks", (TASKS - 1) * USERS + 7
+        status, task, closes = self.ask(f"{path}/{last}", mine)
         listed = self.ask(path, mine)[1]
         refused = self.ask(path, token("user7", secrets.token_hex(32)))[0]
         if (status, task.get("id"), listed.get("count"), refused) != (200, last, TASKS, 401):
             sys.exit(f"{self.name} does not serve the same routes: {status} {task}, {refused} for a bad token")
+        # wrk would go on with the connection.
+        if "connect" in self.asked.workloads and not closes:
+            sys.exit(f"{self.name} does not answer `Connection: close` with the same")
 
     def stop(self):
         if self.process:
@@ -216,26 +248,43 @@ class Server:
         return peaks / 1024
 
     def unread(self):
-        """The clients of which the kernel holds bytes that the server has not read."""
-        rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-        mine = f":{self.port:04X}"
-        return {row[2] for row in rows if row[1].endswith(mine) and row[3] == "01" and not row[4].endswith(":00000000")}
+        """The ports of the clients of which the kernel holds bytes that the server has not read."""
+        # Not from /proc/net/tcp: with all the closed sockets that `connect` leaves, reading it takes a processor.
+        found, established, port = set(), 1 << 1, self.port.to_bytes(2, "big")
+        # sock_diag(7) has the format of the question and of the answers.
+        question = struct.pack("=BBxxI2s46x", socket.AF_INET, socket.IPPROTO_TCP, established, port)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
+            kernel.send(struct.pack("=IHHII", 16 + len(question), SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, 0, 0) + question)
+            while True:
+                answer = kernel.recv(1 << 16)
+                while answer:
+                    size, kind = struct.unpack_from("=IH", answer)
+                    if kind == DONE:
+                        return found
+                    if kind != SOCK_DIAG_BY_FAMILY:
+                        sys.exit("the kernel does not list its TCP sockets: its module tcp_diag may be missing")
+                    (client,), (unread,) = struct.unpack_from(">H", answer, 22), struct.unpack_from("=I", answer, 72)
+                    if unread:
+                        found.add(client)
+                    answer = answer[size:]
 
     def wrk(self, script, workload, tokens, seconds, seed, deleted):
         for pid in tree(self.process.pid):
             with contextlib.suppress(OSError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM starts anew
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout=30s", "-s", script]
-        command += [f"http://127.0.0.1:{self.port}", "--", workload, tokens, *map(str, (USERS, TASKS, seed, deleted))]
+        command += [self.base, "--", workload, tokens, *map(str, (USERS, TASKS, seed, deleted))]
         cpu, starved = self.cpu_seconds(), None
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
             try:
                 time.sleep(0.3)
                 while load.poll() is None:
+                    begun = time.process_time()
                     unread = self.unread()
                     if load.poll() is None:
                         starved = unread if starved is None else starved & unread
-                    time.sleep(0.05)
+                    # Among very many sockets looking takes long; it is to take no more than a twentieth of a processor.
+                    time.sleep(max(0.05, 20 * (time.process_time() - begun)))
                 said = load.stdout.read()
             finally:
                 load.kill()
@@ -255,10 +304,10 @@ class Server:
             "starved": len(starved or ()),
         }
 
-    def measure(self, asked, files, workload, turn):
+    def measure(self, files, workload, turn):
         script, tokens = files["lua"], files["bad" if workload == "reject" else "good"]
         self.wrk(script, workload, tokens, 1, 1000 + turn, 0)  # warm-up
-        result = self.wrk(script, workload, tokens, asked.seconds, turn + 1, USERS * TASKS // 4)
+        result = self.wrk(script, workload, tokens, self.asked.seconds, turn + 1, USERS * TASKS // 4)
         if workload in WRITING:
             sql(self.url, SEED)
         return result
@@ -338,9 +387,12 @@ def arguments():
     about = " ".join(f"{name}: {what}." for name, what in WORKLOADS.items())
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, epilog=about)
     add = parser.add_argument
+    https = "all over HTTPS: each server is given TLS_CERT_FILE and TLS_KEY_FILE too. scripts/https-peer is a peer "
+    https += "for get, list, health, reject and connect: build it, then --https --peer axum-https=PATH"
     add("--rounds", type=int, default=5)
     add("--seconds", type=int, default=3, help="of each measurement, after one to warm up")
-    add("--workloads", default=",".join(WORKLOADS), help="with commas between")
+    add("--workloads", default=",".join(USUAL), help="with commas between")
+    add("--https", action="store_true", help=https)
     add("--server", metavar="COMMAND", help="instead of building this one")
     given = "HOST, PORT, DATABASE_URL, JWT_SECRET_KEY, PATH and HOME, and a table that is there"
     peer = f"a server of the same routes, which is given {given}; its folder is an empty one"
@@ -363,6 +415,7 @@ def run(asked, folder, servers):
     load = os.getloadavg()[0]
     url = cluster("start", folder / "postgres", *(word for setting in POSTGRES for word in ("-c", setting)))
     secret = secrets.token_hex(32)
+    given = {"JWT_SECRET_KEY": secret} | (certificate(folder) if asked.https else {})
     files = {"lua": folder / "workload.lua", "good": folder / "good", "bad": folder / "bad"}
     files["lua"].write_text(LUA)
     for name, key in ("good", secret), ("bad", secrets.token_hex(32)):
@@ -370,7 +423,7 @@ def run(asked, folder, servers):
     binary = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release/tinytasks"
     for name, command in ({"tinytasks": asked.server or shlex.quote(str(binary))} | asked.peers).items():
         say(f"starting {name}")
-        servers.append(Server(name, command, folder, secret))
+        servers.append(Server(asked, name, command, folder, given))
         servers[-1].start()
     model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     setting = {
@@ -379,7 +432,8 @@ def run(asked, folder, servers):
         "versions": f"tinytasks {servers[0].ask('/health')[1].get('version')}, "
         f"PostgreSQL {sql(url, 'show server_version')} ({', '.join(POSTGRES)}), "
         + subprocess.run(["wrk", "-v"], stdout=subprocess.PIPE, text=True).stdout.split(" [")[0],
-        "method": f"{CONNECTIONS} connections, {asked.rounds} × {asked.seconds} s, {USERS * TASKS:,} rows",
+        "method": f"{CONNECTIONS} connections{' over TLS' if asked.https else ''}, "
+        f"{asked.rounds} × {asked.seconds} s, {USERS * TASKS:,} rows",
     }
     results = {workload: {server.name: [] for server in servers} for workload in asked.workloads}
     for turn in range(asked.rounds):
@@ -387,7 +441,7 @@ def run(asked, folder, servers):
         for workload in asked.workloads:
             say(f"round {turn + 1} of {asked.rounds}: {workload}")
             for server in servers[first:] + servers[:first]:
-                results[workload][server.name].append(server.measure(asked, files, workload, turn))
+                results[workload][server.name].append(server.measure(files, workload, turn))
     return setting, results
 
 
