@@ -6,6 +6,7 @@ use crate::task::UtcMicros;
 use env_logger::Target;
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Record};
+use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
 /// Starts the log. `filter` is in the syntax of `RUST_LOG`. Errors: the thread that writes the lines
@@ -49,12 +50,16 @@ fn dropped_line(count: u64, line: fn(&Record) -> String) -> String {
     line(&record.args(format_args!("log lines were dropped, because nobody read them in time")).build())
 }
 
+/// Most lines of requests fit into this many bytes.
+const LINE_BYTES: usize = 256;
+
 fn text_line(record: &Record) -> String {
-    let mut line = String::with_capacity(256) + &format!("{} {} ", UtcMicros::now(), record.level());
-    push_plain_or_json(&mut line, &record.args().to_string(), " ");
+    let mut line = String::with_capacity(LINE_BYTES);
+    let _ = write!(line, "{} {} ", UtcMicros::now(), record.level());
+    push_plain_or_json(&mut line, record.args(), " ");
     each_pair(record, &mut |key, value| {
         line.extend([" ", key, "="]);
-        push_plain_or_json(&mut line, &value.to_string(), "");
+        push_plain_or_json(&mut line, value, "");
     });
     line + "\n"
 }
@@ -84,14 +89,18 @@ fn json_line(record: &Record) -> String {
     line + "}\n"
 }
 
-/// Adds a text of letters, digits and a few harmless signs as it is, and any other as a JSON string.
-fn push_plain_or_json(line: &mut String, text: &str, also_plain: &str) {
+/// Adds a value as it is if its text is of letters, digits and a few harmless signs, and else as a JSON
+/// string.
+fn push_plain_or_json(line: &mut String, value: &dyn Display, also_plain: &str) {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/{}[]+@,".contains(&byte);
     let is_plain = |byte: u8| is_plain(byte) || also_plain.as_bytes().contains(&byte);
-    if !text.is_empty() && text.bytes().all(is_plain) {
-        line.push_str(text);
-    } else {
-        line.push_str(&json_string(text));
+    let begin = line.len();
+    let _ = write!(line, "{value}");
+    let text = line.get(begin..).unwrap_or_default();
+    if text.is_empty() || !text.bytes().all(is_plain) {
+        let json = json_string(text);
+        line.truncate(begin);
+        line.push_str(&json);
     }
 }
 

@@ -195,6 +195,10 @@ mod tests {
         assert!(registry.remove_spare_thread() && !registry.remove_spare_thread());
         drop(again);
         assert!(registry.remove_spare_thread() && !registry.remove_spare_thread());
+        let _permit = registry.admit(4, &connection().0);
+        assert!(registry.add_thread() && !registry.add_thread());
+        registry.forget_thread();
+        assert!(registry.add_thread(), "the thread that could not be started is still missing");
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub fn check_media_type(request: &Request, accepted: &'static str) -> Result<(),
 
 /// The segments of the path, each percent-decoded once, after the split (RFC 3986 section 2.4): `%2F`
 /// is no separator. Errors: `Malformed` for a bad escape or invalid UTF-8.
-pub fn segments(request: &Request) -> Result<Vec<String>, Error> {
+pub fn segments(request: &Request) -> Result<Vec<Cow<'_, str>>, Error> {
     // The target `*` names the server as a whole, as `/` does.
     let path = if request.path() == "*" { "/" } else { request.path() };
     let segments: Option<_> = path.split('/').skip(1).map(percent_decode).collect();
@@ -66,17 +66,17 @@ pub fn segments(request: &Request) -> Result<Vec<String>, Error> {
 }
 
 /// Decodes percent-encoding (RFC 3986 section 2.1). None for a bad escape or invalid UTF-8.
-pub fn percent_decode(text: &str) -> Option<String> {
+pub fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
     let is_hex = |pair: &[u8]| pair.iter().all(u8::is_ascii_hexdigit);
     // The library lets a bad escape pass unchanged.
     let fits = text.split('%').skip(1).all(|rest| rest.as_bytes().get(..2).is_some_and(is_hex));
-    percent_decode_str(text).decode_utf8().ok().filter(|_| fits).map(Cow::into_owned)
+    percent_decode_str(text).decode_utf8().ok().filter(|_| fits)
 }
 
 /// Decodes a name or value of a query as forms encode it, in which `+` is a space
 /// (https://url.spec.whatwg.org/#urlencoded-parsing). None as for [`percent_decode`].
 pub fn form_decode(text: &str) -> Option<String> {
-    percent_decode(&text.replace('+', " "))
+    percent_decode(&text.replace('+', " ")).map(Cow::into_owned)
 }
 
 #[cfg(test)]

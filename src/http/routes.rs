@@ -7,6 +7,7 @@ use super::{App, docs, info, list, many};
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::gate::Request;
+use std::borrow::Cow;
 
 pub struct Route {
     pub method: &'static str,
@@ -59,16 +60,16 @@ pub struct Path<'p> {
 }
 
 /// The path that these segments name. None for an unknown path; one with an empty segment is unknown.
-pub fn find(segments: &[String], has_docs: bool) -> Option<Path<'_>> {
+pub fn find<'p>(segments: &'p [Cow<str>], has_docs: bool) -> Option<Path<'p>> {
     ROUTES.iter().find_map(|route| {
         let is_hidden = matches!(route.handler, Docs(_)) && !has_docs;
         if is_hidden { None } else { matched(route.template, segments) }
     })
 }
 
-fn matched<'p>(template: &'static str, segments: &'p [String]) -> Option<Path<'p>> {
+fn matched<'p>(template: &'static str, segments: &'p [Cow<str>]) -> Option<Path<'p>> {
     let mut path = Path { template, ..Path::default() };
-    let mut given = segments.iter().map(String::as_str);
+    let mut given = segments.iter().map(AsRef::as_ref);
     for wanted in template.split('/').skip(1) {
         let segment = given.next()?;
         match wanted {
@@ -112,7 +113,7 @@ impl Path<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use super::{Cow, find};
 
     #[test]
     fn a_path_has_the_template_that_it_fits_and_no_other() {
@@ -134,10 +135,10 @@ mod tests {
             ("/docs/{asset}", None),
             ("/{asset}", None),
         ] {
-            let segments: Vec<_> = path.split('/').skip(1).map(str::to_owned).collect();
+            let segments: Vec<_> = path.split('/').skip(1).map(Cow::from).collect();
             let found = find(&segments, true).map(|path| (path.template, path.user_id, path.task_id));
             assert_eq!(found, wanted, "{path}");
         }
-        assert!(find(&["docs".to_owned()], false).is_none());
+        assert!(find(&["docs".into()], false).is_none());
     }
 }

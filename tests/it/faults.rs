@@ -273,7 +273,7 @@ fn a_request_that_finds_every_connection_taken_is_503_in_time() {
 }
 
 /// Pages of more than 128 are made four at a time; with the table locked, each of them takes its five
-/// seconds.
+/// seconds, so the second four are answered before the database has.
 #[test]
 fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
     let app = App::spawn();
@@ -289,6 +289,8 @@ fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
     let lines: Vec<_> = log.lines().filter(|line| line.contains(" route=/api/{user_id}/tasks ")).collect();
     assert_eq!(lines.len(), 100, "one line each: {log}");
     assert!(lines.iter().all(|line| line.contains(" status=503 ")), "{log}");
+    let is_late = |line: &&str| line.ends_with("reason=\"there was no answer in time\"");
+    assert!(lines.iter().any(is_late), "{log}");
     held.release();
     alice.request("GET", "/tasks?limit=1000").send().expect(200);
 }
