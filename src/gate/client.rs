@@ -2,17 +2,19 @@
 
 use super::Gate;
 use super::connection::Connection;
+use super::listen::ip;
 use super::read::{Reader, Stop};
 use super::registry::Permit;
 use super::request::Request;
 use crate::error::Error;
-use std::net::IpAddr;
+use socket2::SockAddr;
 use std::sync::Arc;
 
 pub struct Client {
     pub connection: Arc<Connection>,
-    /// The address of the socket's other end. None through a Unix socket.
-    peer: Option<IpAddr>,
+    /// The address of the socket's other end, as it was accepted: a connection that was reset since has
+    /// none.
+    peer: SockAddr,
     reader: Reader,
     /// Given back when the client ends, however it ends.
     _permit: Permit,
@@ -29,7 +31,7 @@ pub enum Received {
 }
 
 impl Client {
-    pub(super) fn new(connection: Arc<Connection>, peer: Option<IpAddr>, permit: Permit) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, peer: SockAddr, permit: Permit) -> Self {
         Self { reader: Reader::new(Arc::clone(&connection)), connection, peer, _permit: permit }
     }
 
@@ -39,7 +41,7 @@ impl Client {
             self.log_failed_handshake(gate);
             return Received::Gone;
         }
-        let mut request = Request::unread(self.peer);
+        let mut request = Request::unread(ip(&self.peer));
         match self.reader.read(&mut request, &gate.trusted_proxies) {
             Ok(()) => Received::Whole(Arc::new(request)),
             Err(Stop::Refused(error)) => {
@@ -54,8 +56,8 @@ impl Client {
         let Some(reason) = self.connection.handshake_failure() else {
             return;
         };
-        if !self.connection.peer_address().is_ok_and(|peer| gate.address.is_own_probe(&peer)) {
-            gate.failed_handshakes.log(self.peer, &reason);
+        if !gate.address.is_own_probe(&self.peer) {
+            gate.failed_handshakes.log(ip(&self.peer), &reason);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::limits::{
 };
 use crate::panic::lock;
 use rustls::ServerConnection;
-use socket2::{SockAddr, Socket};
+use socket2::Socket;
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
@@ -95,11 +95,6 @@ impl Connection {
         let reason = exchange.stream.handshake_failure().filter(|_| self.state.load(SeqCst) == IDLE)?;
         let is_late = self.overdue().is_some();
         Some(if is_late { "it was not finished in time".to_owned() } else { reason.to_owned() })
-    }
-
-    /// The address of the socket's other end. Errors: the connection has been reset.
-    pub fn peer_address(&self) -> io::Result<SockAddr> {
-        self.socket.peer_addr()
     }
 
     /// Writes all of it; each 64 KiB have their own deadline.

@@ -93,6 +93,7 @@ mod tests {
     use super::super::connection::tests::connection;
     use super::super::registry::Registry;
     use super::{Handout, env, lock};
+    use socket2::SockAddr;
     use std::net::Shutdown;
     use std::process::Command;
     use std::sync::Arc;
@@ -102,7 +103,7 @@ mod tests {
         let (connection, _) = connection();
         let registry = Arc::new(Registry::new(1, 0).unwrap());
         let permit = registry.admit(number, &connection).unwrap();
-        Client::new(connection, None, permit)
+        Client::new(connection, SockAddr::unix("peer").unwrap(), permit)
     }
 
     #[test]

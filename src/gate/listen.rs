@@ -66,8 +66,8 @@ fn connect(address: &SockAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A connection, and its peer's address through TCP. None if none comes for a while.
-pub fn accept(listener: &Socket) -> io::Result<Option<(Socket, Option<IpAddr>)>> {
+/// A connection, and the address of its other end. None if none comes for a while.
+pub fn accept(listener: &Socket) -> io::Result<Option<(Socket, SockAddr)>> {
     let (socket, peer) = match listener.accept() {
         // A signal handler that runs on this thread ends a wait that has a timeout: signal(7).
         Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {
@@ -80,13 +80,17 @@ pub fn accept(listener: &Socket) -> io::Result<Option<(Socket, Option<IpAddr>)>>
     };
     // An accepted socket inherits the listener's timeout.
     socket.set_read_timeout(None)?;
-    let peer = peer.as_socket().map(|peer| peer.ip().to_canonical());
-    if peer.is_some() {
+    if ip(&peer).is_some() {
         socket.set_tcp_nodelay(true)?;
         // The kernel drops an unread answer of a closed connection after this time.
         socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT))?;
     }
     Ok(Some((socket, peer)))
+}
+
+/// The IP address of a socket's other end. None through a Unix socket.
+pub fn ip(peer: &SockAddr) -> Option<IpAddr> {
+    peer.as_socket().map(|peer| peer.ip().to_canonical())
 }
 
 impl Address {

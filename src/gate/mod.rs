@@ -28,7 +28,7 @@ pub use x509::Complaint;
 
 use crate::limits::{DRAIN_INTERVAL, HANDSHAKE_TIMEOUT, SEND_BUFFER_BYTES, THREAD_IDLE};
 use handout::Handout;
-use listen::{accept, listen};
+use listen::{accept, ip, listen};
 use socket2::{SockAddr, Socket};
 use std::io;
 use std::net::IpAddr;
@@ -112,7 +112,7 @@ impl Gate {
         }
     }
 
-    fn admit(&self, socket: Socket, peer: Option<IpAddr>) -> io::Result<Accepted> {
+    fn admit(&self, socket: Socket, peer: SockAddr) -> io::Result<Accepted> {
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         let tls = self.certificate.as_deref().map(Certificate::connection).transpose()?;
         let is_tls = tls.is_some();
@@ -124,7 +124,7 @@ impl Gate {
         }
         connection.set_nonblocking()?;
         let connection = Arc::into_inner(connection).filter(|_| !is_tls);
-        let mut request = Request::unread(peer);
+        let mut request = Request::unread(ip(&peer));
         request.is_last = true;
         Ok(Accepted::Full(connection, Arc::new(request)))
     }
