@@ -19,7 +19,7 @@ use std::{
     process::Command,
     sync::Barrier,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 #[test]
@@ -228,6 +228,36 @@ fn when_all_connections_are_taken_an_idle_one_makes_room_and_a_busy_one_does_not
     for connection in [&mut idle, &mut newest] {
         connection.write(b"x");
         connection.read("OPTIONS").unwrap().expect(204);
+    }
+}
+
+const LAST: &str = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn a_client_that_has_its_last_answer_and_stays_makes_room() {
+    let app = App::setup().env("MAX_CONNECTIONS", "2").spawn();
+    wait_for_no_client(&app);
+    let mut staying = [Raw::open(&app), Raw::open(&app)];
+    for raw in &mut staying {
+        raw.send(LAST);
+        raw.answer().unwrap().expect(200);
+    }
+    wait_for_waiting_clients(&app);
+    app.get("/health").send().expect(200);
+}
+
+/// What comes after the last answer is read for two seconds, and longer only where it comes fast.
+#[test]
+fn a_client_that_trickles_after_its_last_answer_is_closed_to() {
+    let app = App::spawn();
+    let mut raw = Raw::open(&app);
+    raw.send(LAST);
+    raw.answer().unwrap().expect(200);
+    let mut sent = 0;
+    while raw.send("x") {
+        sent += 1;
+        assert!(sent < 200, "the service still reads after twenty seconds");
+        thread::sleep(Duration::from_millis(100));
     }
 }
 
