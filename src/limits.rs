@@ -238,7 +238,8 @@ const _: () = assert!(PING_MAX.as_millis() + WATCH_INTERVAL.as_millis() <= ANSWE
 
 /// Log lines that wait for standard error. More are dropped. About 5,000 lines of requests.
 pub const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
-/// The two buffers of lines that take turns have this size, and are larger only as long as lines wait.
+/// The size of each of the two buffers that take turns for lines. One in which more lines wait grows, and
+/// shrinks back once they are written.
 pub const LOG_BUFFER_BYTES: usize = 64 * 1024;
 /// The writing thread waits so long before it takes the lines, so that a busy service wakes it 500
 /// times a second and not once a line. A crash loses no more than the lines of this time.

@@ -38,26 +38,19 @@ impl State {
 /// Starts the thread that writes. Errors: no thread can be started.
 pub fn start(line_for_dropped: LineForDropped) -> io::Result<()> {
     let work = move || {
-        let mut lines = Vec::new();
+        let mut lines = Vec::with_capacity(LOG_BUFFER_BYTES);
         loop {
-            make_empty(&mut lines);
+            lines.clear();
+            lines.shrink_to(LOG_BUFFER_BYTES);
             let dropped = QUEUE.take(&mut lines);
             QUEUE.write(&lines, dropped, &line_for_dropped);
         }
     };
     thread::Builder::new().name("log".to_owned()).spawn(work)?;
     let mut state = lock(&QUEUE.state);
-    make_empty(&mut state.lines);
+    state.lines.reserve(LOG_BUFFER_BYTES);
     state.is_started = true;
     Ok(())
-}
-
-/// Makes room for the lines of an everyday batch, and gives back what a larger one took.
-fn make_empty(lines: &mut Vec<u8>) {
-    lines.clear();
-    if lines.capacity() != LOG_BUFFER_BYTES {
-        *lines = Vec::with_capacity(LOG_BUFFER_BYTES);
-    }
 }
 
 /// Queues a line, which ends in a line feed, or drops it.

@@ -95,6 +95,7 @@ fn push_plain_or_json(line: &mut String, value: &dyn Display, also_plain: &str) 
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/{}[]+@,".contains(&byte);
     let is_plain = |byte: u8| is_plain(byte) || also_plain.as_bytes().contains(&byte);
     let begin = line.len();
+    // Writing to a String does not fail.
     let _ = write!(line, "{value}");
     let text = line.get(begin..).unwrap_or_default();
     if text.is_empty() || !text.bytes().all(is_plain) {

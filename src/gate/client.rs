@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 pub struct Client {
     pub connection: Arc<Connection>,
-    /// The address of the socket's other end, as it was accepted: a connection that was reset since has
-    /// none.
+    /// The address of the socket's other end. Kept since the connection was accepted, because a socket
+    /// whose connection was reset no longer knows it.
     peer: SockAddr,
     reader: Reader,
     /// Given back when the client ends, however it ends.
