@@ -41,8 +41,7 @@ pub fn export(user: &str) -> Result<(), Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut written = Ok(());
     store::export(&url, &user_id, &mut |task| {
-        let line = serde_json::to_writer(&mut out, task).map_err(io::Error::from);
-        written = line.and_then(|()| out.write_all(b"\n"));
+        written = out.write_all(&task.to_json()).and_then(|()| out.write_all(b"\n"));
         written.is_ok()
     })?;
     written.and_then(|()| out.flush()).map_err(unwritten)

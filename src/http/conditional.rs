@@ -2,7 +2,7 @@
 
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
-use crate::task::{Etag, Precondition, Tags, UtcMicros};
+use crate::task::{Precondition, Tags, UtcMicros};
 
 /// For GET: whether the client has what this entity tag names already, so that the answer is 304.
 pub fn is_known(request: &Request, etag: &str) -> bool {
@@ -71,7 +71,7 @@ impl Tag {
     fn version(&self) -> Option<UtcMicros> {
         let number = self.opaque.trim_matches('"');
         let version = UtcMicros::from_version(u64::from_str_radix(number, 16).ok()?)?;
-        (Etag::of(version).to_string() == self.opaque).then_some(version)
+        (version.etag() == self.opaque).then_some(version)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::App;
 use super::conditional::is_known;
-use super::list_parts::{ListParts, members};
+use super::list_parts::{ListParts, append_end};
 use super::query;
 use super::response::Response;
 use super::tasks::tasks_path;
@@ -11,18 +11,8 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::gate::Request;
 use crate::limits::LIST_PART_ROWS;
-use crate::task::{Page, Position, Task, Totals};
-use serde::Serialize;
+use crate::task::{Page, Position, append_tasks};
 use xxhash_rust::xxh3::Xxh3;
-
-/// The body of a list that is sent whole.
-#[derive(Serialize)]
-struct List<'a> {
-    tasks: &'a [Task<'a>],
-    count: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    totals: Option<Totals>,
-}
 
 /// `GET /api/{user_id}/tasks`.
 pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
@@ -41,14 +31,16 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
         tasks.pop();
     }
     let last = tasks.last().map(|task| Position::of(task, page.order.by));
+    let count = tasks.len();
+    let mut json = br#"{"tasks":["#.to_vec();
+    append_tasks(&mut json, &tasks);
     if has_more && page.limit.is_none() {
-        let first = [br#"{"tasks":["#.as_slice(), &members(&tasks)?].concat();
         let rest = Page { after: last, offset: 0, ..page };
-        let count = tasks.len();
-        let parts = ListParts { app, count, totals, caller, rest, first: Some(first), is_done: false };
+        let parts = ListParts { app, count, totals, caller, rest, first: Some(json), is_done: false };
         return Ok(Response::list_in_parts(parts));
     }
-    let body = Response::json(200, &List { tasks: &tasks, count: tasks.len(), totals })?;
+    append_end(&mut json, count, totals)?;
+    let body = Response::json_text(200, json);
     let response = match last.filter(|_| has_more) {
         Some(last) => {
             let (path, query) = (tasks_path(caller.user_id()), query::next(request.query(), &page, &last));

@@ -5,8 +5,7 @@ use super::App;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::limits::{LIST_PART_ROWS, SORTED_PART_ROWS};
-use crate::task::{Page, Position, SortKey, Task, Totals};
-use serde::Serialize;
+use crate::task::{Page, Position, SortKey, Totals, append_tasks};
 
 /// The state of a list that is being sent.
 pub struct ListParts<'a> {
@@ -45,35 +44,24 @@ impl ListParts<'_> {
         if let Some(last) = tasks.last() {
             self.rest.after = Some(Position::of(last, by));
             part.push(b',');
-            part.append(&mut members(&tasks)?);
+            append_tasks(&mut part, &tasks);
         }
         self.count += tasks.len();
         self.is_done = i64::try_from(tasks.len()).is_ok_and(|count| count < rows_max);
         if self.is_done {
-            part.append(&mut self.end()?);
+            append_end(&mut part, self.count, self.totals)?;
         }
         Ok(Some(part))
     }
+}
 
-    /// The end of the JSON text, behind the last task.
-    fn end(&self) -> Result<Vec<u8>, Error> {
-        let mut end = format!("],\"count\":{}", self.count).into_bytes();
-        if let Some(totals) = &self.totals {
-            end.extend_from_slice(b",\"totals\":");
-            end.append(&mut json(totals)?);
-        }
-        end.push(b'}');
-        Ok(end)
+/// Appends the end of the JSON text, behind the last task.
+pub fn append_end(json: &mut Vec<u8>, count: usize, totals: Option<Totals>) -> Result<(), Error> {
+    json.extend_from_slice(format!("],\"count\":{count}").as_bytes());
+    if let Some(totals) = totals {
+        json.extend_from_slice(b",\"totals\":");
+        serde_json::to_writer(&mut *json, &totals).map_err(|error| Error::Bug(error.to_string()))?;
     }
-}
-
-/// The members of a JSON array, with the commas between them.
-pub fn members(tasks: &[Task]) -> Result<Vec<u8>, Error> {
-    let mut array = json(tasks)?;
-    array.pop();
-    Ok(array.split_off(1))
-}
-
-fn json(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(value).map_err(|error| Error::Bug(error.to_string()))
+    json.push(b'}');
+    Ok(())
 }

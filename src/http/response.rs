@@ -53,8 +53,12 @@ impl<'a> Response<'a> {
     }
 
     pub fn json(status: u16, value: &impl Serialize) -> Result<Self, Error> {
-        let body = serde_json::to_vec(value).map_err(|error| Error::Bug(error.to_string()))?;
-        Ok(Self::data(status, "application/json", body))
+        let text = serde_json::to_vec(value).map_err(|error| Error::Bug(error.to_string()))?;
+        Ok(Self::json_text(status, text))
+    }
+
+    pub fn json_text(status: u16, text: Vec<u8>) -> Self {
+        Self::data(status, "application/json", text)
     }
 
     /// A body that no cache may keep and no page may frame.

@@ -30,14 +30,14 @@ pub fn show<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Re
     let id = TaskId::parse(id)?;
     let rows = app.store.get(&caller, id)?;
     let task = rows.one()?;
-    let etag = task.etag.to_string();
+    let etag = task.etag();
     if conditional::is_refused(request, &etag) {
         return Err(task.precondition_failed());
     }
     if conditional::is_known(request, &etag) {
         return Ok(Response::empty(304).with_etag(etag));
     }
-    Ok(Response::json(200, &task)?.with_etag(etag))
+    Ok(Response::json_text(200, task.to_json()).with_etag(etag))
 }
 
 /// `PUT /api/{user_id}/tasks/{task_id}`.
@@ -89,7 +89,7 @@ pub fn both<H, B>(head: Result<H, Error>, body: Result<B, Error>) -> Result<(H, 
 }
 
 fn show_task<'a>(status: u16, task: &Task) -> Result<Response<'a>, Error> {
-    Ok(Response::json(status, task)?.with_etag(task.etag.to_string()))
+    Ok(Response::json_text(status, task.to_json()).with_etag(task.etag()))
 }
 
 fn location(task: &Task) -> String {

@@ -2,7 +2,7 @@
 
 use super::sqlstate;
 use crate::error::Error;
-use crate::task::{Etag, Task, UtcMicros};
+use crate::task::{Task, UtcMicros};
 use postgres::Row;
 use postgres::types::{FromSql, Timestamp, Type};
 use std::error::Error as StdError;
@@ -30,7 +30,6 @@ impl Tasks<'_> {
 
 /// A task of this user. Every statement that returns tasks has these columns first, in this order.
 pub fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Error> {
-    let updated_at = row.try_get(5)?;
     Ok(Task {
         id: row.try_get(0)?,
         user_id,
@@ -38,8 +37,7 @@ pub fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Er
         description: row.try_get(2)?,
         complete: row.try_get(3)?,
         created_at: row.try_get(4)?,
-        updated_at,
-        etag: Etag::of(updated_at),
+        updated_at: row.try_get(5)?,
     })
 }
 

@@ -3,15 +3,20 @@
 //! A *character* is a Unicode code point.
 
 mod body;
+mod json;
 mod list;
 
 pub use body::{
     Change, Content, DESCRIPTION_LENGTH, Patch, TITLE_LENGTH, TITLE_NOT_BLANK, Text, broken, parse_complete,
 };
+pub use json::append_tasks;
 pub use list::{Chosen, Filter, Order, Page, Position, Search, SortKey, SortValue, Totals};
 
 use crate::error::{Current, Error, FieldError};
 use crate::limits::USER_ID_CHARS_MAX;
+use jiff::Timestamp;
+use jiff::fmt::StdFmtWrite;
+use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::ops::Range;
@@ -52,7 +57,6 @@ impl TaskId {
 }
 
 /// A stored task in the form that clients see. Borrows from the database's answer.
-#[derive(Serialize)]
 pub struct Task<'a> {
     pub id: i64,
     pub user_id: &'a str,
@@ -61,38 +65,21 @@ pub struct Task<'a> {
     pub complete: bool,
     pub created_at: UtcMicros,
     pub updated_at: UtcMicros,
-    pub etag: Etag,
 }
 
 impl Task<'_> {
+    /// The entity tag. It is strong, because `updated_at` changes with every change of the task and with
+    /// nothing else.
+    pub fn etag(&self) -> String {
+        self.updated_at.etag()
+    }
+
     /// The error for a precondition that does not hold for this task. Shows the task to its client.
     pub fn precondition_failed(&self) -> Error {
-        match serde_json::value::to_raw_value(self) {
-            Ok(json) => Error::PreconditionFailed(Current { etag: self.etag.to_string(), json }),
+        match serde_json::from_slice(&self.to_json()) {
+            Ok(json) => Error::PreconditionFailed(Current { etag: self.etag(), json }),
             Err(error) => Error::Bug(error.to_string()),
         }
-    }
-}
-
-/// The entity tag of a task, with its quotes (RFC 9110 section 8.8.3). It is strong, because
-/// `updated_at` changes with every change of the task and with nothing else.
-pub struct Etag(UtcMicros);
-
-impl Etag {
-    pub fn of(updated_at: UtcMicros) -> Self {
-        Self(updated_at)
-    }
-}
-
-impl fmt::Display for Etag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{:x}\"", self.0.version())
-    }
-}
-
-impl Serialize for Etag {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 
@@ -148,6 +135,11 @@ impl UtcMicros {
         self.0
     }
 
+    /// The entity tag of a task of this version, with its quotes (RFC 9110 section 8.8.3).
+    pub fn etag(self) -> String {
+        format!("\"{:x}\"", self.version())
+    }
+
     /// The number that an entity tag shows: for instants that clocks show, microseconds since 1970.
     pub fn version(self) -> u64 {
         self.0.wrapping_add(Self::UNIX_MICROS_OF_2000).cast_unsigned()
@@ -163,21 +155,26 @@ impl UtcMicros {
     }
 
     pub fn now() -> Self {
-        Self(jiff::Timestamp::now().as_microsecond() - Self::UNIX_MICROS_OF_2000)
+        Self(Timestamp::now().as_microsecond() - Self::UNIX_MICROS_OF_2000)
     }
-}
 
-/// RFC 3339: UTC, six fraction digits, `Z`. Shows the years 0 to 9999; an instant outside them, which
-/// only other programs can have stored, is shown as the nearest one inside.
-impl fmt::Display for UtcMicros {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Writes RFC 3339: UTC, six fraction digits, `Z`. Shows the years 0 to 9999; an instant outside them,
+    /// which only other programs can have stored, is shown as the nearest one inside.
+    fn print(self, text: impl jiff::fmt::Write) -> Result<(), jiff::Error> {
+        const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
         /// 0000-01-01T00:00:00Z, since 1970.
         const UNIX_MICROS_MIN: i64 = -62_167_219_200_000_000;
         /// 9999-12-30T22:00:00Z, since 1970: the last second that jiff can write.
         const UNIX_MICROS_MAX: i64 = 253_402_207_200_000_000;
         let unix_micros = self.0.saturating_add(Self::UNIX_MICROS_OF_2000);
         let shown = unix_micros.clamp(UNIX_MICROS_MIN, UNIX_MICROS_MAX);
-        write!(f, "{:.6}", jiff::Timestamp::from_microsecond(shown).unwrap_or_default())
+        PRINTER.print_timestamp(&Timestamp::from_microsecond(shown).unwrap_or_default(), text)
+    }
+}
+
+impl fmt::Display for UtcMicros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.print(StdFmtWrite(f)).map_err(|_| fmt::Error)
     }
 }
 
