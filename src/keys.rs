@@ -114,7 +114,7 @@ impl KeySet {
     fn judge(&self, token: &str, now: u64) -> Result<(UserId, u64), TokenRefusal> {
         let jws = Jws::parse(token)?;
         self.check_signature(&jws)?;
-        let claims = Claims::parse(&jws.payload)?;
+        let claims = Claims::parse(&jws)?;
         let expires_at = self.check_times(&claims, now)?;
         if self.issuer.is_some() && claims.issuer.as_deref().and_then(string) != self.issuer {
             return Err(TokenRefusal::Issuer);

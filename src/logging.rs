@@ -92,8 +92,14 @@ fn json_line(record: &Record) -> String {
 /// Adds a value as it is if its text is of letters, digits and a few harmless signs, and else as a JSON
 /// string.
 fn push_plain_or_json(line: &mut String, value: &dyn Display, also_plain: &str) {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/{}[]+@,".contains(&byte);
-    let is_plain = |byte: u8| is_plain(byte) || also_plain.as_bytes().contains(&byte);
+    let is_plain = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.' | b'_' | b':' | b'/' | b'{' | b'}' | b'[' | b']' | b'+' | b'@' | b','
+            )
+            || also_plain.as_bytes().contains(&byte)
+    };
     let begin = line.len();
     // Writing to a String does not fail.
     let _ = write!(line, "{value}");

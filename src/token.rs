@@ -16,7 +16,8 @@ pub struct Jws<'t> {
     pub header: Header,
     /// Header and payload as they were sent: what the signature is over.
     pub signed: &'t str,
-    pub payload: Vec<u8>,
+    /// In base64url. Not decoded before the signature is verified.
+    payload: &'t str,
     pub signature: Vec<u8>,
 }
 
@@ -35,8 +36,6 @@ pub struct Header {
 
 impl<'t> Jws<'t> {
     pub fn parse(token: &'t str) -> Result<Self, TokenRefusal> {
-        let decode =
-            |part| Base64UrlSafeNoPadding::decode_to_vec(part, None).map_err(|_| TokenRefusal::NotCompact);
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenRefusal::NotCompact)?;
         // A fourth part would leave a dot in the payload, which is no base64.
         let (header, payload) = signed.split_once('.').ok_or(TokenRefusal::NotCompact)?;
@@ -49,8 +48,12 @@ impl<'t> Jws<'t> {
         if kind != "JWT" && !kind.ends_with("+JWT") {
             return Err(TokenRefusal::NotJwt);
         }
-        Ok(Self { header, signed, payload: decode(payload)?, signature: decode(signature)? })
+        Ok(Self { header, signed, payload, signature: decode(signature)? })
     }
+}
+
+fn decode(part: &str) -> Result<Vec<u8>, TokenRefusal> {
+    Base64UrlSafeNoPadding::decode_to_vec(part, None).map_err(|_| TokenRefusal::NotCompact)
 }
 
 /// The claims that the contract reads, each still as JSON: only one that counts may refuse a token.
@@ -71,9 +74,9 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Errors: `BadClaims`.
-    pub fn parse(payload: &[u8]) -> Result<Self, TokenRefusal> {
-        json_object(payload).ok_or(TokenRefusal::BadClaims)
+    /// The claims of a token whose signature is verified. Errors: `NotCompact`, `BadClaims`.
+    pub fn parse(jws: &Jws) -> Result<Self, TokenRefusal> {
+        json_object(&decode(jws.payload)?).ok_or(TokenRefusal::BadClaims)
     }
 
     /// A `user_id` that is no string does not let `sub` take its place.

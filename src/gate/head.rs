@@ -142,6 +142,15 @@ fn is_of_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&byte)
 }
 
+/// The value of a field as text. DEL replaces each byte that is not ASCII: no client can send DEL, and
+/// no valid value has it.
+fn ascii(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) if text.is_ascii() => text.to_owned(),
+        _ => value.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '\x7f' }).collect(),
+    }
+}
+
 /// The fields of a header section, as sent.
 pub struct Fields<'h>(pub &'h [httparse::Header<'h>]);
 
@@ -158,11 +167,9 @@ impl<'h> Fields<'h> {
 
     /// The fields that the service reads.
     pub fn known(&self) -> Vec<(&'static str, String)> {
-        // DEL replaces each byte that is not ASCII: no client can send DEL, and no valid value has it.
-        let ascii = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '\x7f' };
         let known = |field: &httparse::Header| {
             let name = KNOWN.into_iter().find(|name| field.name.eq_ignore_ascii_case(name))?;
-            Some((name, field.value.iter().map(ascii).collect()))
+            Some((name, ascii(field.value)))
         };
         self.0.iter().filter_map(known).collect()
     }

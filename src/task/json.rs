@@ -5,9 +5,12 @@ use super::Task;
 use serde::Serialize;
 use std::io::Write;
 
+/// Most tasks fit into this many bytes.
+const JSON_BYTES: usize = 512;
+
 impl Task<'_> {
     pub fn to_json(&self) -> Vec<u8> {
-        let mut json = Vec::new();
+        let mut json = Vec::with_capacity(JSON_BYTES);
         self.append_to(&mut json);
         json
     }
