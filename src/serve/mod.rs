@@ -15,6 +15,7 @@ use crate::limits::{
 use crate::store::{Readiness, Store};
 use crate::{logging, systemd};
 use large_answers::LargeAnswers;
+use preempt_rt::sched::{Pid, Scheduler, SchedulerParams, get_scheduler};
 use serving::Service;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -28,6 +29,7 @@ use std::time::Instant;
 /// Serves until SIGTERM or SIGINT.
 pub fn serve() -> Result<(), Failure> {
     let config = config::load()?;
+    let_threads_finish();
     logging::start(config.log_is_json, &config.log_filter)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     for warning in &config.warnings {
@@ -44,6 +46,16 @@ pub fn serve() -> Result<(), Failure> {
     service.app.is_stopping.store(true, Relaxed);
     service.gate.stop(DRAIN_TIMEOUT);
     Ok(())
+}
+
+/// Sets SCHED_BATCH (sched(7)) for this thread and those that it will start: a thread that is woken then
+/// waits for the one that woke it, where it would else interrupt it. Another policy than the usual one was
+/// chosen by an operator, and stays.
+fn let_threads_finish() {
+    if get_scheduler(Pid::current_thread()).is_ok_and(|policy| policy == Scheduler::SCHED_NORMAL) {
+        // A sandbox may forbid it, as systemd's does. The service is then a little slower.
+        let _ = Scheduler::SCHED_BATCH.with_params(SchedulerParams { priority: 0 }).set_current();
+    }
 }
 
 /// Starts all that serves: the store, the admin listener, the public listener, the watchdog.

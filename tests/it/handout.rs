@@ -48,6 +48,30 @@ fn all_connections_that_are_allowed_are_served_at_once_by_a_fresh_service() {
     assert_eq!(answered.load(SeqCst), CLIENTS);
 }
 
+/// The scheduling policy of each thread, by the field `policy` of proc(5), /proc/PID/stat.
+fn policies(app: &App) -> Vec<u8> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", app.pid())).unwrap();
+    let stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+    let policy = |stat: String| {
+        let (_, fields_from_third) = stat.rsplit_once(") ").unwrap();
+        fields_from_third.split(' ').nth(41 - 3).unwrap().parse().unwrap()
+    };
+    stats.map(policy).collect()
+}
+
+#[test]
+fn a_thread_that_is_woken_interrupts_none_unless_an_operator_has_chosen_another_policy() {
+    const BATCH: u8 = 3;
+    const IDLE: u8 = 5;
+    let by_itself = App::spawn();
+    let as_idle = App::setup().idle_policy().spawn();
+    for (app, policy) in [(by_itself, BATCH), (as_idle, IDLE)] {
+        ask_and_close(&app);
+        let policies = policies(&app);
+        assert!(policies.len() > 3 && policies.iter().all(|given| *given == policy), "{policies:?}");
+    }
+}
+
 fn ask_and_close(app: &App) {
     let mut raw = Raw::open(app);
     raw.send(HEALTH_AND_CLOSE);

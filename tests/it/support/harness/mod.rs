@@ -6,7 +6,7 @@ mod database;
 mod process;
 
 pub use database::{Cluster, Database};
-pub use process::{Outcome, binary, limited, run, run_binary};
+pub use process::{Outcome, binary, by_shell, run, run_binary};
 
 use crate::support::{
     http::{Request, Response},
@@ -127,7 +127,7 @@ pub struct Setup {
     database: Option<Database>,
     awaits_health: bool,
     has_old_rows: bool,
-    descriptors: Option<u32>,
+    shell: Option<String>,
     inherits: Option<OwnedFd>,
 }
 
@@ -162,7 +162,13 @@ impl Setup {
 
     /// The service may have only so many open files.
     pub fn descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
+        self.shell = Some(format!("ulimit -n {limit}; exec \"$0\""));
+        self
+    }
+
+    /// The service is started with the scheduling policy SCHED_IDLE.
+    pub fn idle_policy(mut self) -> Self {
+        self.shell = Some("exec chrt --idle 0 \"$0\"".to_owned());
         self
     }
 
@@ -176,8 +182,8 @@ impl Setup {
         let database = self.database.unwrap_or_else(Database::create);
         let directory = Directory::create();
         let mut command = binary(&directory);
-        if let Some(limit) = self.descriptors {
-            command = limited(&command, limit);
+        if let Some(script) = self.shell {
+            command = by_shell(&command, &script);
         }
         if let Some(socket) = self.inherits {
             command = inheriting(&command, socket);
@@ -237,7 +243,7 @@ impl App {
             database: None,
             awaits_health: true,
             has_old_rows: false,
-            descriptors: None,
+            shell: None,
             inherits: None,
         }
     }

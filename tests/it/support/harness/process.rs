@@ -70,11 +70,11 @@ pub fn inheriting(command: &Command, socket: OwnedFd) -> Command {
     inheriting
 }
 
-/// The same command with so many open files at most.
-pub fn limited(command: &Command, descriptors: u32) -> Command {
-    let mut limited = Command::new("/bin/sh");
-    limited.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\"")]).arg(command.get_program());
-    limited.env_clear().current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
-    limited.stdout(Stdio::piped()).stderr(Stdio::piped());
-    limited
+/// The same command as `$0` of a shell's script.
+pub fn by_shell(command: &Command, script: &str) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script]).arg(command.get_program());
+    shell.env_clear().current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
+    shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
 }
