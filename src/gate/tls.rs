@@ -6,7 +6,9 @@ use crate::panic::lock;
 use crate::watched::Watched;
 use jiff::Timestamp;
 use log::kv::Value;
+use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, ServerConnection};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -147,6 +149,10 @@ fn config(
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Each client keeps its own session, as an encrypted ticket (RFC 5077, RFC 8446 section 4.6.1). Kept here,
+    // sessions would be small and long-lived, and each would keep the freed memory around it from the system.
+    config.ticketer = Ticketer::new()?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
 }
 

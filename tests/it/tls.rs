@@ -180,6 +180,24 @@ fn tls_1_2_and_1_3_are_spoken_and_nothing_older_or_weaker() {
 }
 
 #[test]
+fn a_session_is_resumed_however_many_clients_came_meanwhile() {
+    let directory = Directory::create();
+    let app = spawn(&directory, &[]);
+    let session = |version: &str| directory.path().join(version).into_os_string().into_string().unwrap();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let said = s_client(&app, &[version, "-sess_out", &session(version)]);
+        assert!(said.contains("New, TLSv1"), "{version}: {said}");
+    }
+    for _ in 0..300 {
+        ask(&app, &get("/health")).unwrap().expect(200);
+    }
+    for version in ["-tls1_2", "-tls1_3"] {
+        let said = s_client(&app, &[version, "-sess_in", &session(version)]);
+        assert!(said.contains("Reused, TLSv1") && said.contains("HTTP/1.1 200 OK"), "{version}: {said}");
+    }
+}
+
+#[test]
 fn every_answer_over_https_says_to_stay_with_it() {
     let directory = Directory::create();
     let app = spawn(&directory, &[("ADMIN_ADDR", "127.0.0.1:0")]);
