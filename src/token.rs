@@ -16,7 +16,7 @@ pub struct Jws<'t> {
     pub header: Header,
     /// Header and payload as they were sent: what the signature is over.
     pub signed: &'t str,
-    /// In base64url. Not decoded before the signature is verified.
+    /// Decoded by [`Claims::parse`], once the signature is verified.
     payload: &'t str,
     pub signature: Vec<u8>,
 }
@@ -37,8 +37,11 @@ pub struct Header {
 impl<'t> Jws<'t> {
     pub fn parse(token: &'t str) -> Result<Self, TokenRefusal> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenRefusal::NotCompact)?;
-        // A fourth part would leave a dot in the payload, which is no base64.
         let (header, payload) = signed.split_once('.').ok_or(TokenRefusal::NotCompact)?;
+        // A fourth part would leave a dot in the payload.
+        if !payload.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
+            return Err(TokenRefusal::NotCompact);
+        }
         let header: Header = json_object(&decode(header)?).ok_or(TokenRefusal::BadHeader)?;
         if header.critical.is_some() {
             return Err(TokenRefusal::Critical);

@@ -39,7 +39,7 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
         let parts = ListParts { app, count, totals, caller, rest, first: Some(json), is_done: false };
         return Ok(Response::list_in_parts(parts));
     }
-    append_end(&mut json, count, totals)?;
+    append_end(&mut json, count, totals);
     let body = Response::json_text(200, json);
     let response = match last.filter(|_| has_more) {
         Some(last) => {

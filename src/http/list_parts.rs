@@ -49,19 +49,18 @@ impl ListParts<'_> {
         self.count += tasks.len();
         self.is_done = i64::try_from(tasks.len()).is_ok_and(|count| count < rows_max);
         if self.is_done {
-            append_end(&mut part, self.count, self.totals)?;
+            append_end(&mut part, self.count, self.totals);
         }
         Ok(Some(part))
     }
 }
 
 /// Appends the end of the JSON text, behind the last task.
-pub fn append_end(json: &mut Vec<u8>, count: usize, totals: Option<Totals>) -> Result<(), Error> {
-    json.extend_from_slice(format!("],\"count\":{count}").as_bytes());
-    if let Some(totals) = totals {
-        json.extend_from_slice(b",\"totals\":");
-        serde_json::to_writer(&mut *json, &totals).map_err(|error| Error::Bug(error.to_string()))?;
+pub fn append_end(json: &mut Vec<u8>, count: usize, totals: Option<Totals>) {
+    json.extend_from_slice(format!(r#"],"count":{count}"#).as_bytes());
+    if let Some(Totals { all, open, complete }) = totals {
+        let totals = format!(r#","totals":{{"all":{all},"open":{open},"complete":{complete}}}"#);
+        json.extend_from_slice(totals.as_bytes());
     }
     json.push(b'}');
-    Ok(())
 }

@@ -57,6 +57,7 @@ impl<'a> Response<'a> {
         Ok(Self::json_text(status, text))
     }
 
+    /// A body that is JSON already.
     pub fn json_text(status: u16, text: Vec<u8>) -> Self {
         Self::data(status, "application/json", text)
     }

@@ -21,7 +21,7 @@ pub fn create<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Res
         both(conditional::idempotency_key(request).map_err(Error::from), Content::for_create(&request.body))?;
     let (rows, is_replay) = app.store.insert(&caller, &content, key)?;
     let task = rows.one()?;
-    let response = show_task(201, &task)?.with("Location", location(&task));
+    let response = show_task(201, &task).with("Location", location(&task));
     Ok(if is_replay { response.with("Idempotent-Replayed", "true") } else { response })
 }
 
@@ -37,7 +37,7 @@ pub fn show<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Re
     if conditional::is_known(request, &etag) {
         return Ok(Response::empty(304).with_etag(etag));
     }
-    Ok(Response::json_text(200, task.to_json()).with_etag(etag))
+    Ok(show_task(200, &task))
 }
 
 /// `PUT /api/{user_id}/tasks/{task_id}`.
@@ -66,7 +66,7 @@ fn update<'a>(
     conditional::check_required(request, app.options.requires_if_match)?;
     let rows = app.store.update(caller, id, &conditional::precondition(request), patch)?;
     let task = rows.one()?;
-    Ok(show_task(200, &task)?.with("Content-Location", location(&task)))
+    Ok(show_task(200, &task).with("Content-Location", location(&task)))
 }
 
 /// `DELETE /api/{user_id}/tasks/{task_id}`.
@@ -88,8 +88,8 @@ pub fn both<H, B>(head: Result<H, Error>, body: Result<B, Error>) -> Result<(H, 
     }
 }
 
-fn show_task<'a>(status: u16, task: &Task) -> Result<Response<'a>, Error> {
-    Ok(Response::json_text(status, task.to_json()).with_etag(task.etag()))
+fn show_task<'a>(status: u16, task: &Task) -> Response<'a> {
+    Response::json_text(status, task.to_json()).with_etag(task.etag())
 }
 
 fn location(task: &Task) -> String {

@@ -29,7 +29,7 @@ use std::time::Instant;
 /// Serves until SIGTERM or SIGINT.
 pub fn serve() -> Result<(), Failure> {
     let config = config::load()?;
-    let_threads_finish();
+    set_batch_policy();
     logging::start(config.log_is_json, &config.log_filter)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     for warning in &config.warnings {
@@ -48,12 +48,12 @@ pub fn serve() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sets SCHED_BATCH (sched(7)) for this thread and those that it will start: a thread that is woken then
-/// waits for the one that woke it, where it would else interrupt it. Another policy than the usual one was
-/// chosen by an operator, and stays.
-fn let_threads_finish() {
+/// Gives this thread, and so those that it will start, the policy SCHED_BATCH (sched(7)): a thread that
+/// wakes up then interrupts no running thread, of this program or another, but waits for its turn. A policy
+/// other than the usual one stays.
+fn set_batch_policy() {
     if get_scheduler(Pid::current_thread()).is_ok_and(|policy| policy == Scheduler::SCHED_NORMAL) {
-        // A sandbox may forbid it, as systemd's does. The service is then a little slower.
+        // Where a sandbox forbids it, the usual policy stays too.
         let _ = Scheduler::SCHED_BATCH.with_params(SchedulerParams { priority: 0 }).set_current();
     }
 }

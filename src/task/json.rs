@@ -1,5 +1,6 @@
-//! Tasks → JSON text. The members are written one by one, because the code that serde derives takes
-//! twice as long, and a list of 100 tasks is mostly this work.
+//! Tasks → JSON text. The members are written one by one: 100 tasks take 14 µs, where serde's derived
+//! code and jiff's `Display` take 30 (docs/speed.md). Nothing here can fail: only the writer could, and
+//! memory takes everything that is written to it.
 
 use super::Task;
 use serde::Serialize;
@@ -9,6 +10,7 @@ use std::io::Write;
 const JSON_BYTES: usize = 512;
 
 impl Task<'_> {
+    /// The task as a JSON object.
     pub fn to_json(&self) -> Vec<u8> {
         let mut json = Vec::with_capacity(JSON_BYTES);
         self.append_to(&mut json);
@@ -22,11 +24,10 @@ impl Task<'_> {
         append(json, r#","description":"#, &self.description);
         append(json, r#","complete":"#, &self.complete);
         json.extend_from_slice(br#","created_at":""#);
-        // Here and below: memory takes everything that is written to it.
         let _ = self.created_at.print(&mut *json);
         json.extend_from_slice(br#"","updated_at":""#);
         let _ = self.updated_at.print(&mut *json);
-        // As `Task::etag` has it. The quotes of the tag are part of it.
+        // The text of `Task::etag`, whose quotes are part of it. A String for each would take 11 µs more.
         let _ = write!(json, r#"","etag":"\"{:x}\""}}"#, self.updated_at.version());
     }
 }
@@ -45,4 +46,61 @@ pub fn append_tasks(json: &mut Vec<u8>, tasks: &[Task]) {
 fn append(json: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?Sized)) {
     json.extend_from_slice(name.as_bytes());
     let _ = serde_json::to_writer(json, value);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::UtcMicros;
+    use super::{Serialize, Task, append_tasks};
+
+    /// A task as serde writes it.
+    #[derive(Serialize)]
+    struct Derived<'a> {
+        id: i64,
+        user_id: &'a str,
+        title: &'a str,
+        description: Option<&'a str>,
+        complete: bool,
+        created_at: UtcMicros,
+        updated_at: UtcMicros,
+        etag: String,
+    }
+
+    impl<'a> Derived<'a> {
+        fn of(task: &Task<'a>) -> Self {
+            let Task { id, user_id, title, description, complete, created_at, updated_at } = *task;
+            Self { id, user_id, title, description, complete, created_at, updated_at, etag: task.etag() }
+        }
+    }
+
+    #[test]
+    fn a_task_is_written_byte_by_byte_as_serde_writes_it() {
+        let texts = ["", "plain", "\"quoted\" \\ /", "\0\u{1}\t\r\n\u{7f}", "\u{2028}ü🙂\u{200f}"];
+        let instants = [i64::MIN, -1, 0, 848_000_000_123_456, i64::MAX];
+        let mut tasks = Vec::new();
+        for (place, text) in texts.into_iter().enumerate() {
+            for (instant, id) in instants.into_iter().zip([i64::MIN, -1, 0, 1, i64::MAX]) {
+                tasks.push(Task {
+                    id,
+                    user_id: text,
+                    title: text,
+                    description: (place > 0).then_some(text),
+                    complete: place % 2 == 0,
+                    created_at: UtcMicros::from_micros_since_2000(instant),
+                    updated_at: UtcMicros::from_micros_since_2000(instant.wrapping_add(1)),
+                });
+            }
+        }
+        let derived: Vec<_> = tasks.iter().map(Derived::of).collect();
+        for (task, derived) in tasks.iter().zip(&derived) {
+            assert_eq!(task.to_json(), serde_json::to_vec(derived).unwrap());
+        }
+        for count in [0, 1, 2, tasks.len()] {
+            let mut array = b"[".to_vec();
+            append_tasks(&mut array, tasks.get(..count).unwrap());
+            array.push(b']');
+            assert_eq!(array, serde_json::to_vec(derived.get(..count).unwrap()).unwrap(), "{count}");
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use super::{Task, UtcMicros};
 use crate::limits::{SEARCH_CHARS_MAX, TITLE_CHARS_MAX};
-use serde::Serialize;
 
 /// Which of a user's tasks a list shows.
 #[derive(Clone)]
@@ -119,7 +118,7 @@ pub struct Page {
 }
 
 /// How many tasks of a user a search chooses, whatever their state.
-#[derive(Serialize, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Totals {
     pub all: i64,
     pub open: i64,

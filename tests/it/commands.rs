@@ -4,7 +4,7 @@
 use crate::support::{
     certificates::make_pair,
     harness::{App, Database, Directory, Outcome, binary, eventually, run, run_binary},
-    token::{HEADER, SECRET, now, sign, sign_text},
+    token::{HEADER, SECRET, base64url, now, sign, sign_parts, sign_text, token},
 };
 use serde_json::json;
 use std::{
@@ -385,6 +385,12 @@ fn explain_says_what_to_do_where_the_reason_leaves_that_open() {
             "no other algorithm",
         ),
         ("nonsense".to_owned(), "the token is not three parts", "begins with eyJ"),
+        (format!("{0}.{0}", token("alice")), "the token is not three parts", "begins with eyJ"),
+        (
+            sign_parts(SECRET, &format!("{}.eyJhI", base64url(HEADER.as_bytes()))),
+            "the token is not three parts",
+            "begins with eyJ",
+        ),
         (
             sign_text(SECRET, HEADER, r#"{"user_id":"alice","exp":1}"#),
             "the token expired at 1970-01-01T00:00:01Z",

@@ -74,6 +74,7 @@ fn a_crate_is_named_in_its_module_alone() {
         ("base64::", "src/http/cursor.rs"),
         ("xxhash_rust", "src/http/cursor.rs src/http/list.rs"),
         ("signal_hook", "src/serve/mod.rs"),
+        ("preempt_rt", "src/serve/mod.rs"),
         ("sd_notify", "src/systemd.rs"),
         ("listenfd", "src/systemd.rs"),
         ("env_logger", "src/logging.rs"),

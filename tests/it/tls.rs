@@ -191,10 +191,14 @@ fn a_session_is_resumed_however_many_clients_came_meanwhile() {
     for _ in 0..300 {
         ask(&app, &get("/health")).unwrap().expect(200);
     }
-    for version in ["-tls1_2", "-tls1_3"] {
+    let resumed = |version: &str| {
         let said = s_client(&app, &[version, "-sess_in", &session(version)]);
-        assert!(said.contains("Reused, TLSv1") && said.contains("HTTP/1.1 200 OK"), "{version}: {said}");
-    }
+        assert!(said.contains("HTTP/1.1 200 OK"), "{version}: {said}");
+        said.contains("Reused, TLSv1")
+    };
+    assert!(resumed("-tls1_2") && resumed("-tls1_3"));
+    install(&directory, &make_pair(&directory, "second"));
+    eventually("a session of the old certificate is over", || !resumed("-tls1_2") && !resumed("-tls1_3"));
 }
 
 #[test]

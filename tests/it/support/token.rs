@@ -19,7 +19,11 @@ pub fn sign(secret: &str, claims: &Value) -> String {
 
 /// Header and payload are taken as they are.
 pub fn sign_text(secret: &str, header: &str, payload: &str) -> String {
-    let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(payload.as_bytes()));
+    sign_parts(secret, &format!("{}.{}", base64url(header.as_bytes()), base64url(payload.as_bytes())))
+}
+
+/// A token of parts that need not be base64url.
+pub fn sign_parts(secret: &str, signed: &str) -> String {
     let tag = HS256Key::from_bytes(secret.as_bytes()).authentication_tag(signed.as_bytes());
     format!("{signed}.{}", base64url(&tag))
 }

@@ -127,7 +127,8 @@ pub struct Setup {
     database: Option<Database>,
     awaits_health: bool,
     has_old_rows: bool,
-    shell: Option<String>,
+    descriptors: Option<u32>,
+    policy: Option<&'static str>,
     inherits: Option<OwnedFd>,
 }
 
@@ -162,13 +163,13 @@ impl Setup {
 
     /// The service may have only so many open files.
     pub fn descriptors(mut self, limit: u32) -> Self {
-        self.shell = Some(format!("ulimit -n {limit}; exec \"$0\""));
+        self.descriptors = Some(limit);
         self
     }
 
-    /// The service is started with the scheduling policy SCHED_IDLE.
-    pub fn idle_policy(mut self) -> Self {
-        self.shell = Some("exec chrt --idle 0 \"$0\"".to_owned());
+    /// The service is started with this scheduling policy, an option of chrt(1).
+    pub fn policy(mut self, policy: &'static str) -> Self {
+        self.policy = Some(policy);
         self
     }
 
@@ -182,8 +183,11 @@ impl Setup {
         let database = self.database.unwrap_or_else(Database::create);
         let directory = Directory::create();
         let mut command = binary(&directory);
-        if let Some(script) = self.shell {
-            command = by_shell(&command, &script);
+        if let Some(limit) = self.descriptors {
+            command = by_shell(&command, &format!("ulimit -n {limit}"));
+        }
+        if let Some(policy) = self.policy {
+            command = by_shell(&command, &format!("chrt {policy} --pid 0 $$"));
         }
         if let Some(socket) = self.inherits {
             command = inheriting(&command, socket);
@@ -243,7 +247,8 @@ impl App {
             database: None,
             awaits_health: true,
             has_old_rows: false,
-            shell: None,
+            descriptors: None,
+            policy: None,
             inherits: None,
         }
     }

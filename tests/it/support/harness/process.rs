@@ -70,10 +70,11 @@ pub fn inheriting(command: &Command, socket: OwnedFd) -> Command {
     inheriting
 }
 
-/// The same command as `$0` of a shell's script.
-pub fn by_shell(command: &Command, script: &str) -> Command {
+/// The same command by a shell, after what the shell does to itself.
+pub fn by_shell(command: &Command, before: &str) -> Command {
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", script]).arg(command.get_program());
+    let script = format!("{before} && exec \"$0\" \"$@\"");
+    shell.args(["-c", &script]).arg(command.get_program()).args(command.get_args());
     shell.env_clear().current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
     shell.stdout(Stdio::piped()).stderr(Stdio::piped());
     shell
