@@ -145,7 +145,11 @@ impl Connection {
         // Closing TLS may write, so it needs a deadline too.
         self.set_deadline(LINGER_IDLE);
         lock(&self.exchange).stream.finish();
-        self.shutdown(Shutdown::Write);
+        // Where the reading was ended (408), our side stays open until the end: Linux resets a connection that is
+        // shut down both ways when more bytes come.
+        if !self.is_reading_ended.load(SeqCst) {
+            self.shutdown(Shutdown::Write);
+        }
         self.start_lingering();
         let (mut buffer, mut dropped, mut last_byte) = ([0; READ_BYTES], 0, begun);
         loop {
@@ -281,6 +285,7 @@ pub mod tests {
     use super::{Connection, LATE_ANSWER, Stream};
     use crate::gate::request::Request;
     use std::io::{self, Read, Write};
+    use std::mem::MaybeUninit;
     use std::net::{TcpListener, TcpStream};
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::sync::{Arc, Mutex, mpsc};
@@ -390,6 +395,23 @@ pub mod tests {
 
     /// Each pending request is answered by exactly one of two: its own thread, or the deadline thread
     /// once it is late.
+    /// The reading of a client that was too slow has ended before it is told so (408), and goes on all
+    /// the same: a socket that is closed with unread bytes would take the answer from the client.
+    #[test]
+    fn what_comes_after_the_end_of_reading_is_dropped_while_the_connection_lingers() {
+        let (connection, mut other) = connection();
+        connection.end_reading();
+        let lingering = Arc::clone(&connection);
+        let lingering = thread::spawn(move || lingering.linger());
+        for _ in 0..2 {
+            other.write_all(b"x").unwrap();
+            while connection.socket.peek(&mut [MaybeUninit::uninit()]).unwrap() > 0 {
+                assert!(!lingering.is_finished());
+                thread::yield_now();
+            }
+        }
+    }
+
     #[test]
     fn a_request_is_answered_once_however_late_it_is() {
         let (connection, mut other) = connection();
