@@ -145,8 +145,8 @@ impl Connection {
         // Closing TLS may write, so it needs a deadline too.
         self.set_deadline(LINGER_IDLE);
         lock(&self.exchange).stream.finish();
-        // Where the reading was ended (408), our side stays open until the end: Linux resets a connection that is
-        // shut down both ways when more bytes come.
+        // Where the reading was ended (408), our side stays open until the end: Linux answers bytes that come to a
+        // socket which is shut down both ways with a reset.
         if !self.is_reading_ended.load(SeqCst) {
             self.shutdown(Shutdown::Write);
         }
@@ -393,10 +393,8 @@ pub mod tests {
         assert_eq!(read.recv_timeout(Duration::from_secs(10)), Ok(Err(io::ErrorKind::WouldBlock)));
     }
 
-    /// Each pending request is answered by exactly one of two: its own thread, or the deadline thread
-    /// once it is late.
-    /// The reading of a client that was too slow has ended before it is told so (408), and goes on all
-    /// the same: a socket that is closed with unread bytes would take the answer from the client.
+    /// The deadline thread has ended the reading of a client that was too slow, before the client is told
+    /// so (408). What it still sends must cause no reset, which could take that answer from it.
     #[test]
     fn what_comes_after_the_end_of_reading_is_dropped_while_the_connection_lingers() {
         let (connection, mut other) = connection();
@@ -412,6 +410,8 @@ pub mod tests {
         }
     }
 
+    /// Each pending request is answered by exactly one of two: its own thread, or the deadline thread
+    /// once it is late.
     #[test]
     fn a_request_is_answered_once_however_late_it_is() {
         let (connection, mut other) = connection();
