@@ -145,11 +145,7 @@ impl Connection {
         // Closing TLS may write, so it needs a deadline too.
         self.set_deadline(LINGER_IDLE);
         lock(&self.exchange).stream.finish();
-        // Where the reading was ended (408), our side stays open until the end: Linux answers bytes that come to a
-        // socket which is shut down both ways with a reset.
-        if !self.is_reading_ended.load(SeqCst) {
-            self.shutdown(Shutdown::Write);
-        }
+        self.end_writing();
         self.start_lingering();
         let (mut buffer, mut dropped, mut last_byte) = ([0; READ_BYTES], 0, begun);
         loop {
@@ -190,6 +186,15 @@ impl Connection {
     fn end_reading(&self) {
         self.is_reading_ended.store(true, SeqCst);
         self.shutdown(Shutdown::Read);
+    }
+
+    /// Closes our side after the last answer. Where the reading has been ended (408), our side stays open
+    /// until the socket is closed: Linux answers bytes that come to a socket which is shut down both ways
+    /// with a reset.
+    fn end_writing(&self) {
+        if !self.is_reading_ended.load(SeqCst) {
+            self.shutdown(Shutdown::Write);
+        }
     }
 
     /// Ends the connection at once. The kernel drops what it still holds for the client.
@@ -275,7 +280,7 @@ impl LateAnswer<'_> {
         let _ = self.connection.set_nonblocking();
         let _ = self.exchange.stream.write_all(answer).and_then(|()| self.exchange.stream.flush());
         self.exchange.stream.finish();
-        self.connection.shutdown(Shutdown::Write);
+        self.connection.end_writing();
     }
 }
 

@@ -150,8 +150,8 @@ fn config(
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Each client keeps its own session, as an encrypted ticket (RFC 5077, RFC 8446 section 4.6.1), so that any
-    // number of them can resume. The key of the tickets is in memory alone; rustls takes a new one every six
-    // hours, and a ticket is good for twelve. There is no early data: a request comes after the handshake.
+    // number of them can resume. The key of the tickets is in memory alone; rustls replaces it when it is used
+    // after more than six hours. There is no early data: a request comes after the handshake.
     config.ticketer = Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)

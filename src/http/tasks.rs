@@ -37,7 +37,7 @@ pub fn show<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Re
     if conditional::is_known(request, &etag) {
         return Ok(Response::empty(304).with_etag(etag));
     }
-    Ok(show_task(200, &task))
+    Ok(Response::json_text(200, task.to_json()).with_etag(etag))
 }
 
 /// `PUT /api/{user_id}/tasks/{task_id}`.

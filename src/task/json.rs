@@ -27,7 +27,7 @@ impl Task<'_> {
         let _ = self.created_at.print(&mut *json);
         json.extend_from_slice(br#"","updated_at":""#);
         let _ = self.updated_at.print(&mut *json);
-        // The text of `Task::etag`, whose quotes are part of it. A String for each would take 11 µs more.
+        // The text of `Task::etag`, whose quotes are part of it. A String for each of 100 tasks takes 11 µs more.
         let _ = write!(json, r#"","etag":"\"{:x}\""}}"#, self.updated_at.version());
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::support::{
     harness::{App, eventually},
-    raw::{Raw, status, wait_for_no_client},
+    raw::{Raw, status, thread_stats, wait_for_no_client},
 };
 use std::{
     fs,
@@ -48,27 +48,18 @@ fn all_connections_that_are_allowed_are_served_at_once_by_a_fresh_service() {
     assert_eq!(answered.load(SeqCst), CLIENTS);
 }
 
-/// The scheduling policy of each thread, by the field `policy` of proc(5), /proc/PID/stat.
-fn policies(app: &App) -> Vec<u8> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", app.pid())).unwrap();
-    // A thread may end meanwhile.
-    let stats = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
-    let policy = |stat: String| {
-        let (_, fields_from_third) = stat.rsplit_once(") ").unwrap();
-        fields_from_third.split(' ').nth(41 - 3).unwrap().parse().unwrap()
-    };
-    stats.map(policy).collect()
-}
-
 #[test]
 fn each_thread_has_the_batch_policy_unless_an_operator_has_chosen_another_than_the_usual_one() {
-    const BATCH: u8 = 3;
-    const IDLE: u8 = 5;
+    const BATCH: &str = "3";
+    const IDLE: &str = "5";
+    /// The number of this field in proc(5), /proc/PID/stat.
+    const POLICY: usize = 41;
     for (given, policy) in [("--other", BATCH), ("--idle", IDLE)] {
         let app = App::setup().policy(given).spawn();
         ask_and_close(&app);
-        let policies = policies(&app);
-        assert!(policies.len() > 3 && policies.iter().all(|given| *given == policy), "{policies:?}");
+        let stats = thread_stats(&app);
+        let has_policy = |(_, fields): &(_, Vec<String>)| fields[POLICY - 3] == policy;
+        assert!(stats.len() > 3 && stats.iter().all(has_policy), "{given}: {stats:?}");
     }
 }
 

@@ -233,11 +233,19 @@ pub fn wait_for_waiting_clients(app: &App) {
 
 /// The name and the state (proc(5)) of each thread of the service.
 fn threads(app: &App) -> Vec<(String, String)> {
+    let state = |(name, fields): (String, Vec<String>)| (name, fields[0].clone());
+    thread_stats(app).into_iter().map(state).collect()
+}
+
+/// Of each thread of the service the name and the fields behind it in proc(5), /proc/PID/stat: the first
+/// of them is field 3, `state`.
+pub fn thread_stats(app: &App) -> Vec<(String, Vec<String>)> {
     let tasks = fs::read_dir(format!("/proc/{}/task", app.pid())).unwrap();
     let stats = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
     let read = |stat: String| {
         let (before, after) = stat.rsplit_once(") ").unwrap();
-        (before.split_once('(').unwrap().1.to_owned(), after.split(' ').next().unwrap().to_owned())
+        let fields = after.split(' ').map(str::to_owned).collect();
+        (before.split_once('(').unwrap().1.to_owned(), fields)
     };
     stats.map(read).collect()
 }

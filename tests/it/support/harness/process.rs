@@ -70,7 +70,7 @@ pub fn inheriting(command: &Command, socket: OwnedFd) -> Command {
     inheriting
 }
 
-/// The same command by a shell, after what the shell does to itself.
+/// The same command, started by a shell that first runs `before`, which changes the shell itself.
 pub fn by_shell(command: &Command, before: &str) -> Command {
     let mut shell = Command::new("/bin/sh");
     let script = format!("{before} && exec \"$0\" \"$@\"");
