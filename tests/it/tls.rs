@@ -4,7 +4,7 @@ use crate::support::{
     certificates::make_pair,
     harness::{App, Directory, eventually, run_binary},
     http::Response,
-    raw::{Over, Raw, assert_deadline, beside, read_answer},
+    raw::{Over, Raw, assert_deadline, beside, read_answer, wait_for_no_client},
     token::{SECRET, token},
 };
 use rustls::{
@@ -382,6 +382,7 @@ fn plain_http_and_noise_on_the_port_are_closed_to() {
 fn a_client_in_its_handshake_is_not_the_one_idle_longest() {
     let directory = Directory::create();
     let app = spawn(&directory, &[("MAX_CONNECTIONS", "4")]);
+    wait_for_no_client(&app);
     let serve = |https: &mut Https| https.ask(&get("/health")).is_ok_and(|answer| answer.status == 200);
     let mut kept: Vec<_> = (0..4).map(|_| Https::open(&app).unwrap()).collect();
     assert!(kept.iter_mut().all(serve));
