@@ -22,6 +22,7 @@ mod metrics; //   what is counted, as text for Prometheus
 mod watched; //   values that follow files
 mod systemd; //   socket activation and notifications
 mod panic; //     locks that survive a panic, and the one place that catches one
+mod semaphore; // permits, given in the order in which threads came
 
 use commands::{check, explain, export, healthcheck, issue, migrate, print, purge, settings};
 use failure::Failure;

@@ -15,12 +15,12 @@ use crate::gate::Request;
 pub fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Response<'a>, Error> {
     let segments = segments(request)?;
     let path = routes::find(&segments, app.options.has_docs).ok_or(Error::NoSuchRoute)?;
-    trace.route = path.template;
+    trace.route = path.route.template;
     if request.method == "OPTIONS" {
         check_fields(request)?;
-        return Ok(path.options());
+        return Ok(path.route.options());
     }
-    match path.handler(request.method)? {
+    match path.route.handler(request.method)? {
         Handler::Open(handler) => {
             check_fields(request)?;
             handler(app)

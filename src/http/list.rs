@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::Xxh3;
 pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
     let page = query::parse_page(request.query())?;
     let rows_max = page.limit.unwrap_or(LIST_PART_ROWS);
-    let _turn = if rows_max > LIST_PART_ROWS { Some(app.turns.take()?) } else { None };
+    let _turn = if rows_max > LIST_PART_ROWS { Some(app.take_turn()?) } else { None };
     let totals = match page.has_totals {
         true => Some(app.store.totals(&caller, page.filter.search.as_ref())?),
         false => None,

@@ -35,7 +35,7 @@ impl ListParts<'_> {
         if self.is_done {
             return Ok(None);
         }
-        let _turn = self.app.turns.take()?;
+        let _turn = self.app.take_turn()?;
         let by = self.rest.order.by;
         let rows_max = if by == SortKey::Id { LIST_PART_ROWS } else { SORTED_PART_ROWS };
         let rows = self.app.store.list(&self.caller, &self.rest, rows_max)?;

@@ -1,9 +1,9 @@
 //! From a whole request to its answer, as a value: knows no socket. Relies on the gate for a
 //! request's size and form. Guarantees: every request gets one answer, whatever happens.
 
-mod routes; //       what there is
+mod routes; //       paths, methods and their handlers
 mod checks; //       the checks in the contract's order: trusted core
-mod request; //      what they ask of a request
+mod request; //      a request's id, fields and path
 mod tasks; //        the handlers of tasks
 mod list;
 mod list_parts;
@@ -18,7 +18,6 @@ mod response; //     the answer as a value, and as bytes
 mod cors;
 mod record; //       the line in the log
 mod rate_limit;
-mod turns;
 
 pub use cors::Cors;
 pub use rate_limit::RateLimiter;
@@ -27,8 +26,10 @@ pub use response::{Body, Response, chunk, joined, last_chunk};
 use crate::error::Error;
 use crate::gate::{Certificate, Request};
 use crate::keys::Keys;
+use crate::limits::{TURN_WAIT, TURNS};
 use crate::metrics;
 use crate::panic::guarded;
+use crate::semaphore::{Permit, Semaphore};
 use crate::store::Store;
 use jiff::Timestamp;
 use record::{Trace, record};
@@ -36,7 +37,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
-use turns::Turns;
 
 /// All that handlers share.
 pub struct App {
@@ -45,7 +45,8 @@ pub struct App {
     pub started: Timestamp,
     pub is_stopping: AtomicBool,
     pub keys: Keys,
-    turns: Turns,
+    /// For large answers, and parts of them, while they are made.
+    turns: Semaphore,
 }
 
 /// The part of the configuration that changes answers.
@@ -83,7 +84,7 @@ impl App {
             started: Timestamp::now(),
             is_stopping: AtomicBool::default(),
             keys,
-            turns: Turns::new(),
+            turns: Semaphore::new(TURNS),
         }
     }
 
@@ -107,9 +108,18 @@ impl App {
         if face == Face::Public {
             metrics::refused(&error);
             let segments = request::segments(request).unwrap_or_default();
-            trace.route = routes::find(&segments, self.options.has_docs).map_or("", |path| path.template);
+            trace.route =
+                routes::find(&segments, self.options.has_docs).map_or("", |path| path.route.template);
         }
         self.finish(request, trace, Err(error))
+    }
+
+    /// A turn to make a large answer, or a part of one, so that few are in memory at a time. Whoever has
+    /// one waits for nothing but the database, so turns come back. Errors: `Unavailable` after
+    /// [`TURN_WAIT`].
+    fn take_turn(&self) -> Result<Permit<'_>, Error> {
+        let turn = self.turns.acquire(TURN_WAIT);
+        turn.ok_or_else(|| Error::Unavailable("too many large answers are being made".to_owned()))
     }
 
     /// The answer instead of one that cannot be sent.

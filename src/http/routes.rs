@@ -1,4 +1,4 @@
-//! The routes: method, path, and the handler, whose kind says what the route needs. HEAD is answered
+//! The routes: path, methods, and their handlers, whose kind says what a handler needs. HEAD is answered
 //! wherever GET is, and OPTIONS everywhere.
 
 use super::response::Response;
@@ -10,10 +10,10 @@ use crate::gate::Request;
 use std::borrow::Cow;
 
 pub struct Route {
-    pub method: &'static str,
     /// The path, with a name in braces for each segment that a client chooses.
     pub template: &'static str,
-    pub handler: Handler,
+    /// The handler of each method.
+    handlers: &'static [(&'static str, Handler)],
 }
 
 /// A handler, named by the check that must pass before it runs. A handler of tasks takes a [`Caller`],
@@ -32,28 +32,36 @@ pub enum Handler {
 
 use Handler::{Docs, Open, Task, Tasks};
 
-#[rustfmt::skip]
-const ROUTES: [Route; 13] = [
-    Route { method: "GET",    template: "/",                               handler: Open(info::root) },
-    Route { method: "GET",    template: "/health",                         handler: Open(info::health) },
-    Route { method: "GET",    template: "/docs",                           handler: Docs(docs::page) },
-    Route { method: "GET",    template: "/docs/{asset}",                   handler: Docs(docs::asset) },
-    Route { method: "GET",    template: "/openapi.json",                   handler: Docs(docs::openapi) },
-    Route { method: "GET",    template: "/api/{user_id}/tasks",            handler: Tasks(list::list) },
-    Route { method: "POST",   template: "/api/{user_id}/tasks",            handler: Tasks(tasks::create) },
-    Route { method: "PATCH",  template: "/api/{user_id}/tasks",            handler: Tasks(many::update) },
-    Route { method: "DELETE", template: "/api/{user_id}/tasks",            handler: Tasks(many::delete) },
-    Route { method: "GET",    template: "/api/{user_id}/tasks/{task_id}",  handler: Task(tasks::show) },
-    Route { method: "PUT",    template: "/api/{user_id}/tasks/{task_id}",  handler: Task(tasks::replace) },
-    Route { method: "PATCH",  template: "/api/{user_id}/tasks/{task_id}",  handler: Task(tasks::patch) },
-    Route { method: "DELETE", template: "/api/{user_id}/tasks/{task_id}",  handler: Task(tasks::delete) },
+static ROUTES: [Route; 7] = [
+    Route { template: "/", handlers: &[("GET", Open(info::root))] },
+    Route { template: "/health", handlers: &[("GET", Open(info::health))] },
+    Route { template: "/docs", handlers: &[("GET", Docs(docs::page))] },
+    Route { template: "/docs/{asset}", handlers: &[("GET", Docs(docs::asset))] },
+    Route { template: "/openapi.json", handlers: &[("GET", Docs(docs::openapi))] },
+    Route {
+        template: "/api/{user_id}/tasks",
+        handlers: &[
+            ("GET", Tasks(list::list)),
+            ("POST", Tasks(tasks::create)),
+            ("PATCH", Tasks(many::update)),
+            ("DELETE", Tasks(many::delete)),
+        ],
+    },
+    Route {
+        template: "/api/{user_id}/tasks/{task_id}",
+        handlers: &[
+            ("GET", Task(tasks::show)),
+            ("PUT", Task(tasks::replace)),
+            ("PATCH", Task(tasks::patch)),
+            ("DELETE", Task(tasks::delete)),
+        ],
+    },
 ];
 
 /// A path that has a route, with the segments that the client chose. Those that the template does not
 /// name are empty.
-#[derive(Default)]
 pub struct Path<'p> {
-    pub template: &'static str,
+    pub route: &'static Route,
     pub user_id: &'p str,
     pub task_id: &'p str,
     pub asset: &'p str,
@@ -61,35 +69,36 @@ pub struct Path<'p> {
 
 /// The path that these segments name. None for an unknown path; one with an empty segment is unknown.
 pub fn find<'p>(segments: &'p [Cow<str>], has_docs: bool) -> Option<Path<'p>> {
-    ROUTES.iter().find_map(|route| {
-        let is_hidden = matches!(route.handler, Docs(_)) && !has_docs;
-        if is_hidden { None } else { matched(route.template, segments) }
-    })
+    let mut shown = ROUTES.iter().filter(|route| has_docs || !route.is_of_docs());
+    shown.find_map(|route| route.matched(segments))
 }
 
-fn matched<'p>(template: &'static str, segments: &'p [Cow<str>]) -> Option<Path<'p>> {
-    let mut path = Path { template, ..Path::default() };
-    let mut given = segments.iter().map(AsRef::as_ref);
-    for wanted in template.split('/').skip(1) {
-        let segment = given.next()?;
-        match wanted {
-            "{user_id}" if !segment.is_empty() => path.user_id = segment,
-            "{task_id}" if !segment.is_empty() => path.task_id = segment,
-            "{asset}" if docs::is_asset(segment) => path.asset = segment,
-            literal if literal == segment && !literal.starts_with('{') => {}
-            _ => return None,
-        }
+impl Route {
+    fn is_of_docs(&self) -> bool {
+        self.handlers.iter().any(|(_, handler)| matches!(handler, Docs(_)))
     }
-    if given.next().is_some() { None } else { Some(path) }
-}
 
-impl Path<'_> {
+    fn matched<'p>(&'static self, segments: &'p [Cow<str>]) -> Option<Path<'p>> {
+        let mut path = Path { route: self, user_id: "", task_id: "", asset: "" };
+        let mut given = segments.iter().map(AsRef::as_ref);
+        for wanted in self.template.split('/').skip(1) {
+            let segment = given.next()?;
+            match wanted {
+                "{user_id}" if !segment.is_empty() => path.user_id = segment,
+                "{task_id}" if !segment.is_empty() => path.task_id = segment,
+                "{asset}" if docs::is_asset(segment) => path.asset = segment,
+                literal if literal == segment && !literal.starts_with('{') => {}
+                _ => return None,
+            }
+        }
+        if given.next().is_some() { None } else { Some(path) }
+    }
+
     /// The handler of a method. Errors: `MethodNotAllowed`.
     pub fn handler(&self, method: &str) -> Result<Handler, Error> {
         let method = if method == "HEAD" { "GET" } else { method };
-        let mut routes = ROUTES.iter();
-        let route = routes.find(|route| route.template == self.template && route.method == method);
-        route.map(|route| route.handler).ok_or_else(|| Error::MethodNotAllowed(self.methods()))
+        let found = self.handlers.iter().find(|(known, _)| *known == method);
+        found.map(|(_, handler)| *handler).ok_or_else(|| Error::MethodNotAllowed(self.methods()))
     }
 
     /// The answer to OPTIONS, a preflight included.
@@ -103,8 +112,8 @@ impl Path<'_> {
     /// For the `Allow` field (RFC 9110 section 10.2.1).
     fn methods(&self) -> String {
         let mut methods = String::new();
-        for route in ROUTES.iter().filter(|route| route.template == self.template) {
-            methods.push_str(if route.method == "GET" { "GET, HEAD" } else { route.method });
+        for (method, _) in self.handlers {
+            methods.push_str(if *method == "GET" { "GET, HEAD" } else { method });
             methods.push_str(", ");
         }
         methods + "OPTIONS"
@@ -136,7 +145,7 @@ mod tests {
             ("/{asset}", None),
         ] {
             let segments: Vec<_> = path.split('/').skip(1).map(Cow::from).collect();
-            let found = find(&segments, true).map(|path| (path.template, path.user_id, path.task_id));
+            let found = find(&segments, true).map(|path| (path.route.template, path.user_id, path.task_id));
             assert_eq!(found, wanted, "{path}");
         }
         assert!(find(&["docs".into()], false).is_none());

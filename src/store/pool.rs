@@ -12,6 +12,7 @@ use super::watch::{self, Readiness, Watch};
 use crate::error::Error;
 use crate::limits::{CHECKOUT_MAX, REQUEST_MAX, STATEMENT_MAX, STATEMENT_TRIES_MAX};
 use crate::metrics::waited_for_connection;
+use crate::semaphore::{Permit, Semaphore};
 use postgres::Row;
 use r2d2::PooledConnection;
 use std::sync::Arc;
@@ -20,6 +21,14 @@ use std::time::{Duration, Instant};
 pub struct Pool {
     connector: Arc<Connector>,
     watch: Arc<Watch>,
+    /// As many permits as connections, because r2d2 does not serve those who wait in their order.
+    turns: Semaphore,
+}
+
+/// A connection in use. Given back before its turn, so that the next thread finds it.
+struct CheckedOut<'p> {
+    connection: PooledConnection<Manager>,
+    _turn: Permit<'p>,
 }
 
 impl Pool {
@@ -29,7 +38,8 @@ impl Pool {
         let connector = Arc::new(Connector::new(database));
         let watch = Arc::new(Watch::new(Arc::clone(&connector)));
         watch::start(Arc::clone(&watch), auto_migrate)?;
-        Ok(Self { connector, watch })
+        let turns = Semaphore::new(connector.size() as usize);
+        Ok(Self { connector, watch, turns })
     }
 
     /// Whether requests can be served. Does not wait, unless the service has asked the database
@@ -80,9 +90,10 @@ impl Pool {
         let end = Instant::now() + REQUEST_MAX;
         let mut tries = 0;
         loop {
-            let mut connection = check_out(pool, end)?;
+            let mut checked_out = self.check_out(pool, end)?;
+            let connection = &mut checked_out.connection;
             let limit = STATEMENT_MAX.min(end.saturating_duration_since(Instant::now()));
-            let error = match send(&mut connection, limit) {
+            let error = match send(connection, limit) {
                 Ok(answer) => {
                     self.watch.note_answer();
                     return Ok(answer);
@@ -90,8 +101,8 @@ impl Pool {
                 Err(error) => error,
             };
             let fate = Fate::of(&error, connection.age());
-            self.connector.note_failure(&mut connection, fate, &error);
-            drop(connection);
+            self.connector.note_failure(connection, fate, &error);
+            drop(checked_out);
             tries += 1;
             let may_succeed = match fate {
                 Fate::Aborted | Fate::Stale => true,
@@ -103,12 +114,20 @@ impl Pool {
             }
         }
     }
-}
 
-/// Waits for a connection, at most `CHECKOUT_MAX` and not beyond `end`.
-fn check_out(pool: &r2d2::Pool<Manager>, end: Instant) -> Result<PooledConnection<Manager>, Error> {
-    let asked = Instant::now();
-    let connection = pool.get_timeout(CHECKOUT_MAX.min(end.saturating_duration_since(asked)));
-    waited_for_connection(asked.elapsed());
-    connection.map_err(|error| Error::Unavailable(error.to_string()))
+    /// Waits for a connection, at most `CHECKOUT_MAX` and not beyond `end`.
+    fn check_out(&self, pool: &r2d2::Pool<Manager>, end: Instant) -> Result<CheckedOut<'_>, Error> {
+        let asked = Instant::now();
+        let end = end.min(asked + CHECKOUT_MAX);
+        let left = || end.saturating_duration_since(Instant::now());
+        let checked_out = match self.turns.acquire(left()) {
+            Some(turn) => match pool.get_timeout(left()) {
+                Ok(connection) => Ok(CheckedOut { connection, _turn: turn }),
+                Err(error) => Err(error.to_string()),
+            },
+            None => Err("all connections were in use".to_owned()),
+        };
+        waited_for_connection(asked.elapsed());
+        checked_out.map_err(Error::Unavailable)
+    }
 }
