@@ -20,7 +20,7 @@ pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// The longest trailer section. Trailers are read and dropped.
 pub const TRAILERS_BYTES_MAX: usize = 4 * 1024;
 /// How much is read from a client at a time. Most requests arrive whole in one read of this size.
-pub const READ_BYTES: usize = 4 * 1024;
+pub const READ_BYTES: usize = 2 * 1024;
 
 /// From the first byte of a request to the end of its header section.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,16 +48,17 @@ pub const SEND_BUFFER_BYTES: usize = 128 * 1024;
 pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 /// After the last answer the gate reads and drops what the client still sends. Without that the
 /// kernel sends a reset, which can take the answer away before the client has read it (RFC 9112
-/// section 9.6). It ends when the client closes, or after this time without a byte;
+/// section 9.6). That ends when the client closes, and after this time without a byte.
 pub const LINGER_IDLE: Duration = Duration::from_secs(2);
-/// or after this many bytes;
+/// It ends after this many bytes.
 pub const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// or when the client sends more slowly than this on average;
+/// It ends when the client sends more slowly than this on average.
 pub const LINGER_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
-/// or after this time: enough for 10 MB at 1.5 Mbit/s. A connection that lingers counts as idle, so it
-/// makes room for another at any time.
+/// It ends after this time in any case, which is enough for 10 MB at 1.5 Mbit/s. A connection that lingers
+/// counts as idle, so it makes room for another at any time.
 pub const LINGER_MAX: Duration = Duration::from_secs(60);
-/// How often a connection is looked at whose reading the deadline has ended: it cannot wait for bytes.
+/// After a 408 the reading side of the socket is shut down, so that a read returns at once. What the client
+/// still sends is then looked for at this interval.
 pub const LINGER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A request whose answer is not there after this time is answered with 503.
@@ -77,6 +78,8 @@ pub const THREAD_IDLE: Duration = Duration::from_secs(10);
 pub const STACK_BYTES: usize = 256 * 1024;
 /// The pause after a connection could not be accepted, when descriptors or threads have run out.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// At most one line of the log in this time says that no connection can be accepted.
+pub const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the accepting thread waits for a connection before it looks if the service stops.
 pub const ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a connection to our own address may take: it stays on this machine.
@@ -94,9 +97,9 @@ const _: () = assert!(REQUEST_LINE_BYTES_MAX + FIELDS_BYTES_MAX <= BODY_BYTES_MA
 pub const LIST_PART_ROWS: i64 = 128;
 /// The same in an order other than by id, in which PostgreSQL sorts all that is left for each part.
 pub const SORTED_PART_ROWS: i64 = 1000;
-/// At most this many unknown parameters are named in one answer. Without a bound a request line of 8 KiB
-/// could make an answer of a megabyte.
-pub const UNKNOWN_PARAMETERS_MAX: usize = 16;
+/// In one answer, at most this many unknown parameters are named together with the known ones; further ones
+/// are named alone. Else a request line of 8 KiB could make an answer of a megabyte.
+pub const UNKNOWN_EXPLAINED_MAX: usize = 16;
 /// How many large answers, or parts of them, are made at once. Others wait for their turn.
 pub const TURNS: usize = 4;
 /// How long an answer waits for its turn; then it is 503.
@@ -139,9 +142,9 @@ pub const VERIFIED_TOKEN_BYTES_MAX: usize = 1024;
 pub const SECRET_BYTES_MIN: usize = 32;
 /// `JWT_LEEWAY_SECONDS`. Clocks that keep time by NTP differ by less than a second.
 pub const JWT_LEEWAY_MAX: Duration = Duration::from_secs(60);
-/// `RATE_LIMIT`, in requests a second and user: one in 100 seconds to as good as none.
+/// `RATE_LIMIT`, in requests a second for each user: from one in 100 seconds to a million, which limits nobody.
 pub const RATE_LIMITS: RangeInclusive<f64> = 0.01..=1e6;
-/// `DATABASE_POOL_SIZE`: ten times what PostgreSQL takes unless told otherwise.
+/// `DATABASE_POOL_SIZE`: ten times PostgreSQL's default for `max_connections`.
 pub const POOL_SIZE_MAX: u32 = 1000;
 /// `tinytasks token` without `--ttl`.
 pub const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
@@ -180,11 +183,13 @@ pub const STATEMENT_MAX: Duration = Duration::from_millis(5400);
 /// The longest wait for a free connection.
 pub const CHECKOUT_MAX: Duration = Duration::from_secs(3);
 /// All tries of one statement, waits for connections included. Below the 8.5 s after which the client
-/// is told 503. A request of several statements may hold its thread for as many times this; its client
-/// is answered after [`LATE_ANSWER`] all the same.
+/// is told 503. A request of n statements may hold its thread for n times this; its client is
+/// answered after [`LATE_ANSWER`] all the same.
 pub const REQUEST_MAX: Duration = Duration::from_millis(8400);
 /// How often a statement is tried where a failure makes another try harmless and useful.
 pub const STATEMENT_TRIES_MAX: usize = 3;
+/// The longest `Idempotency-Key`, by the contract.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// How often a create tries to use an idempotency key that other requests free at the same time.
 pub const IDEMPOTENCY_KEY_TRIES_MAX: usize = 3;
 /// An idle connection must answer a ping within this long.
@@ -216,9 +221,9 @@ pub const REST_AFTER: Duration = Duration::from_secs(60);
 /// long. A suspended database takes about a second to come back.
 pub const FIRST_ANSWER_MAX: Duration = Duration::from_secs(3);
 /// When the server or the role has reached its connection limit, the pool tries to open another
-/// connection after this pause, then after twice the pause …
+/// connection after this pause, which then doubles each time.
 pub const FULL_RETRY_MIN: Duration = Duration::from_secs(1);
-/// … and so on up to this.
+/// The longest such pause.
 pub const FULL_RETRY_MAX: Duration = Duration::from_secs(30);
 /// The pause while the pool has no connection at all.
 pub const FULL_RETRY_EMPTY: Duration = Duration::from_millis(500);

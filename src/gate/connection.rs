@@ -33,7 +33,7 @@ const LINGERING: u8 = 4;
 pub struct Connection {
     socket: Arc<Socket>,
     opened: Instant,
-    /// Milliseconds after `opened`, as is `idle_since`.
+    /// Microseconds after `opened`, as is `idle_since`.
     deadline: AtomicU64,
     idle_since: AtomicU64,
     state: AtomicU8,
@@ -74,7 +74,7 @@ impl Connection {
 
     /// Gives all reading and writing from now to the next call this much time.
     pub fn set_deadline(&self, time: Duration) {
-        self.deadline.store(self.millis_after(time), SeqCst);
+        self.deadline.store(self.micros_after(time), SeqCst);
     }
 
     /// Reads what has arrived, and waits for it. Errors: `TimedOut` after the deadline,
@@ -169,7 +169,7 @@ impl Connection {
     }
 
     fn start_lingering(&self) {
-        self.idle_since.store(self.millis_after(Duration::ZERO), SeqCst);
+        self.idle_since.store(self.micros_after(Duration::ZERO), SeqCst);
         self.change_state(BUSY, LINGERING);
     }
 
@@ -211,13 +211,13 @@ impl Connection {
     /// Since when it waits for a request, or lingers. None while it is busy.
     pub fn idle_since(&self) -> Option<Instant> {
         let is_idle = [IDLE, LINGERING].contains(&self.state.load(SeqCst));
-        is_idle.then(|| self.opened + Duration::from_millis(self.idle_since.load(SeqCst)))
+        is_idle.then(|| self.opened + Duration::from_micros(self.idle_since.load(SeqCst)))
     }
 
     /// Marks it as idle, for at most this long.
     pub fn become_idle(&self, time: Duration) {
         self.set_deadline(time);
-        self.idle_since.store(self.millis_after(Duration::ZERO), SeqCst);
+        self.idle_since.store(self.micros_after(Duration::ZERO), SeqCst);
         self.change_state(BUSY, IDLE);
     }
 
@@ -249,14 +249,14 @@ impl Connection {
         self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
     }
 
-    fn millis_after(&self, time: Duration) -> u64 {
-        u64::try_from((self.opened.elapsed() + time).as_millis()).unwrap_or(u64::MAX)
+    fn micros_after(&self, time: Duration) -> u64 {
+        u64::try_from((self.opened.elapsed() + time).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// The time since the deadline; None before it.
     fn overdue(&self) -> Option<Duration> {
-        let now = self.millis_after(Duration::ZERO);
-        now.checked_sub(self.deadline.load(SeqCst)).map(Duration::from_millis)
+        let now = self.micros_after(Duration::ZERO);
+        now.checked_sub(self.deadline.load(SeqCst)).map(Duration::from_micros)
     }
 
     fn shutdown(&self, how: Shutdown) {

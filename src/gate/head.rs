@@ -2,7 +2,7 @@
 //! two programs could read in two ways is refused (RFC 9112 section 11.2).
 
 use crate::error::{Error, FieldError};
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::{BODY_BYTES_MAX, FIELDS_MAX};
 use std::net::{IpAddr, SocketAddr};
 
 /// RFC 9110 section 9: the methods that some route has.
@@ -37,19 +37,11 @@ pub fn method(name: &str) -> &'static str {
 
 /// True where all lines end in CRLF and have no other control character than HTAB: no bare CR or LF.
 pub fn is_clean(lines: &[u8]) -> bool {
-    let mut before = b' ';
-    for byte in lines {
-        let fits = match (before, *byte) {
-            (b'\r', next) => next == b'\n',
-            (_, b'\r' | b'\t') => true,
-            (_, other) => !other.is_ascii_control(),
-        };
-        if !fits {
-            return false;
-        }
-        before = *byte;
-    }
-    before != b'\r'
+    let is_text = |line: &[u8]| line.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control());
+    let mut lines = lines.split(|byte| *byte == b'\n');
+    // What follows the last LF is no whole line.
+    let rest = lines.next_back().unwrap_or_default();
+    lines.all(|line| line.strip_suffix(b"\r").is_some_and(is_text)) && is_text(rest)
 }
 
 /// Errors: `Malformed` when the beginning of a line cannot become a clean line, however it goes on.
@@ -107,15 +99,31 @@ pub fn is_trailer(line: &[u8]) -> bool {
 
 /// Parses the request line and the fields. Errors: `Malformed`, `HeadTooLarge`.
 pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Result<(), Error> {
+    match parse_begun(head, request)? {
+        httparse::Status::Complete(length) if length == head.len() => Ok(()),
+        _ => Err(malformed("the header section is malformed")),
+    }
+}
+
+/// Errors: as those of [`parse`], when a head that begins with these lines cannot become a good one,
+/// however it goes on.
+pub fn check_begun(lines: &[u8]) -> Result<(), Error> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    parse_begun(lines, &mut httparse::Request::new(&mut fields)).map(drop)
+}
+
+fn parse_begun<'h>(
+    head: &'h [u8],
+    request: &mut httparse::Request<'_, 'h>,
+) -> Result<httparse::Status<usize>, Error> {
     if !is_clean(head) {
         return Err(malformed("there is a control character in the header section"));
     }
-    match request.parse(head) {
-        Ok(httparse::Status::Complete(length)) if length == head.len() => Ok(()),
-        Err(httparse::Error::TooManyHeaders) => Err(Error::HeadTooLarge),
-        Err(httparse::Error::Version) => Err(malformed("the version must be HTTP/1.1 or HTTP/1.0")),
-        _ => Err(malformed("the header section is malformed")),
-    }
+    request.parse(head).map_err(|error| match error {
+        httparse::Error::TooManyHeaders => Error::HeadTooLarge,
+        httparse::Error::Version => malformed("the version must be HTTP/1.1 or HTTP/1.0"),
+        _ => malformed("the header section is malformed"),
+    })
 }
 
 /// The target in origin-form (RFC 9112 section 3.2): as sent, or an absolute-form cut to its path, or
@@ -180,7 +188,7 @@ impl<'h> Fields<'h> {
         match (hosts.next(), hosts.next()) {
             (Some(host), None) if host.iter().copied().all(is_of_host) => Ok(()),
             (None, _) if is_http_1_0 => Ok(()),
-            _ => Err(malformed("there must be one Host")),
+            _ => Err(malformed("there must be one Host, of a name or address and perhaps a port")),
         }
     }
 
@@ -225,7 +233,7 @@ impl<'h> Fields<'h> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fields, check_unfinished_line, check_unfinished_request_line, parse};
+    use super::{Fields, check_begun, check_unfinished_line, check_unfinished_request_line, parse};
     use std::net::IpAddr;
 
     #[test]
@@ -251,6 +259,28 @@ mod tests {
             let mut fields = [httparse::EMPTY_HEADER];
             let outcome = parse(head.as_bytes(), &mut httparse::Request::new(&mut fields));
             assert_eq!(outcome.err().map(|error| error.detail()).as_deref(), wanted, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_become_a_head_are_known_at_once() {
+        for lines in
+            ["", "GET / HTTP/1.1\r\n", "X-Y * HTTP/1.0\r\nHost: x\r\n", "GET / HTTP/1.1\r\nA:\r\nB:\r\n"]
+        {
+            assert!(check_begun(lines.as_bytes()).is_ok(), "{lines:?}");
+        }
+        for lines in [
+            "hello\r\n",
+            "GET /\r\n",
+            " / HTTP/1.1\r\n",
+            "GET  / HTTP/1.1\r\n",
+            "GET / HTTP/2.0\r\n",
+            "GET / HTTP/1.1\r\nfoo\r\n",
+            "GET / HTTP/1.1\r\nA: \0\r\n",
+            "GET / HTTP/1.1\r\nA : b\r\n",
+            "GET / HTTP/1.1\r\n a: b\r\n",
+        ] {
+            assert!(check_begun(lines.as_bytes()).is_err(), "{lines:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
+use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::task::{Precondition, Tags, UtcMicros};
 
 /// For GET: whether the client has what this entity tag names already, so that the answer is 304.
@@ -104,7 +105,8 @@ pub fn idempotency_key(request: &Request) -> Result<Option<&str>, FieldError> {
     let Some(key) = request.single("Idempotency-Key") else {
         return Ok(None);
     };
-    let fits = (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
+        && key.bytes().all(|byte| byte.is_ascii_graphic());
     let msg = "must be 1 to 255 visible ASCII characters";
     let wrong = || FieldError::new(&["header", "Idempotency-Key"], msg, "idempotency_key");
     fits.then_some(Some(key)).ok_or_else(wrong)

@@ -21,7 +21,7 @@ pub struct Response<'a> {
 pub enum Body<'a> {
     Whole(Cow<'static, [u8]>),
     /// A list that is made and sent in parts.
-    Parts(ListParts<'a>),
+    Parts(Box<ListParts<'a>>),
 }
 
 /// RFC 9457, with the contract's members.
@@ -73,7 +73,7 @@ impl<'a> Response<'a> {
 
     /// A list that is sent in parts.
     pub fn list_in_parts(parts: ListParts<'a>) -> Self {
-        Self { body: Body::Parts(parts), ..Self::data(200, "application/json", Cow::default()) }
+        Self { body: Body::Parts(Box::new(parts)), ..Self::data(200, "application/json", Cow::default()) }
     }
 
     /// The problem document of an error.

@@ -7,14 +7,14 @@ use super::write::{Incomplete, write};
 use crate::error::Error;
 use crate::gate::{Accepted, Client, Connection, Gate, Received, Request};
 use crate::http::{Answer, App, Face};
-use crate::limits::{ACCEPT_RETRY, DEADLINE_INTERVAL, STACK_BYTES};
+use crate::limits::{ACCEPT_LOG_INTERVAL, ACCEPT_RETRY, DEADLINE_INTERVAL, STACK_BYTES};
 use crate::metrics;
 use crate::panic::{every, guarded};
 use socket2::Socket;
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// One listener, and what answers there.
 pub struct Service {
@@ -44,7 +44,7 @@ impl Service {
                 Err(error) => error,
             };
             // Descriptors or threads have run out. They come back when other clients end.
-            if complained.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+            if complained.is_none_or(|last| last.elapsed() >= ACCEPT_LOG_INTERVAL) {
                 log::error!(reason = error.to_string().as_str(); "cannot accept a connection");
                 complained = Some(Instant::now());
             }

@@ -183,17 +183,18 @@ impl Manager {
 }
 
 impl ManageConnection for Manager {
-    type Connection = Connection;
+    /// In a box, because r2d2 moves it six times for each use.
+    type Connection = Box<Connection>;
     type Error = io::Error;
 
     /// The driver panics where its runtime gets no file descriptor; r2d2 would lose this place.
-    fn connect(&self) -> io::Result<Connection> {
+    fn connect(&self) -> io::Result<Box<Connection>> {
         let connector = &self.0;
         connector.backoff.check()?;
         let open = || match connector.open() {
             Ok(connection) => {
                 connector.backoff.note_connected(connector.open.load(Relaxed), connector.size);
-                Ok(connection)
+                Ok(Box::new(connection))
             }
             Err(error) => {
                 if error.is_full {
@@ -210,7 +211,7 @@ impl ManageConnection for Manager {
     }
 
     /// A ping costs a round trip, so a connection in constant use gets none.
-    fn is_valid(&self, connection: &mut Connection) -> io::Result<()> {
+    fn is_valid(&self, connection: &mut Box<Connection>) -> io::Result<()> {
         if self.0.is_distrusted(connection) {
             return Err(io::Error::other("a connection of the same age was broken"));
         }
@@ -227,7 +228,7 @@ impl ManageConnection for Manager {
         })
     }
 
-    fn has_broken(&self, connection: &mut Connection) -> bool {
+    fn has_broken(&self, connection: &mut Box<Connection>) -> bool {
         connection.is_spent || connection.session.is_closed() || self.0.is_distrusted(connection)
     }
 }

@@ -291,6 +291,18 @@ fn what_can_become_no_request_is_answered_at_once() {
         ("another protocol", b"SSH-2.0-OpenSSH_9.2 Debian x", "no request line"),
         ("a version that there is not", b"GET / FTP", "no request line"),
         ("JSON", b"{\"title\": 1}", "no request line"),
+        ("a word", b"hello\r\n", "malformed"),
+        ("another protocol, a whole line", b"SSH-2.0-OpenSSH_9.6\r\n", "malformed"),
+        ("HTTP/0.9", b"GET /health\r\n", "malformed"),
+        ("no method", b" / HTTP/1.1\r\n", "malformed"),
+        ("two spaces", b"GET  /health HTTP/1.1\r\n", "malformed"),
+        ("another version", b"GET /health HTTP/2.0\r\n", "version"),
+        ("another version, and a field", b"GET /health HTTP/9.9\r\nHost: x\r\nAccept", "version"),
+        ("a control character in the line", b"GET /\x01 HTTP/1.1\r\n", "control character"),
+        ("a control character in a field", b"GET /health HTTP/1.1\r\nHost: x\0\r\n", "control character"),
+        ("a field without a colon", b"GET /health HTTP/1.1\r\nfoo\r\n", "malformed"),
+        ("the same, and a line that has begun", b"GET /health HTTP/1.1\r\nfoo\r\nHost: x", "malformed"),
+        ("a space before a colon", b"\r\nGET /health HTTP/1.1\r\nHost : x\r\n", "malformed"),
     ] {
         let mut raw = Raw::open(&app);
         raw.send(bytes);
