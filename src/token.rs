@@ -46,9 +46,10 @@ impl<'t> Jws<'t> {
         if header.critical.is_some() {
             return Err(TokenRefusal::Critical);
         }
-        // RFC 9068 section 2.1 has `at+jwt`; RFC 7519 section 5.1 recommends upper case for `JWT`.
+        // RFC 9068 section 2.1 has `at+jwt`; RFC 7519 section 5.1 recommends upper case for `JWT`; and
+        // `application/` may stand before each (RFC 7515 section 4.1.9).
         let kind = header.kind.as_deref().unwrap_or("JWT").to_ascii_uppercase();
-        if kind != "JWT" && !kind.ends_with("+JWT") {
+        if kind != "JWT" && kind != "APPLICATION/JWT" && !kind.ends_with("+JWT") {
             return Err(TokenRefusal::NotJwt);
         }
         Ok(Self { header, signed, payload, signature: decode(signature)? })

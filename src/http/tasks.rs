@@ -77,12 +77,15 @@ pub fn delete<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> 
     Ok(Response::empty(204))
 }
 
-/// Both values. Errors: all field errors of the head and of the body.
+/// Both values. Errors: all field errors of the head and of the body; `Malformed` if either is.
 pub fn both<H, B>(head: Result<H, Error>, body: Result<B, Error>) -> Result<(H, B), Error> {
     match (head, body) {
         (Ok(head), Ok(body)) => Ok((head, body)),
         (Err(Error::Invalid(wrong)), Err(Error::Invalid(more))) => {
             Err(Error::Invalid([wrong, more].concat()))
+        }
+        (Err(Error::Invalid(wrong)), Err(Error::Malformed(more))) => {
+            Err(Error::Malformed([wrong, more].concat()))
         }
         (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
     }

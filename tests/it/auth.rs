@@ -285,6 +285,9 @@ fn a_token_is_json_in_utf8_that_says_each_thing_once() {
         ("user_id twice", HEADER, payload(r#","user_id":"alice""#), false),
         ("alg twice", r#"{"alg":"HS256","alg":"HS256"}"#, payload(""), false),
         ("typ at+jwt", r#"{"alg":"HS256","typ":"at+jwt"}"#, payload(""), true),
+        ("typ application/jwt", r#"{"alg":"HS256","typ":"application/jwt"}"#, payload(""), true),
+        ("typ application/at+jwt", r#"{"alg":"HS256","typ":"application/at+jwt"}"#, payload(""), true),
+        ("typ application/jose", r#"{"alg":"HS256","typ":"application/jose"}"#, payload(""), false),
         ("typ of something else", r#"{"alg":"HS256","typ":"JOSE"}"#, payload(""), false),
     ] {
         let token = sign_text(SECRET, header, &payload);

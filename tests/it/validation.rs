@@ -156,6 +156,15 @@ fn a_bad_task_id_and_a_bad_body_are_told_together() {
     assert_refused(alice, "PUT", "/tasks/x", br#"{"title":1}"#, 422, &[id, title, complete]);
     assert_refused(alice, "PATCH", "/tasks/0", br#"{"title":1}"#, 422, &[id, title]);
     assert_refused(alice, "PATCH", "/tasks/0", br#"{"title":"t"}"#, 422, &[id]);
+    // Where one of them is 400, the whole is.
+    assert_refused(alice, "PUT", "/tasks/x", b"x", 400, &[id, ("body", "json_invalid")]);
+    assert_refused(alice, "PATCH", "/tasks/x", b"{}", 400, &[id, ("body", "no_fields")]);
+    let query = [("query.q", "query"), ("query.complete", "missing"), ("body", "no_fields")];
+    assert_refused(alice, "PATCH", "/tasks?q=", b"{}", 400, &query);
+    let bad_key = alice.request("POST", "/tasks").header("Idempotency-Key", "a b");
+    let errors = bad_key.json(json!([])).send().expect_problem(400, "VALIDATION_ERROR").field_errors();
+    let locs: Vec<_> = errors.iter().map(|(loc, _)| loc.as_str()).collect();
+    assert_eq!(locs, ["body", "header.Idempotency-Key"]);
 }
 
 #[test]

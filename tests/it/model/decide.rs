@@ -77,8 +77,8 @@ impl User {
             rules.push(("header.Idempotency-Key".to_owned(), msg.to_owned(), "idempotency_key"));
         }
         let body = call.body.as_ref();
-        if let Some(outcome) = body_is_broken(body) {
-            return outcome;
+        if let Some(rule) = body_is_broken(body) {
+            return broken(400, rules, rule);
         }
         let body = body.unwrap();
         rules.extend(body.rules(true, false));
@@ -110,13 +110,16 @@ impl User {
                 _ => &["application/json", "application/merge-patch+json"],
             };
             let body = call.body.as_ref();
-            if let Some(outcome) = wrong_media_type(call, accepted).or_else(|| body_is_broken(body)) {
+            if let Some(outcome) = wrong_media_type(call, accepted) {
                 return outcome;
+            }
+            if let Some(rule) = body_is_broken(body) {
+                return broken(400, rules, rule);
             }
             let body = body.unwrap();
             if call.method == "PATCH" && body.has_no_field() {
                 let msg = "must have at least one of title, description, complete";
-                return Outcome::Broken(400, vec![("body".to_owned(), msg.to_owned(), "no_fields")]);
+                return broken(400, rules, ("body".to_owned(), msg.to_owned(), "no_fields"));
             }
             rules.extend(body.rules(call.method == "PUT", call.method == "PUT"));
         }
@@ -152,7 +155,13 @@ fn wrong_media_type(call: &Call, accepted: &[&str]) -> Option<Outcome> {
     (!fits).then(wrong)
 }
 
-fn body_is_broken(body: Option<&Body>) -> Option<Outcome> {
+/// The refusal with one rule more.
+fn broken(status: u16, mut rules: Vec<Rule>, rule: Rule) -> Outcome {
+    rules.push(rule);
+    Outcome::Broken(status, rules)
+}
+
+fn body_is_broken(body: Option<&Body>) -> Option<Rule> {
     let kind = body.map_or(Some("json_invalid"), |body| body.broken)?;
     let msg = match kind {
         "object_type" => "must be a JSON object",
@@ -160,7 +169,7 @@ fn body_is_broken(body: Option<&Body>) -> Option<Outcome> {
         _ => "must be valid JSON",
     };
     let kind = if kind == "utf8" { "json_invalid" } else { kind };
-    Some(Outcome::Broken(400, vec![("body".to_owned(), msg.to_owned(), kind)]))
+    Some(("body".to_owned(), msg.to_owned(), kind))
 }
 
 fn decide_many(call: &Call) -> Outcome {
@@ -169,13 +178,16 @@ fn decide_many(call: &Call) -> Outcome {
     if call.method == "PATCH" {
         let accepted = ["application/json", "application/merge-patch+json"];
         let body = call.body.as_ref();
-        if let Some(outcome) = wrong_media_type(call, &accepted).or_else(|| body_is_broken(body)) {
+        if let Some(outcome) = wrong_media_type(call, &accepted) {
             return outcome;
+        }
+        if let Some(rule) = body_is_broken(body) {
+            return broken(400, rules, rule);
         }
         let kind = match &body.unwrap().complete {
             Member::Absent => {
                 let msg = "must have complete".to_owned();
-                return Outcome::Broken(400, vec![("body".to_owned(), msg, "no_fields")]);
+                return broken(400, rules, ("body".to_owned(), msg, "no_fields"));
             }
             Member::Null => "null",
             Member::Bad(kind, _) => kind,
