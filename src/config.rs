@@ -44,7 +44,7 @@ pub struct Config {
     pub docs: bool,
     /// The address of metrics and probes.
     pub admin: Option<SocketAddr>,
-    /// Requests a second and user.
+    /// Requests a second for each user.
     pub rate_limit: Option<f64>,
     pub requires_if_match: bool,
     /// One line for each variable that is good but was probably meant otherwise.
@@ -60,13 +60,13 @@ pub fn load() -> Result<Config, Complaints> {
     finish(config, source).map(|config| Config { warnings, ..config })
 }
 
-/// The configuration of `migrate`.
+/// The configuration of `migrate`, `export` and `purge`. `serve` reads it again on SIGHUP.
 pub fn load_database() -> Result<DatabaseSettings, Complaints> {
     let mut source = Source::open();
     finish(database(&mut source), source)
 }
 
-/// The configuration of `token`.
+/// The configuration of `token`. `serve` reads it again when a file changes.
 pub fn load_jwt() -> Result<TokenSettings, Complaints> {
     let mut source = Source::open();
     finish(jwt(&mut source), source)

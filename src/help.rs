@@ -18,9 +18,9 @@ usage: tinytasks [--config FILE] COMMAND, where the commands are
   tinytasks --help | --version
 
 Configuration comes from environment variables, then from FILE, or without --config from .env in
-the working directory. Required are DATABASE_URL (postgres://user:password@host/database) and
-JWT_SECRET_KEY (at least 32 random bytes) or JWT_JWKS_FILE. README.md and .env.example list all
-variables.
+the working directory. Required are DATABASE_URL (postgres://user:password@host/database), and
+JWT_SECRET_KEY or BETTER_AUTH_SECRET (at least 32 random bytes), or JWT_JWKS_FILE with JWT_ISSUER
+and JWT_AUDIENCE. README.md lists all variables.
 
 Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
 ";
@@ -43,8 +43,8 @@ pub fn of(command: &str) -> Option<&'static str> {
 const SERVE: &str = "\
 usage: tinytasks [--config FILE] [serve]
 
-Serves until SIGTERM or SIGINT. Then it accepts nobody more, finishes the requests that it has
-begun within 10 seconds, and exits with code 0. SIGHUP makes it read the files of secrets and the
+Serves until SIGTERM or SIGINT. Then it accepts nobody more, takes at most 10 seconds to finish the
+requests that it has begun, and exits with code 0. SIGHUP makes it read the files of secrets and the
 JWKS again; a bad new file changes nothing.
 
 HOST and PORT say where it listens; HOST may be an address, a name, or unix:/path. A socket from
@@ -64,8 +64,8 @@ usage: tinytasks [--config FILE] check
 
 Examines everything that serve needs, without changing anything: configuration, certificate,
 address and port, database, schema, rights, and rows from before the rules. Prints warnings and
-what was found good. Exit code 0 if serve would work; else 1 or 2, and the reasons on standard
-error.
+what was found good. Exit code 0 if nothing is wrong, 1 for a finding, 2 for a bad configuration;
+the reasons are on standard error.
 ";
 
 const HEALTHCHECK: &str = "\
@@ -87,8 +87,8 @@ const TOKEN: &str = "\
 usage: tinytasks [--config FILE] token --user ID [--ttl 1h]
        tinytasks [--config FILE] token --explain
 
-The first prints a token of that user, signed with JWT_SECRET_KEY. --ttl says how long it is good:
-a number and s, m, h or d; without it, an hour.
+The first prints a token of that user, signed with JWT_SECRET_KEY or BETTER_AUTH_SECRET. --ttl says
+how long it is good: a number and s, m, h or d; without it, an hour.
 
 The second reads a token from standard input and says whether the service accepts it, for whom and
 until when, or exactly why not. A header line, the scheme Bearer, quotation marks and line breaks

@@ -47,7 +47,7 @@ impl Certificate {
         ServerConnection::new(Arc::clone(&self.0.current().config)).map_err(io::Error::other)
     }
 
-    /// When the first certificate of the chain expires. None where that cannot be read.
+    /// The earliest expiry of the chain's certificates. None where that cannot be read.
     pub fn expiry(&self) -> Option<Timestamp> {
         self.0.current().chain.as_ref().ok()?.expiry()
     }

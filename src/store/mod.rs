@@ -1,6 +1,6 @@
 //! Tasks in PostgreSQL: what a [`Caller`] may read and change, and the mapping from row to [`Task`].
-//! Relies on [`Caller`]: every statement of a request carries its user id as `$1`, and there is no other
-//! way to one. Guarantees: a change that returned Ok is committed.
+//! Relies on [`Caller`]: every statement of a request carries its user id as `$1`, and no request reaches
+//! the database in another way. Guarantees: a change that returned Ok is committed.
 
 mod backoff;
 mod check;
@@ -191,7 +191,7 @@ impl Store {
         }
     }
 
-    /// Runs a statement with the caller as `$1`. This and `change_many` are the only ways to one.
+    /// Runs a statement with the caller as `$1`. This and `change_many` are the only ways from a method to a statement.
     fn tasks<'c>(
         &self,
         what: &'static Statement,

@@ -1,7 +1,7 @@
 //! Watches the database on a connection of its own: applies the schema, fills the pool, and knows at
 //! every moment whether requests can be served. So `/health` needs no connection of the pool and does
 //! not wait for one. After a minute without requests and questions about health it asks nothing, so
-//! that a database which is suspended when idle can be.
+//! it does not keep a database awake that is suspended when idle.
 
 use super::connect::{Session, connect};
 use super::manager::{Connector, Manager};

@@ -26,7 +26,7 @@ use std::ops::Range;
 pub struct UserId(String);
 
 impl UserId {
-    /// Returns None when the text is empty, longer than 255 characters or has a U+0000.
+    /// Returns None when the text is empty, longer than 255 characters, `.`, `..`, or has a U+0000.
     pub fn parse(text: String) -> Option<Self> {
         let fits = (1..=USER_ID_CHARS_MAX).contains(&text.chars().count()) && !text.contains('\0');
         // RFC 3986 section 5.2.4: a client removes these segments from a path, so no URL names them.
