@@ -66,7 +66,7 @@ pub fn load_database() -> Result<DatabaseSettings, Complaints> {
     finish(database(&mut source), source)
 }
 
-/// The configuration of `token`. `serve` reads it again when a file changes.
+/// The configuration of `token`. `serve` reads it again, at most once a second, to see whether a file has changed.
 pub fn load_jwt() -> Result<TokenSettings, Complaints> {
     let mut source = Source::open();
     finish(jwt(&mut source), source)

@@ -50,11 +50,11 @@ pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 /// kernel sends a reset, which can take the answer away before the client has read it (RFC 9112
 /// section 9.6). That ends when the client closes, and after this time without a byte.
 pub const LINGER_IDLE: Duration = Duration::from_secs(2);
-/// It ends after this many bytes.
+/// Reading and dropping ends after this many bytes.
 pub const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// It ends when the client sends more slowly than this on average.
+/// Reading and dropping ends when the client sends more slowly than this on average.
 pub const LINGER_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
-/// It ends after this time in any case, which is enough for 10 MB at 1.5 Mbit/s. A connection that lingers
+/// Reading and dropping ends after this time in any case, which is enough for 10 MB at 1.5 Mbit/s. A connection that lingers
 /// counts as idle, so it makes room for another at any time.
 pub const LINGER_MAX: Duration = Duration::from_secs(60);
 /// After a 408 the reading side of the socket is shut down, so that a read returns at once. What the client
@@ -97,9 +97,9 @@ const _: () = assert!(REQUEST_LINE_BYTES_MAX + FIELDS_BYTES_MAX <= BODY_BYTES_MA
 pub const LIST_PART_ROWS: i64 = 128;
 /// The same in an order other than by id, in which PostgreSQL sorts all that is left for each part.
 pub const SORTED_PART_ROWS: i64 = 1000;
-/// In one answer, at most this many unknown parameters are named together with the known ones; further ones
-/// are named alone. Else a request line of 8 KiB could make an answer of a megabyte.
-pub const UNKNOWN_EXPLAINED_MAX: usize = 16;
+/// At most this many unknown parameters are named in one answer. Without a bound a request line of 8 KiB
+/// could make an answer of a megabyte, and a line of 60 kB in the log.
+pub const UNKNOWN_PARAMETERS_MAX: usize = 16;
 /// How many large answers, or parts of them, are made at once. Others wait for their turn.
 pub const TURNS: usize = 4;
 /// How long an answer waits for its turn; then it is 503.

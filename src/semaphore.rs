@@ -77,7 +77,7 @@ impl Drop for Permit<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{Arc, Duration, Semaphore, lock, thread};
+    use super::{Arc, AtomicBool, Duration, Semaphore, Waiter, lock, thread};
     use std::sync::mpsc;
 
     const LONG: Duration = Duration::from_secs(10);
@@ -90,6 +90,14 @@ mod tests {
         assert!(lock(&semaphore.0).waiting.is_empty(), "a wait that has ended is forgotten");
         drop(held);
         assert_eq!(lock(&semaphore.0).free, 2);
+    }
+
+    #[test]
+    fn a_permit_that_comes_at_the_last_moment_is_not_lost() {
+        let semaphore = Semaphore::new(0);
+        let waiter = Arc::new(Waiter { thread: thread::current(), has_permit: AtomicBool::new(true) });
+        drop(semaphore.give_up(&waiter));
+        assert_eq!(lock(&semaphore.0).free, 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::Gate;
 use super::connection::Connection;
 use super::listen::ip;
 use super::read::{Reader, Stop};
-use super::registry::Permit;
+use super::registry::Admission;
 use super::request::Request;
 use crate::error::Error;
 use socket2::SockAddr;
@@ -17,7 +17,7 @@ pub struct Client {
     peer: SockAddr,
     reader: Reader,
     /// Given back when the client ends, however it ends.
-    _permit: Permit,
+    _admission: Admission,
 }
 
 /// The outcome of waiting for a client's next request.
@@ -31,8 +31,8 @@ pub enum Received {
 }
 
 impl Client {
-    pub(super) fn new(connection: Arc<Connection>, peer: SockAddr, permit: Permit) -> Self {
-        Self { reader: Reader::new(Arc::clone(&connection)), connection, peer, _permit: permit }
+    pub(super) fn new(connection: Arc<Connection>, peer: SockAddr, admission: Admission) -> Self {
+        Self { reader: Reader::new(Arc::clone(&connection)), connection, peer, _admission: admission }
     }
 
     /// Waits for the next request and reads it.

@@ -105,11 +105,22 @@ pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Res
     }
 }
 
-/// Errors: as those of [`parse`], when a head that begins with these lines cannot become a good one,
+/// Errors: `Malformed`, `HeadTooLarge`, when a head that begins with these lines cannot become a good one,
 /// however it goes on.
 pub fn check_begun(lines: &[u8]) -> Result<(), Error> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    parse_begun(lines, &mut httparse::Request::new(&mut fields)).map(drop)
+    let mut request = httparse::Request::new(&mut fields);
+    parse_begun(lines, &mut request)?;
+    if let (Some(method), Some(target)) = (request.method, request.path) {
+        origin_form(method, target)?;
+    }
+    let fields = Fields(request.headers);
+    fields.check_begun_host()?;
+    match fields.body_length(request.version == Some(0)) {
+        // The rest of the head may still be malformed, and that comes first.
+        Ok(_) | Err(Error::BodyTooLarge) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn parse_begun<'h>(
@@ -182,12 +193,20 @@ impl<'h> Fields<'h> {
         self.0.iter().filter_map(known).collect()
     }
 
-    /// RFC 9112 section 3.2: HTTP/1.1 has exactly one Host.
+    /// RFC 9112 section 3.2: HTTP/1.1 has exactly one Host. Errors: `Malformed`.
     pub fn check_host(&self, is_http_1_0: bool) -> Result<(), Error> {
+        if self.values("Host").next().is_none() && !is_http_1_0 {
+            return Err(malformed("there must be one Host"));
+        }
+        self.check_begun_host()
+    }
+
+    /// The same for a head that may go on, so that its Host may still come.
+    fn check_begun_host(&self) -> Result<(), Error> {
         let mut hosts = self.values("Host");
         match (hosts.next(), hosts.next()) {
             (Some(host), None) if host.iter().copied().all(is_of_host) => Ok(()),
-            (None, _) if is_http_1_0 => Ok(()),
+            (None, _) => Ok(()),
             _ => Err(malformed("there must be one Host, of a name or address and perhaps a port")),
         }
     }
@@ -265,7 +284,7 @@ mod tests {
     #[test]
     fn lines_that_cannot_become_a_head_are_known_at_once() {
         for lines in
-            ["", "GET / HTTP/1.1\r\n", "X-Y * HTTP/1.0\r\nHost: x\r\n", "GET / HTTP/1.1\r\nA:\r\nB:\r\n"]
+            ["", "GET / HTTP/1.1\r\n", "OPTIONS * HTTP/1.0\r\nHost: x\r\n", "GET / HTTP/1.1\r\nA:\r\nB:\r\n"]
         {
             assert!(check_begun(lines.as_bytes()).is_ok(), "{lines:?}");
         }
@@ -279,6 +298,12 @@ mod tests {
             "GET / HTTP/1.1\r\nA: \0\r\n",
             "GET / HTTP/1.1\r\nA : b\r\n",
             "GET / HTTP/1.1\r\n a: b\r\n",
+            "GET foo HTTP/1.1\r\n",
+            "X-Y * HTTP/1.0\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n",
+            "GET / HTTP/1.1\r\nHost: a b\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: x\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
         ] {
             assert!(check_begun(lines.as_bytes()).is_err(), "{lines:?}");
         }

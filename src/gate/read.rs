@@ -14,7 +14,6 @@ use crate::limits::{
 };
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,15 +63,17 @@ impl Reader {
     /// Reads the next request into `request`, as far as it can be understood. Its client's address
     /// stays, unless a trusted proxy names another.
     ///
-    /// Not inlined, so that its fields lie on no stack of a client that waits.
+    /// Not inlined: an idle client's thread waits in `wait_for_request`, and its stack then lacks the array
+    /// of 64 fields.
     #[inline(never)]
     pub fn read(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         let begun = Instant::now();
         self.connection.set_deadline(HEAD_TIMEOUT);
-        let lines = self.head()?;
+        let mut begin = 0;
+        let arrived = self.head(&mut begin);
         let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
-        let outcome = parse(self.buffer.get(lines).unwrap_or_default(), &mut parsed);
+        let outcome = parse(self.buffer.get(begin..self.at).unwrap_or_default(), &mut parsed);
         // A request that is refused below still needs these for its answer: its id, and the origin.
         let fields = Fields(parsed.headers);
         let is_http_1_0 = parsed.version == Some(0);
@@ -81,6 +82,7 @@ impl Reader {
         request.fields = fields.known();
         request.client = fields.client(request.client, trusted);
         request.is_last = is_http_1_0 || fields.has_token("Connection", "close");
+        arrived?;
         outcome?;
         fields.check_host(is_http_1_0)?;
         request.target = origin_form(request.method, parsed.path.unwrap_or_default())?;
@@ -122,16 +124,9 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// The next line with its CRLF. `begin` is where the head begins to which it belongs, or the line
-    /// itself. Errors: `too_long` beyond `max` bytes; those of `check` as soon as a line that has begun
-    /// cannot become a good one, and those of `check_begun` for the lines before it.
-    fn line(
-        &mut self,
-        begin: usize,
-        max: usize,
-        too_long: Error,
-        check: CheckUnfinished,
-    ) -> Result<&[u8], Stop> {
+    /// The next line with its CRLF. Errors: `too_long` beyond `max` bytes; those of `check` as soon as a
+    /// line that has begun cannot become a good one.
+    fn line(&mut self, max: usize, too_long: Error, check: CheckUnfinished) -> Result<&[u8], Stop> {
         let mut from = self.at;
         loop {
             let rest = self.buffer.get(from..).unwrap_or_default();
@@ -142,47 +137,52 @@ impl Reader {
             if self.buffer.len() - self.at > max {
                 return Err(too_long.into());
             }
-            // The lines are looked at once, before the first wait for the rest of this one.
-            if from == self.at {
-                check_begun(self.buffer.get(begin..self.at).unwrap_or_default())?;
-            }
             check(self.buffer.get(self.at..).unwrap_or_default())?;
             from = self.buffer.len().saturating_sub(1).max(self.at);
             self.fill()?;
         }
     }
 
-    /// A line of a chunked body.
-    fn body_line(&mut self, max: usize, too_long: Error) -> Result<&[u8], Stop> {
-        self.line(self.at, max, too_long, check_unfinished_line)
+    /// A line that is not the first of a request.
+    fn later_line(&mut self, max: usize, too_long: Error) -> Result<&[u8], Stop> {
+        self.line(max, too_long, check_unfinished_line)
     }
 
     fn request_line(&mut self) -> Result<&[u8], Stop> {
-        let (max, too_long) = (REQUEST_LINE_BYTES_MAX, Error::TargetTooLong);
-        self.line(self.at, max, too_long, check_unfinished_request_line)
+        self.line(REQUEST_LINE_BYTES_MAX, Error::TargetTooLong, check_unfinished_request_line)
     }
 
-    /// The request line, the fields, and the empty line behind them.
-    fn head(&mut self) -> Result<Range<usize>, Stop> {
-        let mut begin = 0;
+    /// Whether a whole line has arrived.
+    fn has_line(&self) -> bool {
+        self.buffer.get(self.at..).unwrap_or_default().windows(2).any(|two| two == b"\r\n")
+    }
+
+    /// Waits for the request line, the fields, and the empty line behind them. They lie from `begin` on.
+    fn head(&mut self, begin: &mut usize) -> Result<(), Stop> {
         // RFC 9112 section 2.2: one empty line before a request is ignored.
         if self.request_line()? == b"\r\n" {
-            begin = self.at;
+            *begin = self.at;
             if self.request_line()? == b"\r\n" {
                 return Err(malformed("there is an empty line where a request should be").into());
             }
         }
         let end_max = self.at + FIELDS_BYTES_MAX;
-        let check = check_unfinished_line;
-        while self.line(begin, end_max - self.at, Error::HeadTooLarge, check)? != b"\r\n" {}
-        Ok(begin..self.at)
+        loop {
+            // Lines that can become no request are refused before the next one is waited for.
+            if !self.has_line() {
+                check_begun(self.buffer.get(*begin..self.at).unwrap_or_default())?;
+            }
+            if self.later_line(end_max - self.at, Error::HeadTooLarge)? == b"\r\n" {
+                return Ok(());
+            }
+        }
     }
 
     /// A chunked body (RFC 9112 section 7.1). Trailers are read and dropped.
     fn chunks(&mut self) -> Result<Vec<u8>, Stop> {
         let mut body = Vec::new();
         loop {
-            let line = self.body_line(CHUNK_LINE_BYTES_MAX, malformed("a chunk's size is too long"))?;
+            let line = self.later_line(CHUNK_LINE_BYTES_MAX, malformed("a chunk's size is too long"))?;
             let size = chunk_size(line).ok_or_else(|| malformed("a chunk's size is malformed"))?;
             if size > BODY_BYTES_MAX - body.len() {
                 return Err(Error::BodyTooLarge.into());
@@ -199,7 +199,7 @@ impl Reader {
         }
         let trailers_max = self.at + TRAILERS_BYTES_MAX;
         loop {
-            match self.body_line(trailers_max - self.at, Error::HeadTooLarge)? {
+            match self.later_line(trailers_max - self.at, Error::HeadTooLarge)? {
                 b"\r\n" => return Ok(body),
                 line if !is_trailer(line) => return Err(malformed("a trailer is malformed").into()),
                 _ => {}
@@ -237,7 +237,8 @@ mod tests {
     const PEER: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 
     /// Each beginning of a good request becomes a whole request when one of these follows it.
-    const CONTINUATIONS: [&str; 9] = [
+    const CONTINUATIONS: [&str; 10] = [
+        "Host: x\r\n\r\n",
         "\r\n\r\n",
         "\n\r\n",
         "\nHost: x\r\n\r\n",
@@ -300,7 +301,7 @@ mod tests {
                         refused += 1;
                     }
                     // Refused early only where no continuation is good for the reference.
-                    Verdict::Incomplete if kind == 400 => {
+                    Verdict::Incomplete if [400, 431].contains(&kind) => {
                         for end in CONTINUATIONS {
                             let whole = [rest, end.as_bytes()].concat();
                             let is_good = matches!(read(&whole), Verdict::Whole(..));

@@ -20,7 +20,7 @@ struct State {
 }
 
 /// The place of one connection in the registry, given back when it is dropped.
-pub struct Permit {
+pub struct Admission {
     registry: Arc<Registry>,
     id: u64,
 }
@@ -49,7 +49,7 @@ impl Registry {
     }
 
     /// Admits a connection. None when all places are taken and no connection is idle.
-    pub fn admit(self: &Arc<Self>, id: u64, connection: &Arc<Connection>) -> Option<Permit> {
+    pub fn admit(self: &Arc<Self>, id: u64, connection: &Arc<Connection>) -> Option<Admission> {
         let mut state = lock(&self.state);
         while state.connections.len() >= self.connections_max {
             let idle = state.connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
@@ -57,7 +57,7 @@ impl Registry {
             state.evict(longest_idle);
         }
         state.connections.insert(id, Arc::clone(connection));
-        Some(Permit { registry: Arc::clone(self), id })
+        Some(Admission { registry: Arc::clone(self), id })
     }
 
     /// Counts one more thread if there are fewer than connections, and says whether to start it.
@@ -114,7 +114,7 @@ impl State {
     }
 }
 
-impl Drop for Permit {
+impl Drop for Admission {
     fn drop(&mut self) {
         let removed = lock(&self.registry.state).connections.remove(&self.id);
         // The socket is closed here, without the lock.
@@ -147,11 +147,12 @@ mod tests {
     fn the_connection_that_is_idle_longest_makes_room() {
         let registry = Arc::new(Registry::new(2, 0).unwrap());
         let (old, new) = (idle().0, connection().0);
-        let permits = [registry.admit(1, &new), registry.admit(2, &old), registry.admit(3, &connection().0)];
-        assert!(permits.iter().all(Option::is_some));
+        let admissions =
+            [registry.admit(1, &new), registry.admit(2, &old), registry.admit(3, &connection().0)];
+        assert!(admissions.iter().all(Option::is_some));
         assert!(old.idle_since().is_none() && new.idle_since().is_some());
         assert_eq!(counts(&registry), [2, 0, 2]);
-        drop(permits);
+        drop(admissions);
         assert_eq!(counts(&registry), [0, 0, 2]);
     }
 
@@ -169,7 +170,7 @@ mod tests {
     fn a_request_that_has_arrived_is_read_after_the_drain_has_begun() {
         let registry = Arc::new(Registry::new(2, 0).unwrap());
         let ((old, mut other), (new, _)) = (idle(), connection());
-        let permits = [registry.admit(1, &old), registry.admit(2, &new)];
+        let admissions = [registry.admit(1, &old), registry.admit(2, &new)];
         old.set_deadline(Duration::from_secs(5));
         other.write_all(b"G").unwrap();
         assert!(!registry.drain());
@@ -178,7 +179,7 @@ mod tests {
         assert_eq!(old.read(&mut buffer).unwrap(), b"G");
         assert!(old.become_busy());
         assert_eq!(old.read(&mut buffer).unwrap_err().kind(), ErrorKind::UnexpectedEof);
-        drop(permits);
+        drop(admissions);
         assert!(registry.drain());
     }
 
@@ -186,16 +187,16 @@ mod tests {
     fn there_is_a_thread_for_each_connection_and_only_a_spare_one_ends() {
         let registry = Arc::new(Registry::new(8, 0).unwrap());
         assert!(!registry.add_thread() && !registry.remove_spare_thread());
-        let permits = [registry.admit(1, &connection().0), registry.admit(2, &connection().0)];
+        let admissions = [registry.admit(1, &connection().0), registry.admit(2, &connection().0)];
         assert!(registry.add_thread() && registry.add_thread() && !registry.add_thread());
         assert!(!registry.remove_spare_thread());
-        drop(permits);
+        drop(admissions);
         let again = registry.admit(3, &connection().0);
         assert!(!registry.add_thread(), "a thread is there already");
         assert!(registry.remove_spare_thread() && !registry.remove_spare_thread());
         drop(again);
         assert!(registry.remove_spare_thread() && !registry.remove_spare_thread());
-        let _permit = registry.admit(4, &connection().0);
+        let _admission = registry.admit(4, &connection().0);
         assert!(registry.add_thread() && !registry.add_thread());
         registry.forget_thread();
         assert!(registry.add_thread(), "the thread that could not be started is still missing");
@@ -205,7 +206,7 @@ mod tests {
     fn all_connections_of_a_registry_have_their_deadline_enforced() {
         let registry = Arc::new(Registry::new(2, 0).unwrap());
         let (late, mut other) = idle();
-        let _permit = registry.admit(1, &late);
+        let _admission = registry.admit(1, &late);
         registry.connections().iter().for_each(|connection| connection.enforce_deadline());
         other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         assert_ne!(other.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));

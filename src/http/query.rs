@@ -4,7 +4,7 @@ use super::cursor;
 use super::request::form_decode;
 use super::tasks::RESERVED;
 use crate::error::{Error, FieldError};
-use crate::limits::{LIST_LIMIT_MAX, UNKNOWN_EXPLAINED_MAX};
+use crate::limits::{LIST_LIMIT_MAX, UNKNOWN_PARAMETERS_MAX};
 use crate::task::{Chosen, Filter, Order, Page, Position, Search, SortKey, SortValue, TaskId};
 use percent_encoding::utf8_percent_encode;
 use std::borrow::Cow;
@@ -97,14 +97,12 @@ impl Given {
     }
 
     fn refuse_unknown(&mut self, name: String, known: &[Parameter]) {
-        let msg = if self.errors.len() < UNKNOWN_EXPLAINED_MAX {
-            let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-            Cow::Owned(format!("is unknown; known are {}", names.join(", ")))
-        } else {
-            Cow::Borrowed("is unknown")
-        };
+        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+        let msg = format!("is unknown; known are {}", names.join(", "));
         let loc = vec![Cow::Borrowed("query"), Cow::Owned(name)];
-        self.errors.push(FieldError { loc, msg, kind: "unknown" });
+        if self.errors.len() < UNKNOWN_PARAMETERS_MAX {
+            self.errors.push(FieldError { loc, msg: Cow::Owned(msg), kind: "unknown" });
+        }
     }
 
     fn has(&self, name: &str) -> bool {

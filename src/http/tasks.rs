@@ -77,7 +77,7 @@ pub fn delete<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> 
     Ok(Response::empty(204))
 }
 
-/// Both values. Errors: all field errors of the head and of the body; `Malformed` if either is.
+/// Both values. Errors: all field errors of the head and of the body; `Malformed` if the body is.
 pub fn both<H, B>(head: Result<H, Error>, body: Result<B, Error>) -> Result<(H, B), Error> {
     match (head, body) {
         (Ok(head), Ok(body)) => Ok((head, body)),

@@ -21,14 +21,16 @@ use std::time::{Duration, Instant};
 pub struct Pool {
     connector: Arc<Connector>,
     watch: Arc<Watch>,
-    /// As many permits as connections, because r2d2 does not serve those who wait in their order.
-    turns: Semaphore,
+    /// As many permits as the pool may have connections, because r2d2 does not give connections to
+    /// threads in the order in which they came. Where PostgreSQL allows fewer, the order is r2d2's.
+    permits: Semaphore,
 }
 
-/// A connection in use. Given back before its turn, so that the next thread finds it.
+/// A connection in use. Its fields are dropped in this order: the connection is back in the pool before the
+/// permit wakes the next thread.
 struct CheckedOut<'p> {
     connection: PooledConnection<Manager>,
-    _turn: Permit<'p>,
+    _permit: Permit<'p>,
 }
 
 impl Pool {
@@ -38,8 +40,8 @@ impl Pool {
         let connector = Arc::new(Connector::new(database));
         let watch = Arc::new(Watch::new(Arc::clone(&connector)));
         watch::start(Arc::clone(&watch), auto_migrate)?;
-        let turns = Semaphore::new(connector.size() as usize);
-        Ok(Self { connector, watch, turns })
+        let permits = Semaphore::new(connector.size() as usize);
+        Ok(Self { connector, watch, permits })
     }
 
     /// Whether requests can be served. Does not wait, unless the service has asked the database
@@ -86,7 +88,7 @@ impl Pool {
         send: impl Fn(&mut Connection, Duration) -> Result<T, postgres::Error>,
     ) -> Result<T, Error> {
         self.watch.note_request()?;
-        let pool = self.watch.connections().ok_or_else(|| self.watch.no_pool())?;
+        let pool = self.watch.connections().ok_or_else(|| self.watch.unavailable("no database yet"))?;
         let end = Instant::now() + REQUEST_MAX;
         let mut tries = 0;
         loop {
@@ -120,14 +122,13 @@ impl Pool {
         let asked = Instant::now();
         let end = end.min(asked + CHECKOUT_MAX);
         let left = || end.saturating_duration_since(Instant::now());
-        let checked_out = match self.turns.acquire(left()) {
-            Some(turn) => match pool.get_timeout(left()) {
-                Ok(connection) => Ok(CheckedOut { connection, _turn: turn }),
-                Err(error) => Err(error.to_string()),
-            },
-            None => Err("all connections were in use".to_owned()),
-        };
+        let permit = self.permits.acquire(left());
+        let connection = permit.map(|permit| (pool.get_timeout(left()), permit));
         waited_for_connection(asked.elapsed());
-        checked_out.map_err(Error::Unavailable)
+        match connection {
+            Some((Ok(connection), permit)) => Ok(CheckedOut { connection, _permit: permit }),
+            Some((Err(error), _)) => Err(Error::Unavailable(error.to_string())),
+            None => Err(self.watch.unavailable("no connection became free in time")),
+        }
     }
 }

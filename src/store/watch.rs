@@ -127,10 +127,10 @@ impl Watch {
         self.connector.is_answering() || state.is_resting() && state.trouble.is_empty()
     }
 
-    /// The error of a request that comes before the pool is there.
-    pub fn no_pool(&self) -> Error {
-        let reason = lock(&self.state).trouble.clone();
-        Error::Unavailable(if reason.is_empty() { "no database yet".to_owned() } else { reason })
+    /// The error of a request that gets no connection: the trouble with the database, else this reason.
+    pub fn unavailable(&self, otherwise: &str) -> Error {
+        let trouble = lock(&self.state).trouble.clone();
+        Error::Unavailable(if trouble.is_empty() { otherwise.to_owned() } else { trouble })
     }
 
     fn note_trouble(&self, what: &str, reason: &str) {

@@ -302,6 +302,8 @@ fn what_can_become_no_request_is_answered_at_once() {
         ("a control character in a field", b"GET /health HTTP/1.1\r\nHost: x\0\r\n", "control character"),
         ("a field without a colon", b"GET /health HTTP/1.1\r\nfoo\r\n", "malformed"),
         ("the same, and a line that has begun", b"GET /health HTTP/1.1\r\nfoo\r\nHost: x", "malformed"),
+        ("two hosts", b"GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n", "Host"),
+        ("a length that is none", b"GET /health HTTP/1.1\r\nContent-Length: x\r\n", "length"),
         ("a space before a colon", b"\r\nGET /health HTTP/1.1\r\nHost : x\r\n", "malformed"),
     ] {
         let mut raw = Raw::open(&app);

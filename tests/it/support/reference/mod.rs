@@ -258,10 +258,12 @@ fn content_length(value: &[u8]) -> Result<usize, Problem> {
 
 fn chunk_size(line: &[u8]) -> Option<u128> {
     let digits = line.split(|byte| *byte == b';').next()?;
-    let is_good = is_text(line) && (1..=16).contains(&digits.len());
+    if !is_text(line) || !(1..=16).contains(&digits.len()) {
+        return None;
+    }
     let mut size = 0;
     for digit in digits {
         size = size * 16 + u128::from(char::from(*digit).to_digit(16)?);
     }
-    is_good.then_some(size)
+    Some(size)
 }
