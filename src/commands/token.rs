@@ -12,13 +12,13 @@ use std::time::Duration;
 
 /// `token --user ID [--ttl 1h]`.
 pub fn issue(options: &[&str]) -> Result<(), Failure> {
-    let (mut user, mut ttl) = (None, TOKEN_TTL_DEFAULT);
+    let (mut user, mut ttl) = (None, None);
     for option in options.chunks(2) {
         match *option {
-            ["--user", value] => user = Some(value),
-            ["--ttl", value] => {
+            ["--user", value] if user.is_none() => user = Some(value),
+            ["--ttl", value] if ttl.is_none() => {
                 let wanted = "--ttl: give a number and s, m, h or d, such as 1h";
-                ttl = duration(value).ok_or_else(|| Failure::of_usage(wanted))?;
+                ttl = Some(duration(value).ok_or_else(|| Failure::of_usage(wanted))?);
             }
             _ => {
                 let wanted = "give --user ID [--ttl 1h], or --explain alone";
@@ -27,6 +27,7 @@ pub fn issue(options: &[&str]) -> Result<(), Failure> {
         }
     }
     let user = user.ok_or_else(|| Failure::of_usage("token: --user ID is missing"))?;
+    let ttl = ttl.unwrap_or(TOKEN_TTL_DEFAULT);
     let token = keys::issue(&config::load_jwt()?, user, ttl).map_err(|reason| Failure::of_usage(&reason))?;
     print(&format!("{token}\n"))
 }

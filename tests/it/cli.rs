@@ -97,6 +97,8 @@ fn a_bad_command_line_is_exit_code_2() {
         &["token", "--user", "alice", "--ttl", "-1h"],
         &["token", "--user", "alice", "--ttl", "1.5h"],
         &["token", "--user", "alice", "--ttl", "0.5s"],
+        &["token", "--user", "alice", "--user", "bob"],
+        &["token", "--user", "alice", "--ttl", "1h", "--ttl", "2h"],
         &["token", "--user", "alice", "--ttl", "1 h"],
         &["token", "--user", "alice", "--ttl", "40000d"],
         &["token", "--user", "alice", "--ttl", "100000d"],

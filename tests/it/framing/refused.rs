@@ -252,7 +252,14 @@ fn a_refusal_can_be_read_by_a_client_that_is_still_sending() {
 fn a_refusal_is_an_answer_and_a_log_line_like_any_other() {
     let app = App::spawn();
     let many = "A: b\r\n".repeat(63);
+    // Three heads that are refused before all of it is read.
+    let more = format!("A: {}\r\n", "b".repeat(60)).repeat(100);
+    let long = format!("A: {}", "b".repeat(20 * 1024));
+    let hopeless = format!("no field\r\nA: {}\r\n", "b".repeat(5 * 1024));
     for (id, request, wanted) in [
+        ("too-many-to-read", more.as_str(), (431, "HEADERS_TOO_LARGE")),
+        ("too-long-to-read", &long, (431, "HEADERS_TOO_LARGE")),
+        ("no-field", &hopeless, (400, "VALIDATION_ERROR")),
         ("two-lengths", "Content-Length: 3\r\nContent-Length: 3\r\n", (400, "VALIDATION_ERROR")),
         ("too-long", "Content-Length: 65537\r\n", (413, "PAYLOAD_TOO_LARGE")),
         ("too-many", &many, (431, "HEADERS_TOO_LARGE")),
