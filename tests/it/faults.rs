@@ -273,15 +273,21 @@ fn a_request_that_finds_every_connection_taken_is_503_in_time() {
 }
 
 /// Pages of more than 128 are made four at a time; with the table locked, each of them takes its five
-/// seconds, so the second four are answered before the database has.
+/// seconds. The others begin to wait later, so four of them get their turn just before they would give
+/// up, and are answered before the database has.
 #[test]
 fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
     let app = App::spawn();
     let alice = app.user("alice");
     let held = Held::table(&app.database);
+    let ask = || assert_unavailable(alice.request("GET", "/tasks?limit=1000").send());
     thread::scope(|scope| {
-        for _ in 0..100 {
-            scope.spawn(|| assert_unavailable(alice.request("GET", "/tasks?limit=1000").send()));
+        for _ in 0..4 {
+            scope.spawn(ask);
+        }
+        app.database.wait_until_blocked(4);
+        for _ in 0..96 {
+            scope.spawn(ask);
         }
     });
     eventually("the end of their threads", || status(&app, "Threads") < 40);
