@@ -277,8 +277,11 @@ fn a_request_that_finds_every_connection_taken_is_503_in_time() {
 /// up, and are answered before the database has.
 #[test]
 fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
-    let app = App::spawn();
+    let app = App::setup().env("DATABASE_POOL_SIZE", "8").env("ADMIN_ADDR", "127.0.0.1:0").spawn();
     let alice = app.user("alice");
+    // A connection that is made later would wait for the lock as well.
+    let full = r#"tinytasks_db_pool_connections{state="idle"} 8"#;
+    eventually("a full pool", || app.admin("/metrics").send().text().contains(full));
     let held = Held::table(&app.database);
     let ask = || assert_unavailable(alice.request("GET", "/tasks?limit=1000").send());
     thread::scope(|scope| {
