@@ -1,7 +1,7 @@
 //! The secrets and public keys that tokens are verified with, and the verdict on a token. With
 //! `token.rs` the only module that knows tokens and jwt-simple, which brings the keys, the cryptography and
-//! base64url. Its check of claims is not used: it refuses a token for the type of a
-//! claim that this service does not read.
+//! base64url. Its check of claims is not used: it refuses a token for the type of a claim that this
+//! service does not read.
 //! Guarantees: the key decides the algorithm, never the token; nothing of a token is believed before
 //! its signature is verified.
 

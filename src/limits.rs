@@ -19,7 +19,8 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// The longest trailer section. Trailers are read and dropped.
 pub const TRAILERS_BYTES_MAX: usize = 4 * 1024;
-/// How much is read from a client at a time. Most requests arrive whole in one read of this size.
+/// How much is read from a client at a time. Most requests arrive whole in one read of this size. So many
+/// bytes lie on the stack of each thread that waits for its client.
 pub const READ_BYTES: usize = 2 * 1024;
 
 /// From the first byte of a request to the end of its header section.
@@ -54,8 +55,8 @@ pub const LINGER_IDLE: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Reading and dropping ends when the client sends more slowly than this on average.
 pub const LINGER_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
-/// Reading and dropping ends after this time in any case, which is enough for 10 MB at 1.5 Mbit/s. A connection that lingers
-/// counts as idle, so it makes room for another at any time.
+/// Reading and dropping ends after this time in any case, which is enough for 10 MB at 1.5 Mbit/s. A
+/// connection that lingers counts as idle, so it makes room for another at any time.
 pub const LINGER_MAX: Duration = Duration::from_secs(60);
 /// After a 408 the reading side of the socket is shut down, so that a read returns at once. What the client
 /// still sends is then looked for at this interval.

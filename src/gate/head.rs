@@ -39,7 +39,7 @@ pub fn method(name: &str) -> &'static str {
 pub fn is_clean(lines: &[u8]) -> bool {
     let is_text = |line: &[u8]| line.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control());
     let mut lines = lines.split(|byte| *byte == b'\n');
-    // What follows the last LF is no whole line.
+    // The bytes after the last LF are no whole line.
     let rest = lines.next_back().unwrap_or_default();
     lines.all(|line| line.strip_suffix(b"\r").is_some_and(is_text)) && is_text(rest)
 }

@@ -69,11 +69,10 @@ impl Reader {
     pub fn read(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         let begun = Instant::now();
         self.connection.set_deadline(HEAD_TIMEOUT);
-        let mut begin = 0;
-        let arrived = self.head(&mut begin);
+        let arrived = self.head();
         let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
-        let outcome = parse(self.buffer.get(begin..self.at).unwrap_or_default(), &mut parsed);
+        let outcome = parse(self.lines_read(), &mut parsed);
         // A request that is refused below still needs these for its answer: its id, and the origin.
         let fields = Fields(parsed.headers);
         let is_http_1_0 = parsed.version == Some(0);
@@ -157,20 +156,22 @@ impl Reader {
         self.buffer.get(self.at..).unwrap_or_default().windows(2).any(|two| two == b"\r\n")
     }
 
-    /// Waits for the request line, the fields, and the empty line behind them. They lie from `begin` on.
-    fn head(&mut self, begin: &mut usize) -> Result<(), Stop> {
-        // RFC 9112 section 2.2: one empty line before a request is ignored.
-        if self.request_line()? == b"\r\n" {
-            *begin = self.at;
-            if self.request_line()? == b"\r\n" {
-                return Err(malformed("there is an empty line where a request should be").into());
-            }
+    /// The lines that are read already.
+    fn lines_read(&self) -> &[u8] {
+        self.buffer.get(..self.at).unwrap_or_default()
+    }
+
+    /// Waits for the request line, the fields, and the empty line behind them.
+    fn head(&mut self) -> Result<(), Stop> {
+        // RFC 9112 section 2.2: one empty line before a request is ignored. httparse skips it as well.
+        if self.request_line()? == b"\r\n" && self.request_line()? == b"\r\n" {
+            return Err(malformed("there is an empty line where a request should be").into());
         }
         let end_max = self.at + FIELDS_BYTES_MAX;
         loop {
             // Lines that can become no request are refused before the next one is waited for.
             if !self.has_line() {
-                check_begun(self.buffer.get(*begin..self.at).unwrap_or_default())?;
+                check_begun(self.lines_read())?;
             }
             if self.later_line(end_max - self.at, Error::HeadTooLarge)? == b"\r\n" {
                 return Ok(());

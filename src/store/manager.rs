@@ -183,7 +183,7 @@ impl Manager {
 }
 
 impl ManageConnection for Manager {
-    /// In a box, because r2d2 moves it six times for each use.
+    /// In a box, because r2d2 moves it several times for each use.
     type Connection = Box<Connection>;
     type Error = io::Error;
 

@@ -191,7 +191,8 @@ impl Store {
         }
     }
 
-    /// Runs a statement with the caller as `$1`. This and `change_many` are the only ways from a method to a statement.
+    /// Runs a statement with the caller as `$1`. This and `change_many` are the only ways from a method to a
+    /// statement.
     fn tasks<'c>(
         &self,
         what: &'static Statement,

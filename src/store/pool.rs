@@ -120,10 +120,10 @@ impl Pool {
     /// Waits for a connection, at most `CHECKOUT_MAX` and not beyond `end`.
     fn check_out(&self, pool: &r2d2::Pool<Manager>, end: Instant) -> Result<CheckedOut<'_>, Error> {
         let asked = Instant::now();
-        let end = end.min(asked + CHECKOUT_MAX);
-        let left = || end.saturating_duration_since(Instant::now());
-        let permit = self.permits.acquire(left());
-        let connection = permit.map(|permit| (pool.get_timeout(left()), permit));
+        let patience = CHECKOUT_MAX.min(end.saturating_duration_since(asked));
+        let permit = self.permits.acquire(patience);
+        let connection =
+            permit.map(|permit| (pool.get_timeout(patience.saturating_sub(asked.elapsed())), permit));
         waited_for_connection(asked.elapsed());
         match connection {
             Some((Ok(connection), permit)) => Ok(CheckedOut { connection, _permit: permit }),

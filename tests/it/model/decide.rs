@@ -78,7 +78,7 @@ impl User {
         }
         let body = call.body.as_ref();
         if let Some(rule) = body_is_broken(body) {
-            return broken(400, rules, rule);
+            return broken(rules, rule);
         }
         let body = body.unwrap();
         rules.extend(body.rules(true, false));
@@ -114,12 +114,12 @@ impl User {
                 return outcome;
             }
             if let Some(rule) = body_is_broken(body) {
-                return broken(400, rules, rule);
+                return broken(rules, rule);
             }
             let body = body.unwrap();
             if call.method == "PATCH" && body.has_no_field() {
                 let msg = "must have at least one of title, description, complete";
-                return broken(400, rules, ("body".to_owned(), msg.to_owned(), "no_fields"));
+                return broken(rules, ("body".to_owned(), msg.to_owned(), "no_fields"));
             }
             rules.extend(body.rules(call.method == "PUT", call.method == "PUT"));
         }
@@ -155,10 +155,10 @@ fn wrong_media_type(call: &Call, accepted: &[&str]) -> Option<Outcome> {
     (!fits).then(wrong)
 }
 
-/// The refusal with one rule more.
-fn broken(status: u16, mut rules: Vec<Rule>, rule: Rule) -> Outcome {
+/// 400 for what is wrong with the body as a whole, with what is wrong besides.
+fn broken(mut rules: Vec<Rule>, rule: Rule) -> Outcome {
     rules.push(rule);
-    Outcome::Broken(status, rules)
+    Outcome::Broken(400, rules)
 }
 
 fn body_is_broken(body: Option<&Body>) -> Option<Rule> {
@@ -182,12 +182,12 @@ fn decide_many(call: &Call) -> Outcome {
             return outcome;
         }
         if let Some(rule) = body_is_broken(body) {
-            return broken(400, rules, rule);
+            return broken(rules, rule);
         }
         let kind = match &body.unwrap().complete {
             Member::Absent => {
                 let msg = "must have complete".to_owned();
-                return broken(400, rules, ("body".to_owned(), msg, "no_fields"));
+                return broken(rules, ("body".to_owned(), msg, "no_fields"));
             }
             Member::Null => "null",
             Member::Bad(kind, _) => kind,
