@@ -287,3 +287,32 @@ test("a change whose answer is lost is sent again, and is no conflict with itsel
   assert.equal(await versions(page).count(), 0);
   assertConsole(watched, "Failed to load resource: net::ERR_CONNECTION_RESET");
 });
+
+test("a change of many whose answer is lost is not sent again, and the person sees what was done", async () => {
+  const tasks = [{ title: "Buy milk", complete: true }, { title: "Sleep" }];
+  const person = await withTasks("tilda", tasks);
+  const { page, watched, token } = person;
+  page.on("dialog", (dialog) => dialog.accept());
+  let lost = 0;
+  await page.route(`${TASKS_URL}/**`, async (route) => {
+    const request = route.request();
+    if (!["DELETE", "PATCH"].includes(request.method())) return route.continue();
+    lost++;
+    const url = request.url().replace(new URL(TASKS_URL).hostname, "127.0.0.1");
+    assert.equal((await route.fetch({ url })).status(), 200);
+    await elsewhere(person, "Sleep", { complete: lost === 1 });
+    await route.abort("connectionreset");
+  });
+  await button(page, "Clear completed").click();
+  await alert(page).getByText("look at the list").waitFor();
+  await counts(page, "0 open, 1 complete");
+  await elsewhere(person, "Sleep", { complete: false });
+  await page.reload();
+  await counts(page, "1 open, 0 complete");
+  await button(page, "Complete all").click();
+  await alert(page).getByText("look at the list").waitFor();
+  await counts(page, "1 open, 0 complete");
+  assert.deepEqual((await list(token())).map(({ title, complete }) => [title, complete]), [["Sleep", false]]);
+  assert.equal(lost, 2);
+  assertConsole(watched, ...Array(2).fill("Failed to load resource: net::ERR_CONNECTION_RESET"));
+});

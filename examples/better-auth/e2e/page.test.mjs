@@ -95,6 +95,55 @@ test("a task is added once, though the answer to the first attempt is lost", asy
   assertConsole(watched, "Failed to load resource: net::ERR_CONNECTION_RESET");
 });
 
+test("a task is there once, though every attempt lost its answer and the person submits it again", async () => {
+  const { page, watched, token } = await signUp(browser, "EdDSA", "gustav");
+  const keys = [];
+  await page.route(`${TASKS_URL}/**`, async (route) => {
+    const request = route.request();
+    if (request.method() !== "POST") return route.continue();
+    keys.push(request.headers()["idempotency-key"]);
+    if (keys.length > 3) return route.continue();
+    const url = request.url().replace(new URL(TASKS_URL).hostname, "127.0.0.1");
+    assert.equal((await route.fetch({ url })).status(), 201);
+    await route.abort("connectionreset");
+  });
+  await add(page, "Only one of me");
+  await alert(page).getByText("out of reach").waitFor();
+  assert.equal(await page.locator("#add").getByLabel("Title").inputValue(), "Only one of me");
+  await page.getByRole("button", { name: "Add" }).click();
+  await row(page, "Only one of me").waitFor();
+  assert.deepEqual(keys, Array(4).fill(keys[0]));
+  assert.equal((await (await ask(token())).json()).count, 1);
+  // The same words again are another task, once the first is known to be there.
+  await add(page, "Only one of me");
+  await until(async () => (await (await ask(token())).json()).count === 2, "a second task is there");
+  assertConsole(watched, ...Array(3).fill("Failed to load resource: net::ERR_CONNECTION_RESET"));
+});
+
+test("a refusal for now is waited for as long as it says", async () => {
+  const { page, watched } = await signUp(browser, "EdDSA", "greta");
+  let posts = 0;
+  await page.route(`${TASKS_URL}/**`, async (route) => {
+    if (route.request().method() !== "POST" || ++posts > 1) return route.continue();
+    const headers = {
+      "Access-Control-Allow-Origin": PAGE_URL,
+      "Access-Control-Allow-Credentials": "true",
+      "Access-Control-Expose-Headers": "Retry-After",
+      "Retry-After": "4",
+    };
+    await route.fulfill({ status: 503, headers, json: { detail: "Come again.", error_code: "SERVICE_UNAVAILABLE" } });
+  });
+  await page.clock.pauseAt(Date.now() + 60_000);
+  await add(page, "Patient");
+  await until(() => watched.console.length === 1, "the refusal has arrived");
+  await page.clock.runFor(3900);
+  assert.equal(posts, 1);
+  await page.clock.resume();
+  await row(page, "Patient").waitFor();
+  assert.equal(posts, 2);
+  assertConsole(watched, 503);
+});
+
 test("keys rotate under the people's hands", async () => {
   const { page, watched, token, header } = await signUp(browser, "EdDSA", "hanna");
   await add(page, "before");

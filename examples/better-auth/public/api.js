@@ -1,5 +1,6 @@
 // The way to Better Auth and to tinytasks: sessions, tokens, and requests that are sent again.
 const { tasksUrl } = await (await fetch("/config.json")).json();
+const PAUSE_MS_MAX = 5000; // a person who waits longer is told instead
 const tokenPaths = { EdDSA: "/api/auth/token", HS256: "/api/hs256-token" };
 let user = null;
 let token = null;
@@ -43,18 +44,29 @@ async function getToken() {
   token = (await auth(tokenPaths[kind])).token;
 }
 
-// fetch fails when there was no answer, and nobody knows whether the request was carried out.
-// What is sent here can be sent again: a POST has its Idempotency-Key, a change its If-Match.
+// fetch fails when there was no answer, and nobody knows whether the request was carried out. A 503 or a 429
+// says when to come again.
 async function fetchPersistently(url, request) {
   for (const wait of [300, 1000]) {
+    let pause = wait;
     try {
-      return await fetch(url, request);
+      const response = await fetch(url, request);
+      if (response.status !== 503 && response.status !== 429) return response;
+      pause = 1000 * Number(response.headers.get("Retry-After"));
+      if (pause > PAUSE_MS_MAX) return response;
     } catch {
-      await new Promise((resolve) => setTimeout(resolve, wait));
+      // Sent again below.
     }
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
   return fetch(url, request).catch(() => {
     throw new Error("The tasks are out of reach. Please try again.");
+  });
+}
+
+async function fetchOnce(url, request) {
+  return fetch(url, request).catch(() => {
+    throw new Error("No answer came, so this may be done or not. Please look at the list before you try again.");
   });
 }
 
@@ -66,11 +78,13 @@ export async function tasks(method, path, { body, ...headers } = {}) {
     headers["Content-Type"] = "application/json";
     request.body = JSON.stringify(body);
   }
-  if (method === "POST") headers["Idempotency-Key"] = randomKey();
+  // Sent twice, these do no more than sent once. A change of many tasks would also take those that have come
+  // into that state since.
+  const mayRepeat = method === "GET" || "Idempotency-Key" in headers || "If-Match" in headers;
   const url = `${tasksUrl}/api/${encodeURIComponent(user.id)}/tasks${path}`;
   const send = () => {
     headers.Authorization = `Bearer ${token}`;
-    return fetchPersistently(url, request);
+    return mayRepeat ? fetchPersistently(url, request) : fetchOnce(url, request);
   };
   let response = await send();
   if (response.status === 401) {
@@ -84,6 +98,6 @@ export async function tasks(method, path, { body, ...headers } = {}) {
 }
 
 // crypto.randomUUID is there on HTTPS and localhost alone.
-function randomKey() {
+export function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

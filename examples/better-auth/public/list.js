@@ -216,16 +216,25 @@ function ofAll(complete) {
   return `?${query}`;
 }
 
+// An answer that is lost leaves open what was done, so the person sees the list before trying again.
+async function changeAll(method, complete, options) {
+  try {
+    await tasks(method, ofAll(complete), options);
+  } catch (error) {
+    await refresh().catch(() => {});
+    throw error;
+  }
+  await refresh();
+}
+
 byId("complete-all").onclick = act(async () => {
   await deleteAllNow();
-  await tasks("PATCH", ofAll(false), { body: { complete: true } });
-  await refresh();
+  await changeAll("PATCH", false, { body: { complete: true } });
 });
 byId("clear-completed").onclick = act(async () => {
   await deleteAllNow();
   if (!confirm(`Delete ${shown.totals.complete} completed tasks for good?`)) return;
-  await tasks("DELETE", ofAll(true));
-  await refresh();
+  await changeAll("DELETE", true);
 });
 byId("view").onsubmit = (event) => event.preventDefault();
 let typing;

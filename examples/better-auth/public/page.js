@@ -1,6 +1,6 @@
 // What a frontend does with tinytasks, without a framework: signing in here, the list in list.js.
 import { act, byId } from "./act.js";
-import { auth, forgetUser, getUser, tasks } from "./api.js";
+import { auth, forgetUser, getUser, randomKey, tasks } from "./api.js";
 import { clear, deleteAllNow, fieldsOf, refresh } from "./list.js";
 
 const tokenKind = () => byId("sign-in").elements.kind.value;
@@ -32,14 +32,21 @@ byId("sign-out").onclick = act(async () => {
   await auth("/api/auth/sign-out", {});
   showSignIn();
 });
+// A task that was not added, or whose answer was lost, has the same key when it is submitted again. So it is
+// there once.
+const keys = new Map(); // the task as text → its Idempotency-Key
 byId("add").onsubmit = act(async ({ target }) => {
   const task = fieldsOf(target);
+  const text = JSON.stringify(task);
+  const key = keys.get(text) ?? randomKey();
   // At once, for the next one; what was refused comes back, unless that is being typed already.
   const typed = Object.entries(Object.fromEntries(new FormData(target)));
   target.reset();
   try {
-    await tasks("POST", "", { body: task });
+    await tasks("POST", "", { body: task, "Idempotency-Key": key });
+    keys.delete(text);
   } catch (error) {
+    keys.set(text, key);
     if (!target.elements.title.value) typed.forEach(([name, value]) => (target.elements[name].value = value));
     throw error;
   }
