@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The configured secrets, JWKS file and required claims. Two values are equal when the contents of their
@@ -36,7 +36,7 @@ pub struct TokenSettings {
 
 /// The keys that verify tokens: the configured secrets and the keys of the JWKS. The files are read again
 /// when they change.
-pub struct Keys(Watched<TokenSettings, KeySet>);
+pub struct Keys(Arc<Watched<TokenSettings, KeySet>>);
 
 impl Keys {
     /// `jwt` is the configuration; `read` gives it as it is later. Errors: what is wrong with
@@ -58,7 +58,7 @@ impl Keys {
     pub fn verify(&self, token: &str) -> Result<(UserId, u64), TokenRefusal> {
         match self.0.current().verify(token) {
             // The issuer may have begun to use a new key a moment ago.
-            Err(TokenRefusal::UnknownKid) => self.0.current_out_of_turn().verify(token),
+            Err(TokenRefusal::UnknownKid) => self.0.current_after_look().verify(token),
             verdict => verdict,
         }
     }
@@ -76,8 +76,8 @@ struct KeySet {
     verified: Mutex<VerifiedTokens>,
 }
 
-/// By token: its user, and the seconds since 1970 in which it is good for certain, which are those
-/// from its verification to its `exp`.
+/// Token → its user, and the seconds since 1970 in which it needs no new verification: from the last one to its
+/// `exp`.
 type VerifiedTokens = HashMap<String, (UserId, Range<u64>)>;
 
 impl KeySet {

@@ -1,6 +1,6 @@
 //! Every duration, size and count that bounds a client, a wait or memory, with its unit and its
 //! reason. The sums that must hold between them are asserted at compile time, at the end of each
-//! group. No other file defines such a number.
+//! group. A number in another file bounds nothing: it is a size to begin with, a default, or part of a format.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,9 +8,10 @@ use std::time::Duration;
 // Clients: bytes, connections and deadlines of the gate.
 
 /// The longest request line, with its CRLF. Eight kilobytes is what RFC 9112 section 3 recommends to support.
-pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
-/// The longest header section: a token of a few kilobytes fits, and a thousand of them fit into memory.
-pub const FIELDS_BYTES_MAX: usize = 16 * 1024;
+pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024 + 2;
+/// The longest header section, with the empty line behind it: a token of a few kilobytes fits, and a thousand of
+/// them fit into memory.
+pub const FIELDS_BYTES_MAX: usize = 16 * 1024 + 2;
 /// The most header fields in one request. Browsers behind proxies send about thirty.
 pub const FIELDS_MAX: usize = 64;
 /// The largest request body. The largest valid task is about 8 KiB of JSON with every character escaped.
@@ -39,7 +40,9 @@ pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failed TLS handshakes have one line in the log in this time at most.
 pub const HANDSHAKE_LOG_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a client may take to read [`WRITE_BYTES`] of an answer. A slower client is cut off.
+/// How long the kernel may take to have room for [`WRITE_BYTES`] more of an answer. A client that reads more
+/// slowly is cut off. Linux says that there is room when a third of [`SEND_BUFFER_BYTES`] has been read, so it is
+/// enough to read 16 KiB a second.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much of an answer is written at a time; each piece has [`WRITE_TIMEOUT`].
 pub const WRITE_BYTES: usize = 64 * 1024;
@@ -58,6 +61,9 @@ pub const LINGER_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
 /// Reading and dropping ends after this time in any case, which is enough for 10 MB at 1.5 Mbit/s. A
 /// connection that lingers counts as idle, so it makes room for another at any time.
 pub const LINGER_MAX: Duration = Duration::from_secs(60);
+/// So many clients that were turned away, because all connections are taken, stay connected for
+/// [`LINGER_IDLE`] at a time. Nothing is read from them.
+pub const TURNED_AWAY_MAX: usize = 32;
 /// After a 408 the reading side of the socket is shut down, so that a read returns at once. What the client
 /// still sends is then looked for at this interval.
 pub const LINGER_INTERVAL: Duration = Duration::from_millis(20);
@@ -71,6 +77,13 @@ pub const DEADLINE_INTERVAL: Duration = Duration::from_millis(250);
 pub const CONNECTIONS_MIN: usize = 32;
 /// How many connections of `ADMIN_ADDR` there are at most.
 pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+/// The descriptors of one database connection: its socket, and those of the driver's event loop.
+pub const DATABASE_CONNECTION_DESCRIPTORS: usize = 5;
+/// The descriptors that the rest of the process needs: tiny_http, standard streams, files, the watching
+/// connection's name resolution.
+pub const OTHER_DESCRIPTORS: usize = 48;
+/// The same for what `ADMIN_ADDR` needs beside its connections.
+pub const ADMIN_DESCRIPTORS: usize = 16;
 /// How many connections the kernel queues until they are accepted.
 pub const BACKLOG: i32 = 4096;
 /// A pooled thread with no client for this long ends, if there are more threads than clients.
@@ -101,9 +114,12 @@ pub const SORTED_PART_ROWS: i64 = 1000;
 /// At most this many unknown parameters are named in one answer. Without a bound a request line of 8 KiB
 /// could make an answer of a megabyte, and a line of 60 kB in the log.
 pub const UNKNOWN_PARAMETERS_MAX: usize = 16;
-/// How many large answers, or parts of them, are made at once. Others wait for their turn.
+/// How many large answers, or later parts of lists, are made at once. Others wait for their turn.
 pub const TURNS: usize = 4;
-/// How long an answer waits for its turn; then it is 503.
+/// The same for lists of at most [`LIST_PART_ROWS`], and first parts: a megabyte each, if every character is
+/// escaped. As many as the pool has connections by default, so that usual lists wait for nothing else.
+pub const SHORT_LIST_TURNS: usize = 16;
+/// How long a list waits for its turn; then it is 503.
 pub const TURN_WAIT: Duration = Duration::from_secs(5);
 /// Answers of at most this size are not counted below.
 pub const SMALL_ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -112,6 +128,8 @@ pub const LARGE_ANSWERS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A large answer that is still unread after this time may be cut off to make room for another. A
 /// client with 32 Mbit/s reads 4 MiB in this time.
 pub const LARGE_ANSWER_SAFE: Duration = Duration::from_secs(1);
+/// An answer that has had others cut off waits this long until their threads have given the memory back.
+pub const LARGE_ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Head and body are copied into one buffer up to this size, because a second system call costs more.
 pub const COPY_BYTES_MAX: usize = 64 * 1024;
 /// The longest `X-Request-Id` that is taken over from a client.
@@ -126,9 +144,11 @@ const _: () = assert!(TURN_WAIT.as_millis() < LATE_ANSWER.as_millis());
 
 // Tokens and files that are followed.
 
-/// Files are looked at again at most this often. RFC 7517 names no figure; issuers publish a new key
-/// minutes before they use it.
+/// How often the files of keys and certificates are looked at. A token with an unknown `kid` has them looked at
+/// at once, as often at most. RFC 7517 names no figure; issuers publish a new key minutes before they use it.
 pub const FILE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A token with an unknown `kid` waits this long for that look, because a disk may not answer.
+pub const FILE_LOOK_WAIT: Duration = Duration::from_secs(1);
 /// `check` and the log warn of a certificate that expires in this time or sooner; so does the alert in
 /// `deploy/prometheus`. Certbot renews 30 days before the end, so a renewal has failed for two weeks.
 pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);

@@ -1,13 +1,13 @@
-//! A value that is made from files, and made again when their content has changed. There is one way
-//! to read the files again, [`Watched::reload`], and three occasions for it: SIGHUP, a look at most
-//! once a second, and a token with an unknown `kid`.
-//! Guarantees: no lock is held while files are read; at most two callers a second wait for them; a
-//! file that cannot be used leaves the value as it was.
+//! A value that is made from files, and made again when their content has changed. A thread of its own
+//! looks at the files once a second, and at once when a token has an unknown `kid`. SIGHUP has them read
+//! again too.
+//! Guarantees: a thread that serves clients reads no file, because a disk may not answer; a file that
+//! cannot be used leaves the value as it was.
 
-use crate::limits::FILE_LOOK_INTERVAL;
-use crate::panic::lock;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use crate::limits::{FILE_LOOK_INTERVAL, FILE_LOOK_WAIT};
+use crate::panic::{every, lock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Reads the files. Errors: why that failed, without anything that the files hold.
 type Read<S> = Box<dyn Fn() -> Result<S, String> + Send + Sync>;
@@ -20,7 +20,11 @@ pub struct Watched<S, T> {
     name: &'static str,
     read: Read<S>,
     parse: Parse<S, T>,
+    /// Locked while the files are read, so that a later read never gives way to an earlier one.
+    reading: Mutex<()>,
     state: Mutex<State<S, T>>,
+    /// Signalled when somebody wants a look at the files, and at the end of each look.
+    changed: Condvar,
 }
 
 struct State<S, T> {
@@ -30,42 +34,80 @@ struct State<S, T> {
     seen: Result<S, String>,
     /// Whether `seen` became the current value.
     outcome: Result<(), String>,
-    looked: Option<Instant>,
-    looked_out_of_turn: Option<Instant>,
+    look: Look,
+    /// When somebody last wanted a look.
+    wanted: Option<Instant>,
 }
 
-impl<S: PartialEq, T> Watched<S, T> {
+#[derive(PartialEq)]
+enum Look {
+    /// When its time has come.
+    Due,
+    /// At once.
+    Wanted,
+    /// Under way.
+    Begun,
+}
+
+impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
     /// `first` is what the files hold now. Errors: why it is no good.
-    pub fn open(name: &'static str, first: S, read: Read<S>, parse: Parse<S, T>) -> Result<Self, String> {
+    pub fn open(
+        name: &'static str,
+        first: S,
+        read: Read<S>,
+        parse: Parse<S, T>,
+    ) -> Result<Arc<Self>, String> {
         let current = Arc::new(parse(&first)?);
-        let state =
-            State { current, seen: Ok(first), outcome: Ok(()), looked: None, looked_out_of_turn: None };
-        Ok(Self { name, read, parse, state: Mutex::new(state) })
+        let state = State { current, seen: Ok(first), outcome: Ok(()), look: Look::Due, wanted: None };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let watched = Arc::new(Self { name, read, parse, reading: Mutex::new(()), state, changed });
+        let followed = Arc::clone(&watched);
+        every(Duration::ZERO, "files", move || followed.look_in_time())
+            .map_err(|error| format!("no thread to follow files: {error}"))?;
+        Ok(watched)
     }
 
-    /// The value. Looks at the files first if nobody has for [`FILE_LOOK_INTERVAL`].
     pub fn current(&self) -> Arc<T> {
-        self.current_after_look(|state| &mut state.looked)
+        Arc::clone(&lock(&self.state).current)
     }
 
-    /// The value, for a caller with a reason to think that the files have just changed. Such callers
-    /// look at the files at most once in [`FILE_LOOK_INTERVAL`] too, but have an interval of their own.
-    pub fn current_out_of_turn(&self) -> Arc<T> {
-        self.current_after_look(|state| &mut state.looked_out_of_turn)
-    }
-
-    fn current_after_look(&self, clock: fn(&mut State<S, T>) -> &mut Option<Instant>) -> Arc<T> {
+    /// The value after a fresh look at the files, for a caller with a reason to think that they have just
+    /// changed. One caller in [`FILE_LOOK_INTERVAL`] waits for such a look, [`FILE_LOOK_WAIT`] at most; the
+    /// others get the value as it is.
+    pub fn current_after_look(&self) -> Arc<T> {
         let mut state = lock(&self.state);
-        let looked = clock(&mut state);
-        if looked.is_none_or(|looked| looked.elapsed() >= FILE_LOOK_INTERVAL) {
-            *looked = Some(Instant::now());
-            drop(state);
-            if let Reloaded::Refused(reason) = self.read_again() {
-                log::error!(reason = reason.as_str(); "{} kept as it was", self.name);
-            }
-            state = lock(&self.state);
+        if state.wanted.is_none_or(|wanted| wanted.elapsed() >= FILE_LOOK_INTERVAL) {
+            state.wanted = Some(Instant::now());
+            // One that has begun may have read the files before they changed.
+            state.look = Look::Wanted;
+            self.changed.notify_all();
+            state = self.wait_while(state, FILE_LOOK_WAIT, |state| state.look != Look::Due);
         }
         Arc::clone(&state.current)
+    }
+
+    /// The thread that follows the files: waits for the time of the next look, or until one is wanted.
+    fn look_in_time(&self) {
+        let is_due = |state: &mut State<S, T>| state.look == Look::Due;
+        self.wait_while(lock(&self.state), FILE_LOOK_INTERVAL, is_due).look = Look::Begun;
+        if let Reloaded::Refused(reason) = self.read_again() {
+            log::error!(reason = reason.as_str(); "{} kept as it was", self.name);
+        }
+        let mut state = lock(&self.state);
+        if state.look == Look::Begun {
+            state.look = Look::Due;
+            self.changed.notify_all();
+        }
+    }
+
+    fn wait_while<'s>(
+        &self,
+        state: MutexGuard<'s, State<S, T>>,
+        patience: Duration,
+        condition: impl FnMut(&mut State<S, T>) -> bool,
+    ) -> MutexGuard<'s, State<S, T>> {
+        let waited = self.changed.wait_timeout_while(state, patience, condition);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Reads the files at once, on request of the operator. Errors: why the value stays as it was,
@@ -76,12 +118,13 @@ impl<S: PartialEq, T> Watched<S, T> {
     }
 
     fn read_again(&self) -> Reloaded {
+        let _one_at_a_time = lock(&self.reading);
         let read = (self.read)();
-        let mut state = lock(&self.state);
-        if state.seen == read {
+        if lock(&self.state).seen == read {
             return Reloaded::Unchanged;
         }
         let parsed = read.as_ref().map_err(String::clone).and_then(self.parse);
+        let mut state = lock(&self.state);
         state.seen = read;
         match parsed {
             Ok(value) => {

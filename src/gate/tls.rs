@@ -19,7 +19,7 @@ use std::{fs, io, mem};
 type Pem = (String, Vec<u8>);
 
 /// The certificate that clients are shown, and its key. Follows the files of both.
-pub struct Certificate(Watched<(Pem, Pem), Loaded>);
+pub struct Certificate(Arc<Watched<(Pem, Pem), Loaded>>);
 
 /// The parsed content of the two files.
 struct Loaded {

@@ -10,19 +10,19 @@ use crate::gate::{Address, Certificate, Gate, Registry};
 use crate::http::{self, App, Cors, Face, RateLimiter};
 use crate::keys::Keys;
 use crate::limits::{
-    ADMIN_CONNECTIONS_MAX, DRAIN_TIMEOUT, IDLE_TIMEOUT_DEFAULT, START_DATABASE_INTERVAL, START_DATABASE_WAIT,
+    ADMIN_CONNECTIONS_MAX, ADMIN_DESCRIPTORS, DATABASE_CONNECTION_DESCRIPTORS, DRAIN_TIMEOUT,
+    IDLE_TIMEOUT_DEFAULT, OTHER_DESCRIPTORS, START_DATABASE_INTERVAL, START_DATABASE_WAIT, TURNED_AWAY_MAX,
 };
 use crate::store::{Readiness, Store};
 use crate::{logging, systemd};
-use large_answers::LargeAnswers;
 use preempt_rt::sched::{Pid, Scheduler, SchedulerParams, get_scheduler};
 use serving::Service;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{SockAddr, Socket};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -40,7 +40,7 @@ pub fn serve() -> Result<(), Failure> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let service = start(config, inherited)?;
-    reload_until_stopped(signals, &service.app);
+    reload_until_stopped(signals, &service.app)?;
     log::info!("stopping");
     systemd::stopping();
     service.app.is_stopping.store(true, Relaxed);
@@ -113,8 +113,8 @@ fn start_admin(address: SocketAddr, app: &Arc<App>) -> Result<(), Failure> {
 }
 
 fn start_service(gate: Gate, listener: Socket, app: &Arc<App>, face: Face) -> Result<Arc<Service>, Failure> {
-    let service = Service { gate, app: Arc::clone(app), face, large_answers: LargeAnswers::default() };
-    service.start(listener).map_err(|error| format!("cannot start a thread: {error}").into())
+    Service::start(gate, Arc::clone(app), face, listener)
+        .map_err(|error| format!("cannot start a thread: {error}").into())
 }
 
 fn cannot_listen(address: &SockAddr, error: &std::io::Error, variables: &str) -> Failure {
@@ -123,9 +123,10 @@ fn cannot_listen(address: &SockAddr, error: &std::io::Error, variables: &str) ->
 
 /// How many descriptors the service needs beside those of its clients.
 fn own_descriptors(config: &Config) -> usize {
-    // A database connection has five for its event loop; tiny_http and files need some.
-    let own = (config.database.pool_size.get() as usize + 1) * 5 + 48;
-    own + config.admin.map_or(0, |_| ADMIN_CONNECTIONS_MAX + 16)
+    // One connection more than the pool has, for the thread that watches the database.
+    let database = (config.database.pool_size.get() as usize + 1) * DATABASE_CONNECTION_DESCRIPTORS;
+    let admin = ADMIN_DESCRIPTORS + ADMIN_CONNECTIONS_MAX + TURNED_AWAY_MAX;
+    database + OTHER_DESCRIPTORS + TURNED_AWAY_MAX + config.admin.map_or(0, |_| admin)
 }
 
 fn wait_for_database(store: &Store) {
@@ -135,20 +136,39 @@ fn wait_for_database(store: &Store) {
     }
 }
 
-fn reload_until_stopped(mut signals: Signals, app: &App) {
+/// SIGHUP has its work done by another thread: a file on a disk that does not answer does not keep SIGTERM
+/// from ending the service.
+fn reload_until_stopped(mut signals: Signals, app: &Arc<App>) -> Result<(), Failure> {
+    let app = Arc::clone(app);
+    let (signalled, signals_to_reload) = mpsc::sync_channel(1);
+    let work = move || {
+        for () in signals_to_reload {
+            systemd::reloading();
+            reload(&app);
+            systemd::ready();
+        }
+    };
+    let thread = thread::Builder::new().name("reload".to_owned()).spawn(work);
+    thread.map_err(|error| format!("cannot start a thread: {error}"))?;
     for _ in signals.forever().take_while(|signal| *signal == SIGHUP) {
-        systemd::reloading();
-        reload(app);
-        systemd::ready();
+        // If another reload waits to begin, that one will do.
+        let _ = signalled.try_send(());
     }
+    Ok(())
 }
 
-/// Reads the files of secrets again. A bad new file leaves its secret as it was.
+/// Reads the files of secrets again. A bad new file leaves its secret as it was, and the others count.
 fn reload(app: &App) {
-    let database = || config::load_database().map_err(|complaints| complaints.join("; "));
-    let reloaded = app.keys.reload().and_then(|()| app.store.pool.reconnect_with(database()?.url));
-    match reloaded {
-        Ok(()) => log::info!("secrets read again"),
-        Err(reason) => log::error!(reason = reason.as_str(); "secrets kept as they were"),
+    let database = config::load_database().map_err(|complaints| complaints.join("; "));
+    let database = database.and_then(|database| app.store.pool.reconnect_with(database.url));
+    let reloads =
+        [("token secrets kept as they were", app.keys.reload()), ("DATABASE_URL kept as it was", database)];
+    if reloads.iter().all(|(_, outcome)| outcome.is_ok()) {
+        log::info!("secrets read again");
+    }
+    for (kept, outcome) in reloads {
+        if let Err(reason) = outcome {
+            log::error!(reason = reason.as_str(); "{kept}");
+        }
     }
 }

@@ -418,7 +418,7 @@ fn a_database_url_may_have_the_longer_scheme() {
 
 #[test]
 fn too_few_descriptors_end_the_start_with_how_many_are_needed() {
-    for (admin, needed) in [("", 165), ("127.0.0.1:0", 197)] {
+    for (admin, needed) in [("", 197), ("127.0.0.1:0", 261)] {
         let directory = Directory::create();
         let mut command = by_shell(&binary(&directory), "ulimit -n 100");
         command.envs(good()).env("DATABASE_POOL_SIZE", "16").env("ADMIN_ADDR", admin);

@@ -269,9 +269,9 @@ fn every_connection_of_the_service_is_encrypted_also_after_a_reload() {
     // The next connections are as the file says now; a bad one keeps what was.
     for (url, line, encrypted) in [
         (&plain, "secrets read again", 0),
-        (&format!("{plain}&sslrootcert=/nothing"), "secrets kept as they were", 0),
+        (&format!("{plain}&sslrootcert=/nothing"), "DATABASE_URL kept as it was", 0),
         (&full, "secrets read again", 4),
-        (&format!("{plain}&sslcrl=/nothing"), "secrets kept as they were", 4),
+        (&format!("{plain}&sslcrl=/nothing"), "DATABASE_URL kept as it was", 4),
     ] {
         fs::write(&file, url).unwrap();
         let count = || app.log_so_far().matches(line).count();

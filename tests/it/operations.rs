@@ -1,10 +1,10 @@
 //! docs/operations.md, done as it is written there: its SQL and its commands are taken from the text.
 
 use crate::support::{
-    harness::{App, Database, Directory, Outcome, eventually, run, run_binary},
+    harness::{App, Database, Directory, Outcome, become_pipe, eventually, run, run_binary},
     servers::{Server, UNSAFE},
     tasks::tagged,
-    token::{SECRET, segment, sign},
+    token::{SECRET, now, segment, sign},
 };
 use postgres::{Client, NoTls, error::SqlState};
 use serde_json::{Value, json};
@@ -247,6 +247,43 @@ fn a_new_database_password_is_taken_over_and_no_request_fails() {
 }
 
 #[test]
+fn a_bad_file_keeps_its_own_secret_and_no_other() {
+    let files = Directory::create();
+    let database = Database::create();
+    let (url, secret) = (files.write("url", &database.url), files.write("secret", SECRET));
+    let setup = App::setup().database(database).env("DATABASE_URL", "").env("DATABASE_URL_FILE", &url);
+    let app = setup.env("JWT_SECRET_KEY", "").env("JWT_SECRET_KEY_FILE", &secret).spawn();
+    let status = |secret| {
+        let token = sign(secret, &json!({"user_id": "alice", "exp": now() + 60}));
+        app.get("/api/alice/tasks").bearer(&token).send().status
+    };
+    files.write("secret", OTHER_SECRET);
+    files.write("url", "nonsense");
+    app.signal("HUP");
+    let line = app.wait_for_log(|line| line.contains("DATABASE_URL kept as it was"));
+    assert!(line.contains("DATABASE_URL_FILE") && !line.contains("nonsense"), "{line}");
+    assert_eq!((status(SECRET), status(OTHER_SECRET)), (401, 200));
+    let log = app.log_so_far();
+    assert!(!log.contains("token secrets kept") && !log.contains("secrets read again"), "{log}");
+}
+
+/// The file lies on a disk that does not answer. A named pipe that nobody writes to stands for that.
+#[test]
+fn a_secret_that_cannot_be_read_to_its_end_holds_up_nobody() {
+    let files = Directory::create();
+    let secret = files.write("secret", SECRET);
+    let mut app = App::setup().env("JWT_SECRET_KEY", "").env("JWT_SECRET_KEY_FILE", &secret).spawn();
+    let _writer = become_pipe(Path::new(&secret));
+    for _ in 0..3 {
+        app.user("alice").create("t");
+    }
+    app.signal("HUP");
+    app.user("alice").create("t");
+    app.signal("TERM");
+    assert_eq!(app.wait_for_exit(), Some(0));
+}
+
+#[test]
 fn another_database_is_none_that_a_running_service_goes_over_to() {
     let other = Database::create();
     let files = Directory::create();
@@ -255,7 +292,7 @@ fn another_database_is_none_that_a_running_service_goes_over_to() {
     let app = setup.spawn();
     files.write("url", &format!("{}x", app.database.url));
     app.signal("HUP");
-    let line = app.wait_for_log(|line| line.contains("secrets kept as they were"));
+    let line = app.wait_for_log(|line| line.contains("DATABASE_URL kept as it was"));
     assert!(line.contains("DATABASE_URL: names another database"), "{line}");
     app.user("alice").create("t");
 }

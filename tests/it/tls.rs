@@ -2,7 +2,7 @@
 
 use crate::support::{
     certificates::make_pair,
-    harness::{App, Directory, eventually, run_binary},
+    harness::{App, Directory, become_pipe, eventually, run_binary},
     http::Response,
     raw::{Over, Raw, assert_deadline, beside, read_answer, wait_for_no_client, wait_for_waiting_clients},
     token::{SECRET, token},
@@ -442,4 +442,17 @@ fn plain_http_beyond_this_machine_is_warned_of() {
         assert_eq!(is_warned(App::setup().env("HOST", host).spawn()), wanted, "{host}");
     }
     assert!(!is_warned(spawn(&directory, &[("HOST", "0.0.0.0")])));
+}
+
+/// The certificate lies on a disk that does not answer. A named pipe that nobody writes to stands for that.
+#[test]
+fn a_certificate_that_cannot_be_read_to_its_end_holds_up_nobody() {
+    let directory = Directory::create();
+    let mut app = spawn(&directory, &[]);
+    let _writer = become_pipe(&directory.path().join("cert"));
+    for _ in 0..3 {
+        assert_eq!(ask(&app, &get("/health")).unwrap().status, 200);
+    }
+    app.signal("TERM");
+    assert_eq!(app.wait_for_exit(), Some(0));
 }

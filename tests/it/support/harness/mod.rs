@@ -16,7 +16,8 @@ use process::{inheriting, wait};
 use serde_json::{Value, json};
 use socket2::Socket;
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{BufRead, BufReader},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -24,6 +25,7 @@ use std::{
     sync::{
         Arc, Condvar, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant, SystemTime},
@@ -92,6 +94,17 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Puts a named pipe in the place of a file, and returns when the service reads from it. It waits until the
+/// returned end is dropped.
+pub fn become_pipe(path: &Path) -> File {
+    let beside = path.with_extension("pipe");
+    assert!(Command::new("mkfifo").arg(&beside).status().unwrap().success());
+    fs::rename(beside, path).unwrap();
+    let (path, (sender, opened)) = (path.to_owned(), mpsc::channel());
+    thread::spawn(move || sender.send(File::options().write(true).open(path)));
+    opened.recv_timeout(Duration::from_secs(30)).expect("the service reads it").unwrap()
 }
 
 /// Everything the service has written to standard error so far.
