@@ -2,7 +2,7 @@
 //! parts.
 
 use super::App;
-use super::conditional::is_known;
+use super::conditional::is_not_modified;
 use super::list_parts::{ListParts, append_end};
 use super::query;
 use super::response::Response;
@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::Xxh3;
 pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
     let page = query::parse_page(request.query())?;
     let rows_max = page.limit.unwrap_or(LIST_PART_ROWS);
-    let _turn = if rows_max > LIST_PART_ROWS { Some(app.take_turn()?) } else { None };
+    let turn = app.take_turn(rows_max <= LIST_PART_ROWS)?;
     let totals = match page.has_totals {
         true => Some(app.store.totals(&caller, page.filter.search.as_ref())?),
         false => None,
@@ -37,7 +37,7 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
     if has_more && page.limit.is_none() {
         let rest = Page { after: last, offset: 0, ..page };
         let parts = ListParts { app, count, totals, caller, rest, first: Some(json), is_done: false };
-        return Ok(Response::list_in_parts(parts));
+        return Ok(Response::list_in_parts(parts).made_in(turn));
     }
     append_end(&mut json, count, totals);
     let body = Response::json_text(200, json);
@@ -49,8 +49,8 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
         None => body,
     };
     let etag = etag(&response);
-    let response = if is_known(request, &etag) { Response::empty(304) } else { response };
-    Ok(response.with_etag(etag))
+    let response = if is_not_modified(request, &etag) { Response::empty(304) } else { response };
+    Ok(response.with_etag(etag).made_in(turn))
 }
 
 /// The entity tag of a list, over all that is sent: `Link` too, because a client that keeps the body

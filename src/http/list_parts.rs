@@ -5,7 +5,15 @@ use super::App;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::limits::{LIST_PART_ROWS, SORTED_PART_ROWS};
+use crate::semaphore::Permit;
 use crate::task::{Page, Position, SortKey, Totals, append_tasks};
+
+/// A piece of the JSON text.
+pub struct Part<'a> {
+    pub json: Vec<u8>,
+    /// To be dropped when the memory of the text is counted.
+    pub turn: Option<Permit<'a>>,
+}
 
 /// The state of a list that is being sent.
 pub struct ListParts<'a> {
@@ -20,7 +28,7 @@ pub struct ListParts<'a> {
     pub is_done: bool,
 }
 
-impl ListParts<'_> {
+impl<'a> ListParts<'a> {
     /// Whose tasks these are.
     pub fn user_id(&self) -> &str {
         self.caller.user_id()
@@ -28,14 +36,14 @@ impl ListParts<'_> {
 
     /// The next piece of the JSON text; None after its end. Errors: those of the store. The text is not
     /// complete then.
-    pub fn next_part(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
+    pub fn next_part(&mut self) -> Result<Option<Part<'a>>, Error> {
+        if let Some(json) = self.first.take() {
+            return Ok(Some(Part { json, turn: None }));
         }
         if self.is_done {
             return Ok(None);
         }
-        let _turn = self.app.take_turn()?;
+        let turn = self.app.take_turn(false)?;
         let by = self.rest.order.by;
         let rows_max = if by == SortKey::Id { LIST_PART_ROWS } else { SORTED_PART_ROWS };
         let rows = self.app.store.list(&self.caller, &self.rest, rows_max)?;
@@ -51,7 +59,7 @@ impl ListParts<'_> {
         if self.is_done {
             append_end(&mut part, self.count, self.totals);
         }
-        Ok(Some(part))
+        Ok(Some(Part { json: part, turn: Some(turn) }))
     }
 }
 

@@ -20,13 +20,14 @@ mod record; //       the line in the log
 mod rate_limit;
 
 pub use cors::Cors;
+pub use list_parts::Part;
 pub use rate_limit::RateLimiter;
 pub use response::{Body, Response, chunk, joined, last_chunk};
 
 use crate::error::Error;
 use crate::gate::{Certificate, Request};
 use crate::keys::Keys;
-use crate::limits::{TURN_WAIT, TURNS};
+use crate::limits::{SHORT_LIST_TURNS, TURN_WAIT, TURNS};
 use crate::metrics;
 use crate::panic::guarded;
 use crate::semaphore::{Permit, Semaphore};
@@ -45,8 +46,10 @@ pub struct App {
     pub started: Timestamp,
     pub is_stopping: AtomicBool,
     pub keys: Keys,
-    /// For large answers, and parts of them, while they are made.
+    /// For large answers, and later parts of lists, while they are made.
     turns: Semaphore,
+    /// For short lists, and first parts of long ones.
+    short_list_turns: Semaphore,
 }
 
 /// The part of the configuration that changes answers.
@@ -85,6 +88,7 @@ impl App {
             is_stopping: AtomicBool::default(),
             keys,
             turns: Semaphore::new(TURNS),
+            short_list_turns: Semaphore::new(SHORT_LIST_TURNS),
         }
     }
 
@@ -114,12 +118,13 @@ impl App {
         self.finish(request, trace, Err(error))
     }
 
-    /// A turn to make a large answer, or a part of one, so that few are in memory at a time. Whoever has
-    /// one waits for nothing but the database, so turns come back. Errors: `Unavailable` after
-    /// [`TURN_WAIT`].
-    fn take_turn(&self) -> Result<Permit<'_>, Error> {
-        let turn = self.turns.acquire(TURN_WAIT);
-        turn.ok_or_else(|| Error::Unavailable("too many large answers are being made".to_owned()))
+    /// A turn to make a list, or a part of one, so that few are in memory at a time. It is kept until the
+    /// memory of what was made is counted. Whoever has it waits for nothing but the database and that memory,
+    /// so turns come back. Errors: `Unavailable` after [`TURN_WAIT`].
+    fn take_turn(&self, is_short: bool) -> Result<Permit<'_>, Error> {
+        let turns = if is_short { &self.short_list_turns } else { &self.turns };
+        let turn = turns.acquire(TURN_WAIT);
+        turn.ok_or_else(|| Error::Unavailable("too many lists are being made".to_owned()))
     }
 
     /// The answer instead of one that cannot be sent.

@@ -1,10 +1,12 @@
 //! A response as a value: status, fields and body, the problem document of an error, and the bytes
-//! that RFC 9112 wants for them. Knows no socket.
+//! that RFC 9112 wants for them. Knows no socket. The body of a long list asks the database for each of its
+//! parts when that is to be sent.
 
 use super::list_parts::ListParts;
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
 use crate::limits::COPY_BYTES_MAX;
+use crate::semaphore::Permit;
 use crate::task::UtcMicros;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde::Serialize;
@@ -16,6 +18,8 @@ pub struct Response<'a> {
     /// Each name once.
     fields: Vec<(&'static str, Cow<'static, str>)>,
     pub body: Body<'a>,
+    /// The turn in which a list was made. To be dropped when the memory of its body is counted.
+    pub turn: Option<Permit<'a>>,
 }
 
 pub enum Body<'a> {
@@ -49,7 +53,8 @@ const FIELDS: usize = 16;
 
 impl<'a> Response<'a> {
     pub fn empty(status: u16) -> Self {
-        Self { status, fields: Vec::with_capacity(FIELDS), body: Body::Whole(Cow::Borrowed(&[])) }
+        let (fields, body) = (Vec::with_capacity(FIELDS), Body::Whole(Cow::Borrowed(&[])));
+        Self { status, fields, body, turn: None }
     }
 
     pub fn json(status: u16, value: &impl Serialize) -> Result<Self, Error> {
@@ -74,6 +79,10 @@ impl<'a> Response<'a> {
     /// A list that is sent in parts.
     pub fn list_in_parts(parts: ListParts<'a>) -> Self {
         Self { body: Body::Parts(Box::new(parts)), ..Self::data(200, "application/json", Cow::default()) }
+    }
+
+    pub fn made_in(self, turn: Permit<'a>) -> Self {
+        Self { turn: Some(turn), ..self }
     }
 
     /// The problem document of an error.
@@ -138,7 +147,8 @@ impl<'a> Response<'a> {
     pub fn bytes_held(&self) -> usize {
         match &self.body {
             Body::Whole(Cow::Owned(body)) => body.len(),
-            Body::Whole(Cow::Borrowed(_)) | Body::Parts(_) => 0,
+            Body::Whole(Cow::Borrowed(_)) => 0,
+            Body::Parts(list) => list.first.as_ref().map_or(0, Vec::len),
         }
     }
 

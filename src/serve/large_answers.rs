@@ -1,18 +1,23 @@
 //! The memory of large answers while they are written to their clients: all of them share a fixed
 //! number of bytes, and small ones are not counted. Guarantees: a client that reads slowly does not
-//! keep others from their answers. When all memory is taken, the user who holds the most loses the answer
-//! that was begun first, unless that was only a moment ago.
+//! keep others from their answers, and neither does a user who asks for many of them. When all memory is
+//! taken, the user who holds the most loses the answer that was begun first. One that was begun only a moment
+//! ago stays, unless its user holds more than the user of the new answer will.
 
 use crate::error::Error;
 use crate::gate::Connection;
-use crate::limits::{LARGE_ANSWER_SAFE, LARGE_ANSWERS_BYTES_MAX, SMALL_ANSWER_BYTES_MAX};
+use crate::limits::{LARGE_ANSWER_SAFE, LARGE_ANSWER_WAIT, LARGE_ANSWERS_BYTES_MAX, SMALL_ANSWER_BYTES_MAX};
 use crate::panic::lock;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 #[derive(Default)]
-pub struct LargeAnswers(Mutex<Shares>);
+pub struct LargeAnswers {
+    shares: Mutex<Shares>,
+    /// Signalled when memory is given back.
+    freed: Condvar,
+}
 
 #[derive(Default)]
 struct Shares {
@@ -27,6 +32,8 @@ struct Holder {
     bytes: usize,
     since: Instant,
     connection: Arc<Connection>,
+    /// The connection is cut off, and its thread will give the memory back.
+    is_cut: bool,
 }
 
 /// The memory of one answer, given back when it is dropped. None for a small answer.
@@ -41,8 +48,9 @@ impl LargeAnswers {
         Share { all: self, number: None }
     }
 
-    /// Counts an answer of this size that is about to be written. Errors: `Unavailable` while other
-    /// large answers take all the memory, and all of them are recent.
+    /// Counts an answer of this size that is about to be written. Errors: `Unavailable` while large answers
+    /// that stay take all the memory, and where others that are cut off do not give theirs back in
+    /// [`LARGE_ANSWER_WAIT`].
     pub fn admit(
         &self,
         bytes: usize,
@@ -52,44 +60,67 @@ impl LargeAnswers {
         if bytes <= SMALL_ANSWER_BYTES_MAX {
             return Ok(self.small());
         }
-        let mut shares = lock(&self.0);
-        // An answer that is larger than all of the memory has it alone.
-        while shares.bytes > 0 && shares.bytes + bytes > LARGE_ANSWERS_BYTES_MAX {
-            let Some(number) = shares.one_to_cut_off() else {
-                return Err(Error::Unavailable("too many large answers are being read".to_owned()));
-            };
-            if let Some(slow) = shares.remove(number) {
-                log::warn!("a slow reader of a large answer is cut off, to make room");
-                slow.connection.cut();
+        let refused = || Error::Unavailable("too many large answers are being read".to_owned());
+        let end = Instant::now() + LARGE_ANSWER_WAIT;
+        let mut shares = lock(&self.shares);
+        while !fits(shares.bytes, bytes) {
+            if !fits(shares.bytes_that_stay(), bytes) {
+                let number = shares.one_to_cut_off(user_id, bytes).ok_or_else(refused)?;
+                shares.cut_off(number);
+                continue;
             }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(refused());
+            }
+            shares = self.freed.wait_timeout(shares, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let number = shares.next_number;
+        let (user_id, connection) = (user_id.to_owned(), Arc::clone(connection));
+        let holder = Holder { user_id, bytes, since: Instant::now(), connection, is_cut: false };
+        shares.by_number.insert(number, holder);
         shares.next_number += 1;
         shares.bytes += bytes;
-        let (user_id, connection) = (user_id.to_owned(), Arc::clone(connection));
-        shares.by_number.insert(number, Holder { user_id, bytes, since: Instant::now(), connection });
         Ok(Share { all: self, number: Some(number) })
     }
 }
 
+/// Whether there is room for so many bytes more. An answer that is larger than all of the memory has it alone.
+fn fits(taken: usize, bytes: usize) -> bool {
+    taken == 0 || taken + bytes <= LARGE_ANSWERS_BYTES_MAX
+}
+
 impl Shares {
-    /// The oldest share of the user who holds the most, among the shares that are no longer recent.
-    fn one_to_cut_off(&self) -> Option<u64> {
+    fn bytes_that_stay(&self) -> usize {
+        self.by_number.values().filter(|holder| !holder.is_cut).map(|holder| holder.bytes).sum()
+    }
+
+    fn cut_off(&mut self, number: u64) {
+        if let Some(holder) = self.by_number.get_mut(&number) {
+            log::warn!("a reader of a large answer is cut off, to make room");
+            holder.is_cut = true;
+            holder.connection.cut();
+        }
+    }
+
+    /// The share to cut off for an answer of this size to this user: one that is no longer recent, else one
+    /// whose user holds more than this user will. Of these, the oldest of the user who holds the most.
+    fn one_to_cut_off(&self, user_id: &str, bytes: usize) -> Option<u64> {
         let mut bytes_of_user: HashMap<&str, usize> = HashMap::new();
-        for holder in self.by_number.values() {
+        for holder in self.by_number.values().filter(|holder| !holder.is_cut) {
             *bytes_of_user.entry(&holder.user_id).or_default() += holder.bytes;
         }
-        let mut chosen: Option<(u64, usize)> = None;
-        for (number, holder) in &self.by_number {
-            if holder.since.elapsed() < LARGE_ANSWER_SAFE {
-                continue;
-            }
-            let bytes = bytes_of_user.get(holder.user_id.as_str()).copied().unwrap_or(0);
-            if chosen.is_none_or(|(_, most)| bytes > most) {
-                chosen = Some((*number, bytes));
+        let held_by = |user_id: &str| bytes_of_user.get(user_id).copied().unwrap_or(0);
+        let will_hold = held_by(user_id) + bytes;
+        let mut chosen: Option<(bool, usize, u64)> = None;
+        for (number, holder) in self.by_number.iter().filter(|(_, holder)| !holder.is_cut) {
+            let (is_slow, held) = (holder.since.elapsed() >= LARGE_ANSWER_SAFE, held_by(&holder.user_id));
+            let may_be_cut = is_slow || held > will_hold;
+            if may_be_cut && chosen.is_none_or(|(slow, most, _)| (is_slow, held) > (slow, most)) {
+                chosen = Some((is_slow, held, *number));
             }
         }
-        chosen.map(|(number, _)| number)
+        chosen.map(|(_, _, number)| number)
     }
 
     fn remove(&mut self, number: u64) -> Option<Holder> {
@@ -102,7 +133,8 @@ impl Shares {
 impl Drop for Share<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            let removed = lock(&self.all.0).remove(number);
+            let removed = lock(&self.all.shares).remove(number);
+            self.all.freed.notify_all();
             // This may be the last reference to the connection: it is closed without the lock.
             drop(removed);
         }
@@ -115,6 +147,7 @@ mod tests {
     use super::{Arc, Connection, LARGE_ANSWER_SAFE, LARGE_ANSWERS_BYTES_MAX, LargeAnswers, lock};
     use socket2::{Domain, Socket, Type};
     use std::io::Read;
+    use std::thread::{self, Scope};
     use std::time::Duration;
 
     const MIB: usize = 1024 * 1024;
@@ -125,10 +158,28 @@ mod tests {
         (Arc::new(Connection::new(one, None, Duration::from_secs(60))), other)
     }
 
+    /// A user reads an answer of so many MiB, until the connection is cut off.
+    fn read<'s>(scope: &'s Scope<'s, '_>, answers: &'s LargeAnswers, user_id: &str, size: usize) {
+        let (connection, mut client) = connection();
+        let share = answers.admit(size * MIB, user_id, &connection).unwrap();
+        scope.spawn(move || {
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+            drop(share);
+        });
+    }
+
     fn age(answers: &LargeAnswers, count: usize) {
-        lock(&answers.0).by_number.values_mut().take(count).for_each(|holder| {
+        lock(&answers.shares).by_number.values_mut().take(count).for_each(|holder| {
             holder.since -= LARGE_ANSWER_SAFE;
         });
+    }
+
+    fn held(answers: &LargeAnswers) -> Vec<usize> {
+        lock(&answers.shares).by_number.values().map(|holder| holder.bytes / MIB).collect()
+    }
+
+    fn cut_off_all(answers: &LargeAnswers) {
+        lock(&answers.shares).by_number.values().for_each(|holder| holder.connection.cut());
     }
 
     #[test]
@@ -142,41 +193,76 @@ mod tests {
         drop(half);
         assert!(admit(16 * MIB, "alice").is_ok() && admit(16 * MIB + 1, "alice").is_err());
         drop(rest);
-        assert_eq!(lock(&answers.0).bytes, 0);
-        assert!(lock(&answers.0).by_number.is_empty());
+        assert_eq!(lock(&answers.shares).bytes, 0);
+        assert!(lock(&answers.shares).by_number.is_empty());
     }
 
     #[test]
     fn the_answer_that_is_read_longest_makes_room_if_that_is_more_than_a_moment() {
         let answers = LargeAnswers::default();
-        let ((slow, mut cut), (quick, mut kept)) = (connection(), connection());
-        let held =
-            [&slow, &quick, &quick].map(|connection| answers.admit(10 * MIB, "alice", connection).unwrap());
-        assert!(answers.admit(10 * MIB, "bob", &quick).is_err(), "none is slow yet");
+        thread::scope(|scope| {
+            for size in [9, 10, 11] {
+                read(scope, &answers, "alice", size);
+            }
+            let (connection, _client) = connection();
+            let admit = || answers.admit(10 * MIB, "alice", &connection);
+            assert!(admit().is_err(), "none is slow yet");
+            age(&answers, 1);
+            let _fourth = admit().unwrap();
+            assert_eq!(held(&answers), [10, 11, 10]);
+            assert!(admit().is_err(), "the others are recent");
+            cut_off_all(&answers);
+        });
+        assert_eq!(lock(&answers.shares).bytes, 0);
+    }
+
+    #[test]
+    fn a_user_who_asks_for_ever_more_answers_leaves_room_for_others() {
+        let answers = LargeAnswers::default();
+        thread::scope(|scope| {
+            for size in [9, 10, 11] {
+                read(scope, &answers, "eve", size);
+            }
+            let (connection, _client) = connection();
+            let admit = || answers.admit(10 * MIB, "bob", &connection);
+            let first = admit().unwrap();
+            assert_eq!(held(&answers), [10, 11, 10]);
+            // Eve holds 21 MiB, and bob would hold 20.
+            let second = admit().unwrap();
+            assert_eq!(held(&answers), [11, 10, 10]);
+            assert!(admit().is_err(), "bob would hold the most");
+            drop((first, second));
+            cut_off_all(&answers);
+        });
+    }
+
+    #[test]
+    fn memory_counts_until_it_is_given_back() {
+        let answers = LargeAnswers::default();
+        let ((stuck, _one), (connection, _other)) = (connection(), connection());
+        let share = answers.admit(32 * MIB, "alice", &stuck).unwrap();
         age(&answers, 1);
-        let taken = answers.admit(10 * MIB, "bob", &quick).unwrap();
-        assert_eq!(cut.read(&mut [0]).unwrap(), 0);
-        kept.set_nonblocking(true).unwrap();
-        assert!(kept.read(&mut [0]).is_err(), "is still connected");
-        assert!(answers.admit(10 * MIB, "bob", &quick).is_err(), "the others are recent");
-        drop((held, taken));
-        assert_eq!(lock(&answers.0).bytes, 0);
+        assert!(answers.admit(MIB, "bob", &connection).is_err(), "alice's thread still has it");
+        drop(share);
+        assert!(answers.admit(MIB, "bob", &connection).is_ok());
     }
 
     #[test]
     fn the_user_who_holds_most_makes_room_before_one_who_has_held_longer() {
         let answers = LargeAnswers::default();
-        let (connection, _other) = connection();
-        let _held = [("bob", 9), ("eve", 7), ("eve", 8)]
-            .map(|(user_id, size)| answers.admit(size * MIB, user_id, &connection).unwrap());
-        age(&answers, 3);
-        let left =
-            || -> Vec<_> { lock(&answers.0).by_number.values().map(|holder| holder.bytes / MIB).collect() };
-        let first = answers.admit(10 * MIB, "alice", &connection).unwrap();
-        assert_eq!(left(), [9, 8, 10]);
-        // Now bob holds more than eve.
-        let second = answers.admit(7 * MIB, "alice", &connection).unwrap();
-        assert_eq!(left(), [8, 10, 7]);
-        drop((first, second));
+        thread::scope(|scope| {
+            for (user_id, size) in [("bob", 9), ("eve", 7), ("eve", 8)] {
+                read(scope, &answers, user_id, size);
+            }
+            age(&answers, 3);
+            let (connection, _client) = connection();
+            let first = answers.admit(10 * MIB, "alice", &connection).unwrap();
+            assert_eq!(held(&answers), [9, 8, 10]);
+            // Now bob holds more than eve.
+            let second = answers.admit(7 * MIB, "alice", &connection).unwrap();
+            assert_eq!(held(&answers), [8, 10, 7]);
+            drop((first, second));
+            cut_off_all(&answers);
+        });
     }
 }

@@ -7,12 +7,15 @@ use super::write::{Incomplete, write};
 use crate::error::Error;
 use crate::gate::{Accepted, Client, Connection, Gate, Received, Request};
 use crate::http::{Answer, App, Face};
-use crate::limits::{ACCEPT_LOG_INTERVAL, ACCEPT_RETRY, DEADLINE_INTERVAL, STACK_BYTES};
+use crate::limits::{
+    ACCEPT_LOG_INTERVAL, ACCEPT_RETRY, DEADLINE_INTERVAL, LINGER_IDLE, STACK_BYTES, TURNED_AWAY_MAX,
+};
 use crate::metrics;
-use crate::panic::{every, guarded};
+use crate::panic::{every, guarded, lock};
 use socket2::Socket;
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
@@ -21,13 +24,18 @@ pub struct Service {
     pub gate: Gate,
     pub app: Arc<App>,
     pub face: Face,
-    pub large_answers: LargeAnswers,
+    large_answers: LargeAnswers,
+    /// Clients that were told 503 because all connections are taken, and since when. They stay connected for a
+    /// while: what they still send would make the kernel reset a closed connection, and they might not read
+    /// their answer.
+    turned_away: Mutex<VecDeque<(Instant, Connection)>>,
 }
 
 impl Service {
     /// Serves from now on.
-    pub fn start(self, listener: Socket) -> io::Result<Arc<Self>> {
-        let service = Arc::new(self);
+    pub fn start(gate: Gate, app: Arc<App>, face: Face, listener: Socket) -> io::Result<Arc<Self>> {
+        let (large_answers, turned_away) = (LargeAnswers::default(), Mutex::default());
+        let service = Arc::new(Self { gate, app, face, large_answers, turned_away });
         let (accepting, watching) = (Arc::clone(&service), Arc::clone(&service));
         thread::Builder::new().name("accept".to_owned()).spawn(move || accepting.accept_clients(listener))?;
         every(DEADLINE_INTERVAL, "deadlines", move || watching.enforce_deadlines())?;
@@ -57,8 +65,11 @@ impl Service {
     fn accept_client(self: &Arc<Self>, listener: &Socket) -> io::Result<bool> {
         match self.gate.accept(listener)? {
             Accepted::Admitted(client) => {
-                self.add_thread_if_missing()?;
-                self.gate.hand_out(client);
+                let added = self.add_thread_if_missing();
+                if added.is_ok() || self.gate.registry.free_a_thread() {
+                    self.gate.hand_out(client);
+                }
+                added?;
             }
             Accepted::Full(connection, request) => self.turn_away(connection, &request),
             Accepted::Nobody => {}
@@ -88,7 +99,12 @@ impl Service {
         answer.record(request);
         // A client that does not take it at once would not have taken another answer either.
         let _ = connection.write(&answer.response.whole(request));
-        connection.linger();
+        connection.end_writing();
+        let mut turned_away = lock(&self.turned_away);
+        if turned_away.len() >= TURNED_AWAY_MAX {
+            turned_away.pop_front();
+        }
+        turned_away.push_back((Instant::now(), connection));
     }
 
     /// A pooled thread: serves one client after another.
@@ -140,10 +156,11 @@ impl Service {
     /// Logs an answer and writes it. False where it did not arrive whole, and the connection must end.
     fn send(&self, answer: Answer, request: &Request, is_last: bool, connection: &Arc<Connection>) -> bool {
         let bytes = answer.response.bytes_held();
-        let (answer, share) = match self.large_answers.admit(bytes, answer.user_id(), connection) {
+        let (mut answer, share) = match self.large_answers.admit(bytes, answer.user_id(), connection) {
             Ok(share) => (answer, share),
             Err(error) => (self.app.replace(request, answer, error), self.large_answers.small()),
         };
+        answer.response.turn = None;
         answer.record(request);
         let request_id = answer.request_id().to_owned();
         match write(answer.response, share, &self.large_answers, request, is_last, connection) {
@@ -163,6 +180,7 @@ impl Service {
             connection.enforce_deadline();
             self.answer_if_late(&connection);
         }
+        lock(&self.turned_away).retain(|(since, _)| since.elapsed() < LINGER_IDLE);
         if self.face == Face::Public {
             let counts = self.gate.registry.counts();
             metrics::set_client_connections(counts.idle, counts.busy, counts.max);

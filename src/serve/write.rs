@@ -3,7 +3,7 @@
 use super::large_answers::{LargeAnswers, Share};
 use crate::error::Error;
 use crate::gate::{Connection, Request};
-use crate::http::{Body, Response, chunk, joined, last_chunk};
+use crate::http::{Body, Part, Response, chunk, joined, last_chunk};
 use std::sync::Arc;
 
 /// Why an answer did not arrive whole. The connection has to end, so that the client notices.
@@ -14,8 +14,8 @@ pub enum Incomplete {
     Failed(Error),
 }
 
-/// Writes a response; to HEAD without its body. `share` is the memory of a whole body, `answers` that of
-/// all large answers, of which each part of a list takes its own.
+/// Writes a response; to HEAD without its body. `share` is the memory of a whole body, or of the first part of
+/// a list. Each later part takes a share of its own from `answers`.
 pub fn write(
     response: Response,
     share: Share,
@@ -31,15 +31,20 @@ pub fn write(
     let mut parts = match response.body {
         Body::Whole(body) => {
             let sent = send(connection, head, &body);
+            drop(body);
             drop(share);
             return sent;
         }
         Body::Parts(parts) => parts,
     };
-    let mut head = head;
-    while let Some(part) = parts.next_part().map_err(Incomplete::Failed)? {
-        let _share = answers.admit(part.len(), parts.user_id(), connection).map_err(Incomplete::Failed)?;
-        send(connection, std::mem::take(&mut head), &chunk(part, request))?;
+    let (mut head, mut share) = (head, Some(share));
+    while let Some(Part { json, turn }) = parts.next_part().map_err(Incomplete::Failed)? {
+        let _share = match share.take() {
+            Some(share) => share,
+            None => answers.admit(json.len(), parts.user_id(), connection).map_err(Incomplete::Failed)?,
+        };
+        drop(turn);
+        send(connection, std::mem::take(&mut head), &chunk(json, request))?;
     }
     send(connection, Vec::new(), last_chunk(request))
 }

@@ -15,6 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// As in the service: an answer that has been read for so long makes room for others.
+const LARGE_ANSWER_SAFE: Duration = Duration::from_secs(1);
+
 /// Runs the action at the end of its scope, also when a test fails, so that the test's threads end.
 struct OnDrop<F: Fn()>(F);
 
@@ -97,6 +100,88 @@ fn slow_readers_of_large_answers_make_room_for_others() {
     let taken = status(&app, "VmHWM").saturating_sub(before);
     // The 32 MiB, four answers that are being made, and what the allocator keeps of these.
     assert!(taken < 256 * 1024, "{taken} kB more than before");
+}
+
+/// Whose answers are all recent, but many: they make room for a user who has none.
+#[test]
+fn a_user_who_asks_for_many_large_answers_keeps_no_other_user_from_one() {
+    let app = App::spawn();
+    app.database.execute(
+        "insert into tasks (user_id, title, description) \
+         select user_id, 'x', repeat('\u{1F600}', 1000) \
+         from unnest(array['eve', 'bob']) user_id, generate_series(1, 1000)",
+    );
+    let authorization = format!("Connection: close\r\nAuthorization: Bearer {}\r\n", token("eve"));
+    let eve = || slow_reader(&app, "/api/eve/tasks?limit=1000", &authorization, 1);
+    let bob = app.user("bob");
+    for _ in 0..5 {
+        let greedy: Vec<_> = (0..8).map(|_| eve()).collect();
+        // Those that wait for their turn now have more than their share before bob asks.
+        for target in ["/tasks?limit=100", "/tasks"] {
+            bob.request("GET", target).send().expect(200);
+        }
+        drop(greedy);
+    }
+}
+
+/// The first part of a list counts before its head is sent, so its want of room is an answer.
+#[test]
+fn a_list_in_parts_that_finds_no_room_is_503() {
+    let app = App::spawn();
+    app.database.execute(
+        "insert into tasks (user_id, title, description) \
+         select 'eve', 'x', repeat('\u{1F600}', 1000) from generate_series(1, 1000)",
+    );
+    let authorization = format!("Connection: close\r\nAuthorization: Bearer {}\r\n", token("eve"));
+    let list = app.user("eve").request("GET", "/tasks").bytes();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Answers of 4 MiB take most of the memory, and those of half a megabyte the rest.
+        for index in 0..40 {
+            let target = if index % 2 == 0 { "/api/eve/tasks?limit=1000" } else { "/api/eve/tasks" };
+            let (app, authorization, is_over) = (&app, &authorization, &is_over);
+            scope.spawn(move || {
+                // Not for so long that the answer stops being recent.
+                while !is_over.load(SeqCst) {
+                    let mut reader = slow_reader(app, target, authorization, 1);
+                    reader.read_some(1);
+                    thread::sleep(LARGE_ANSWER_SAFE * 9 / 10);
+                }
+            });
+        }
+        let _end = OnDrop(|| is_over.store(true, SeqCst));
+        eventually("no room", || {
+            // Whatever becomes of its later parts, the list begins with an answer.
+            let mut raw = Raw::open(&app);
+            raw.send(&list);
+            raw.status_line().expect("an answer").starts_with("HTTP/1.1 503 ")
+        });
+    });
+}
+
+/// Each first part has a megabyte, as every character is escaped. Only a few may be made at once, and what
+/// a reader is cut off from counts until it is given back.
+#[test]
+fn readers_that_come_again_and_again_for_lists_in_parts_take_no_more_memory() {
+    let app = App::setup().env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_ARENA_MAX", "2").spawn();
+    app.database.execute(
+        "insert into tasks (user_id, title, description) \
+         select 'eve', repeat(chr(1), 200), repeat(chr(1), 1000) from generate_series(1, 130)",
+    );
+    let authorization = format!("Authorization: Bearer {}\r\n", token("eve"));
+    app.user("eve").request("GET", "/tasks").send().expect(200);
+    let before = status(&app, "VmRSS");
+    for _ in 0..3 {
+        let readers: Vec<_> =
+            (0..400).map(|_| slow_reader(&app, "/api/eve/tasks", &authorization, 1)).collect();
+        eventually("all are answered or cut off", || {
+            app.log_so_far().matches("route=/api/{user_id}/tasks").count() % 400 == 1
+        });
+        drop(readers);
+    }
+    let taken = status(&app, "VmHWM").saturating_sub(before);
+    // 32 MiB that are being read, and 16 times a megabyte each of rows and JSON; stacks of 400 threads.
+    assert!(taken < 128 * 1024, "{taken} kB more than before");
 }
 
 /// The allocator is set to return freed memory at once, so that only memory in use is measured.

@@ -75,6 +75,12 @@ impl Raw {
         read_answer(&mut self.reader, "GET").unwrap()
     }
 
+    /// The first line of the next answer; None at the end.
+    pub fn status_line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        (self.reader.read_line(&mut line).unwrap() > 0).then_some(line)
+    }
+
     /// Begins a request, and returns when the service waits for the byte that is its body.
     pub fn begin(&mut self) {
         self.send("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n");
