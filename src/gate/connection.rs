@@ -157,8 +157,8 @@ impl Connection {
             }
             self.set_deadline(left);
             match (&*self.socket).read(&mut buffer) {
-                Ok(0) if self.is_reading_ended.load(SeqCst) => thread::sleep(LINGER_INTERVAL),
-                // The client has closed the connection, or it was cut.
+                Ok(0) if self.has_ended_reading_alone() => thread::sleep(LINGER_INTERVAL),
+                // The client has closed the connection, or it was evicted or cut.
                 Ok(0) | Err(_) => return,
                 Ok(read) => {
                     dropped += read as u64;
@@ -166,6 +166,11 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Whether a read finds nothing because our reading has ended, and the connection goes on.
+    fn has_ended_reading_alone(&self) -> bool {
+        self.is_reading_ended.load(SeqCst) && self.state.load(SeqCst) == LINGERING
     }
 
     fn start_lingering(&self) {
@@ -191,7 +196,7 @@ impl Connection {
     /// Closes our side after the last answer. Where the reading has been ended (408), our side stays open
     /// until the socket is closed: Linux answers bytes that come to a socket which is shut down both ways
     /// with a reset.
-    fn end_writing(&self) {
+    pub fn end_writing(&self) {
         if !self.is_reading_ended.load(SeqCst) {
             self.shutdown(Shutdown::Write);
         }
@@ -403,6 +408,7 @@ pub mod tests {
     #[test]
     fn what_comes_after_the_end_of_reading_is_dropped_while_the_connection_lingers() {
         let (connection, mut other) = connection();
+        assert!(connection.become_busy());
         connection.end_reading();
         let lingering = Arc::clone(&connection);
         let lingering = thread::spawn(move || lingering.linger());
@@ -413,6 +419,9 @@ pub mod tests {
                 thread::yield_now();
             }
         }
+        // Where it has to make room, nothing is waited for any more.
+        assert!(connection.has_ended_reading_alone() && connection.evict());
+        assert!(!connection.has_ended_reading_alone());
     }
 
     /// Each pending request is answered by exactly one of two: its own thread, or the deadline thread

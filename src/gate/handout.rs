@@ -62,8 +62,8 @@ impl Handout {
 
     /// Waits for the next client; None when none came for that long.
     pub fn take(&self, patience: Duration) -> Option<Client> {
-        // A wait that tiny_http ends for its time may have been told of an announcement just before, and
-        // no other thread is told of that one: so there is one more look.
+        // tiny_http may wake this thread for an announcement just as the wait times out, and then wakes no other
+        // thread for it. So this one looks once more.
         let received = match self.server.recv_timeout(patience) {
             Ok(None) => self.server.try_recv(),
             received => received,

@@ -160,10 +160,10 @@ impl Gate {
 
     /// Takes no new connection, closes the idle ones, and waits at most `patience` for the others.
     pub fn stop(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
         self.address.leave();
         self.is_stopping.store(true, SeqCst);
-        while Instant::now() < deadline && (self.is_accepting.load(SeqCst) || !self.registry.drain()) {
+        let begun = Instant::now();
+        while begun.elapsed() < patience && (self.is_accepting.load(SeqCst) || !self.registry.drain(begun)) {
             thread::sleep(DRAIN_INTERVAL);
         }
     }

@@ -7,6 +7,7 @@ use crate::limits::{CONNECTIONS_MIN, DRAIN_IDLE};
 use crate::panic::lock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 pub struct Registry {
     connections_max: usize,
@@ -52,12 +53,16 @@ impl Registry {
     pub fn admit(self: &Arc<Self>, id: u64, connection: &Arc<Connection>) -> Option<Admission> {
         let mut state = lock(&self.state);
         while state.connections.len() >= self.connections_max {
-            let idle = state.connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
-            let (_, longest_idle) = idle.min()?;
-            state.evict(longest_idle);
+            state.evict_longest_idle()?;
         }
         state.connections.insert(id, Arc::clone(connection));
         Some(Admission { registry: Arc::clone(self), id })
+    }
+
+    /// Closes the connection that is idle longest, so that its thread can serve another client. False where
+    /// none is idle.
+    pub fn free_a_thread(&self) -> bool {
+        lock(&self.state).evict_longest_idle().is_some()
     }
 
     /// Counts one more thread if there are fewer than connections, and says whether to start it.
@@ -92,12 +97,14 @@ impl Registry {
         lock(&self.state).connections.values().cloned().collect()
     }
 
-    /// Ends what has been idle for [`DRAIN_IDLE`]. A connection that has not been idle for so long may
-    /// have a request on its way, whose answer says that it is the last. True when none is left.
-    pub fn drain(&self) -> bool {
+    /// Ends what has been idle for [`DRAIN_IDLE`] since the service began to stop. A connection that has not
+    /// been idle for so long may have a request on its way, whose answer says that it is the last. True when
+    /// none is left.
+    pub fn drain(&self, stopping_since: Instant) -> bool {
         let connections = self.connections();
         for connection in &connections {
-            if connection.idle_since().is_some_and(|since| since.elapsed() >= DRAIN_IDLE) {
+            let idle_since = connection.idle_since();
+            if idle_since.is_some_and(|since| since.max(stopping_since).elapsed() >= DRAIN_IDLE) {
                 connection.end_idleness();
             }
         }
@@ -106,11 +113,24 @@ impl Registry {
 }
 
 impl State {
-    /// Closes a connection that was idle when it was chosen, unless it has become busy since.
-    fn evict(&mut self, id: u64) {
-        if self.connections.get(&id).is_some_and(|connection| connection.evict()) {
+    /// None where no connection is idle.
+    fn evict_longest_idle(&mut self) -> Option<()> {
+        loop {
+            let idle = self.connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
+            let (_, longest_idle) = idle.min()?;
+            if self.evict(longest_idle) {
+                return Some(());
+            }
+        }
+    }
+
+    /// Closes a connection that was idle when it was chosen. False if it has become busy since.
+    fn evict(&mut self, id: u64) -> bool {
+        let is_evicted = self.connections.get(&id).is_some_and(|connection| connection.evict());
+        if is_evicted {
             self.connections.remove(&id);
         }
+        is_evicted
     }
 }
 
@@ -127,7 +147,7 @@ impl Drop for Admission {
 mod tests {
     use super::super::connection::Connection;
     use super::super::connection::tests::{connection, opened_before};
-    use super::{Arc, HashMap, Registry, State};
+    use super::{Arc, DRAIN_IDLE, HashMap, Instant, Registry, State};
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpStream;
     use std::time::Duration;
@@ -157,12 +177,23 @@ mod tests {
     }
 
     #[test]
+    fn the_connection_that_is_idle_longest_gives_its_thread() {
+        let registry = Arc::new(Registry::new(3, 0).unwrap());
+        let (old, new, busy) = (idle().0, connection().0, connection().0);
+        assert!(busy.become_busy());
+        let _admissions = [registry.admit(1, &new), registry.admit(2, &old), registry.admit(3, &busy)];
+        assert!(registry.free_a_thread());
+        assert!(old.idle_since().is_none() && new.idle_since().is_some());
+        assert!(registry.free_a_thread() && !registry.free_a_thread(), "the third is busy");
+        assert_eq!(counts(&registry), [0, 1, 3]);
+    }
+
+    #[test]
     fn a_connection_that_becomes_busy_after_it_was_chosen_stays() {
         let [(busy, _), (idle, _)] = [connection(), connection()];
         assert!(busy.become_busy());
         let mut state = State { connections: HashMap::from([(1, busy), (2, idle)]), threads: 0 };
-        state.evict(1);
-        state.evict(2);
+        assert!(!state.evict(1) && state.evict(2));
         assert_eq!(state.connections.into_keys().collect::<Vec<_>>(), [1]);
     }
 
@@ -173,14 +204,16 @@ mod tests {
         let admissions = [registry.admit(1, &old), registry.admit(2, &new)];
         old.set_deadline(Duration::from_secs(5));
         other.write_all(b"G").unwrap();
-        assert!(!registry.drain());
+        assert!(!registry.drain(Instant::now()));
+        assert!(old.idle_since().is_some() && new.idle_since().is_some(), "the drain has only begun");
+        assert!(!registry.drain(Instant::now() - DRAIN_IDLE));
         assert!(old.idle_since().is_none() && new.idle_since().is_some());
         let mut buffer = [0; 2];
         assert_eq!(old.read(&mut buffer).unwrap(), b"G");
         assert!(old.become_busy());
         assert_eq!(old.read(&mut buffer).unwrap_err().kind(), ErrorKind::UnexpectedEof);
         drop(admissions);
-        assert!(registry.drain());
+        assert!(registry.drain(Instant::now()));
     }
 
     #[test]

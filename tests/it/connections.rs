@@ -279,6 +279,24 @@ fn when_no_connection_is_idle_the_answer_is_503() {
     eventually("room", || app.get("/health").send().status == 200);
 }
 
+/// A client that is told 503 before it has sent its request must not be reset while it still sends.
+#[test]
+fn a_client_that_is_turned_away_can_finish_its_request_and_read_the_answer() {
+    let app = App::setup().env("MAX_CONNECTIONS", "4").spawn();
+    wait_for_no_client(&app);
+    let mut busy: Vec<_> = (0..4).map(|_| Raw::open(&app)).collect();
+    busy.iter_mut().for_each(Raw::begin);
+    let mut turned_away = Raw::open(&app);
+    app.wait_for_log(|line| line.contains("all connections are taken"));
+    assert!(turned_away.send("POST /api/alice/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n"));
+    for _ in 0..10 {
+        assert!(turned_away.send("x".repeat(1000)), "the connection is gone");
+    }
+    let (answers, end) = turned_away.answers(&["POST"]);
+    assert_eq!((answers.len(), end), (1, End::Closed), "{answers:?}");
+    assert_refused("no room", &answers[0], (503, "SERVICE_UNAVAILABLE"));
+}
+
 #[test]
 fn a_crowd_that_comes_and_stays_pushes_itself_out() {
     let app = App::setup().env("MAX_CONNECTIONS", "100").spawn();

@@ -9,6 +9,7 @@ use serde_json::json;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -62,6 +63,24 @@ fn who_was_not_told_that_an_answer_is_the_last_may_ask_again() {
     reader.read_exact(&mut [0; 2]).unwrap();
     let head = read_head(&mut reader);
     assert!(head.starts_with("HTTP/1.1 201 ") && head.contains("Connection: close"), "{head}");
+    assert_eq!(app.wait_for_exit(), Some(0));
+}
+
+/// A client that has been idle for long may have sent its next request just before the signal.
+#[test]
+fn a_client_that_was_idle_is_served_for_a_moment_after_the_signal() {
+    let mut app = App::spawn();
+    let mut idle = Connection::open(&app.address).unwrap();
+    idle.write(&app.get("/").bytes());
+    idle.read("GET").unwrap().expect(200);
+    // For longer than the half second that the service leaves it.
+    thread::sleep(Duration::from_millis(700));
+    app.signal("TERM");
+    app.wait_for_log(|line| line.contains("stopping"));
+    idle.write(&app.get("/").bytes());
+    let last = idle.read("GET").unwrap();
+    assert_eq!(last.field("Connection"), Some("close"), "{last:?}");
+    last.expect(200);
     assert_eq!(app.wait_for_exit(), Some(0));
 }
 
