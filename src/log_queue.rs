@@ -118,12 +118,17 @@ impl Queue {
         if dropped > 0 {
             written = written.and_then(|()| io::stderr().write_all(line_for_dropped(dropped).as_bytes()));
         }
+        let mut state = lock(&self.state);
         if written.is_err() {
-            // Standard error is closed. How much of it was read is unknown, so all lines count as dropped.
+            // Standard error is closed, or its disk is full. How much was written is unknown, so all lines count
+            // as dropped. The next lines that can be written are followed by their number.
             let count = lines.iter().filter(|byte| **byte == b'\n').count();
-            metrics::log_lines_dropped(u64::try_from(count).unwrap_or(u64::MAX));
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            metrics::log_lines_dropped(count);
+            state.dropped = state.dropped.saturating_add(dropped).saturating_add(count);
         }
-        lock(&self.state).is_writing = false;
+        state.is_writing = false;
+        drop(state);
         self.changed.notify_all();
     }
 }

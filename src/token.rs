@@ -102,10 +102,12 @@ impl Claims {
 /// None for everything but one JSON object of this shape. (serde would fill the
 /// members from an array as well.)
 fn json_object<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
-    if !text.trim_ascii_start().starts_with(b"{") {
+    // RFC 7519 section 7.2: UTF-8, also in the members that are skipped.
+    let text = str::from_utf8(text).ok()?;
+    if !text.trim_ascii_start().starts_with('{') {
         return None;
     }
-    serde_json::from_slice(text).ok()
+    serde_json::from_str(text).ok()
 }
 
 /// Tells a member that is null from one that is absent.

@@ -6,19 +6,19 @@ use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::task::{Precondition, Tags, UtcMicros};
 
 /// For GET: whether the client has what this entity tag names already, so that the answer is 304.
-pub fn is_known(request: &Request, etag: &str) -> bool {
+pub fn is_not_modified(request: &Request, etag: &str) -> bool {
     tags(request, "If-None-Match").is_some_and(|listed| listed.has_weak(etag))
 }
 
 /// For GET: whether the client wants another task than the one with this entity tag.
-pub fn is_refused(request: &Request, etag: &str) -> bool {
+pub fn if_match_fails(request: &Request, etag: &str) -> bool {
     tags(request, "If-Match").is_some_and(|listed| !listed.has_strong(etag))
 }
 
 /// The conditions that a change puts on its task.
 pub fn precondition(request: &Request) -> Precondition {
-    let if_match = tags(request, "If-Match").map(|listed| listed.versions(|tag| !tag.is_weak));
-    let if_none_match = tags(request, "If-None-Match").map(|listed| listed.versions(|_| true));
+    let if_match = tags(request, "If-Match").map(|listed| listed.strong_versions());
+    let if_none_match = tags(request, "If-None-Match").map(|listed| listed.weak_versions());
     Precondition { if_match, if_none_match }
 }
 
@@ -28,10 +28,11 @@ pub fn check_required(request: &Request, is_required: bool) -> Result<(), Error>
     if is_missing { Err(Error::PreconditionRequired) } else { Ok(()) }
 }
 
-/// The entity tags of a field.
+/// The entity tags of a field. Where the field is not well formed, the tags that could be read still match
+/// for `If-None-Match`, and none does for `If-Match`: so no change is made that the client may not want.
 enum Listed {
     Any,
-    Tags(Vec<Tag>),
+    Tags { tags: Vec<Tag>, is_well_formed: bool },
 }
 
 struct Tag {
@@ -45,24 +46,35 @@ impl Listed {
     fn has_strong(&self, etag: &str) -> bool {
         match self {
             Self::Any => true,
-            Self::Tags(tags) => tags.iter().any(|tag| !tag.is_weak && tag.opaque == etag),
+            Self::Tags { tags, is_well_formed } => {
+                *is_well_formed && tags.iter().any(|tag| !tag.is_weak && tag.opaque == etag)
+            }
         }
     }
 
     fn has_weak(&self, etag: &str) -> bool {
         match self {
             Self::Any => true,
-            Self::Tags(tags) => tags.iter().any(|tag| tag.opaque == etag),
+            Self::Tags { tags, .. } => tags.iter().any(|tag| tag.opaque == etag),
         }
     }
 
-    /// The versions of a task that the tags name, of those that count.
-    fn versions(&self, counts: impl Fn(&Tag) -> bool) -> Tags {
+    /// The versions of a task that match by the strong comparison.
+    fn strong_versions(&self) -> Tags {
         match self {
             Self::Any => Tags::Any,
-            Self::Tags(tags) => {
-                Tags::Listed(tags.iter().filter(|tag| counts(tag)).filter_map(Tag::version).collect())
+            Self::Tags { is_well_formed: false, .. } => Tags::Listed(Vec::new()),
+            Self::Tags { tags, .. } => {
+                Tags::Listed(tags.iter().filter(|tag| !tag.is_weak).filter_map(Tag::version).collect())
             }
+        }
+    }
+
+    /// Those that match by the weak one.
+    fn weak_versions(&self) -> Tags {
+        match self {
+            Self::Any => Tags::Any,
+            Self::Tags { tags, .. } => Tags::Listed(tags.iter().filter_map(Tag::version).collect()),
         }
     }
 }
@@ -86,18 +98,23 @@ fn tags(request: &Request, name: &str) -> Option<Listed> {
     if list == "*" {
         return Some(Listed::Any);
     }
-    let (mut tags, mut rest) = (Vec::new(), list.as_str());
+    // RFC 9110 section 5.6.1: elements may be empty.
+    let skipped = [' ', '\t', ','];
+    let (mut tags, mut is_well_formed, mut rest) = (Vec::new(), true, list.trim_start_matches(skipped));
     while !rest.is_empty() {
         let (is_weak, tag) = rest.strip_prefix("W/").map_or((false, rest), |tag| (true, tag));
         // A comma between quotes is part of a tag. Text that is no tag is skipped up to the next comma.
         let Some((opaque, after)) = tag.strip_prefix('"').and_then(|tag| tag.split_once('"')) else {
-            rest = rest.split_once(',').map_or("", |(_, after)| after).trim_start();
+            is_well_formed = false;
+            rest = rest.split_once(',').map_or("", |(_, after)| after).trim_start_matches(skipped);
             continue;
         };
         tags.push(Tag { is_weak, opaque: format!("\"{opaque}\"") });
-        rest = after.trim_start_matches([' ', '\t', ',']);
+        let after = after.trim_start_matches([' ', '\t']);
+        is_well_formed &= after.is_empty() || after.starts_with(',');
+        rest = after.trim_start_matches(skipped);
     }
-    Some(Listed::Tags(tags))
+    Some(Listed::Tags { tags, is_well_formed })
 }
 
 /// The `Idempotency-Key` of a request, where it has one. Errors: it is not 1–255 visible ASCII characters.

@@ -1,7 +1,7 @@
 //! `/docs` and `/openapi.json`: Swagger UI from the binary, so that no request of the page leaves
 //! the origin. The binary holds each file compressed, as most browsers take it.
 
-use super::conditional::is_known;
+use super::conditional::is_not_modified;
 use super::response::Response;
 use crate::error::Error;
 use crate::gate::Request;
@@ -64,7 +64,7 @@ fn file(request: &Request, name: &str, media_type: &'static str) -> Result<Respo
     let is_compressed = takes_gzip(request);
     // RFC 9110 section 8.8.3.3: each coding of a content has a tag of its own.
     let tag = if is_compressed { format!("\"{hash}-gzip\"") } else { format!("\"{hash}\"") };
-    let response = if is_known(request, &tag) {
+    let response = if is_not_modified(request, &tag) {
         Response::empty(304)
     } else if is_compressed {
         Response::data(200, media_type, compressed).with("Content-Encoding", "gzip")

@@ -31,10 +31,10 @@ pub fn show<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Re
     let rows = app.store.get(&caller, id)?;
     let task = rows.one()?;
     let etag = task.etag();
-    if conditional::is_refused(request, &etag) {
+    if conditional::if_match_fails(request, &etag) {
         return Err(task.precondition_failed());
     }
-    if conditional::is_known(request, &etag) {
+    if conditional::is_not_modified(request, &etag) {
         return Ok(Response::empty(304).with_etag(etag));
     }
     Ok(Response::json_text(200, task.to_json()).with_etag(etag))

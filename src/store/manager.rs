@@ -106,8 +106,8 @@ impl Connector {
     pub fn note_failure(&self, connection: &mut Connection, fate: Fate, error: &postgres::Error) {
         if matches!(fate, Fate::Lost | Fate::Stale) {
             connection.is_spent = true;
-            // Silence says something about the time at which the statement was sent; connections that
-            // were made while it was waited for are not concerned.
+            // A statement that got no answer casts doubt on the connections that are older than it. Those that
+            // were made while it waited may work.
             self.distrust_before(if is_silence(error) { connection.last_used } else { Instant::now() });
         }
         self.count_silence(error);

@@ -3,7 +3,7 @@
 
 use crate::support::{
     harness::{App, Directory},
-    token::{HEADER, SECRET, base64url, now, sign_text},
+    token::{HEADER, SECRET, base64url, now, sign_parts, sign_text},
 };
 use jwt_simple::algorithms::{Ed25519KeyPair, EdDSAKeyPairLike};
 use serde_json::{Value, json};
@@ -72,6 +72,27 @@ fn the_header_and_the_claims_are_json_objects() {
         (HEADER, &claims, 401),
     ] {
         assert_eq!(status(&app, &sign_text(SECRET, header, payload)), wanted, "{header} {payload}");
+    }
+}
+
+/// RFC 7519 section 7.2 has both in UTF-8, the members that are not read too.
+#[test]
+fn the_header_and_the_claims_are_utf_8() {
+    let app = App::spawn();
+    let header = |text: &[u8]| base64url(&[br#"{"alg":"HS256","x":""#, text, br#""}"#].concat());
+    let exp = now() + 60;
+    let claims = |text: &[u8]| {
+        let start = format!(r#"{{"user_id":"alice","exp":{exp},"x":""#);
+        base64url(&[start.as_bytes(), text, br#""}"#].concat())
+    };
+    let (good, bad) = ("\u{e9}".as_bytes(), b"\xff".as_slice());
+    for (header, claims, wanted) in [
+        (header(good), claims(good), 200),
+        (header(bad), claims(good), 401),
+        (header(good), claims(bad), 401),
+    ] {
+        let token = sign_parts(SECRET, &format!("{header}.{claims}"));
+        assert_eq!(status(&app, &token), wanted, "{token}");
     }
 }
 

@@ -1,13 +1,14 @@
 //! Standard error as a pipe whose reader has stalled: requests, and the end, do not wait for it.
 
 use crate::support::{
-    harness::{Database, Directory, binary, eventually},
+    harness::{Database, Directory, binary, by_shell, eventually},
     http::Request,
     token::{SECRET, token},
 };
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Read},
-    process::{Child, ChildStderr},
+    process::{Child, ChildStderr, Command, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
@@ -23,23 +24,33 @@ struct Stalled {
     _directory: Directory,
 }
 
+/// The address in the line with this text.
+fn address_in(log: &mut impl BufRead, text: &str) -> String {
+    loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).unwrap() > 0, "the service has ended");
+        if let Some((_, address)) = line.split_once("://").filter(|_| line.contains(text)) {
+            return address.trim_end().to_owned();
+        }
+    }
+}
+
+fn dropped(admin: &str) -> f64 {
+    let text = Request::new(admin, "GET", "/metrics").of_admin().send().expect(200).text();
+    let line = text.lines().find(|line| line.starts_with("tinytasks_log_lines_dropped_total "));
+    line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
 impl Stalled {
     fn start() -> Self {
         let (database, directory) = (Database::create(), Directory::create());
         let mut command = binary(&directory);
         let variables = [("JWT_SECRET_KEY", SECRET), ("PORT", "0"), ("ADMIN_ADDR", "127.0.0.1:0")];
-        command.env("DATABASE_URL", &database.url).envs(variables).stdout(std::process::Stdio::null());
+        command.env("DATABASE_URL", &database.url).envs(variables).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut address_in = |text: &str| loop {
-            let mut line = String::new();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "the service has ended");
-            if let Some((_, address)) = line.split_once("://").filter(|_| line.contains(text)) {
-                return address.trim_end().to_owned();
-            }
-        };
-        let admin = address_in("metrics and probes");
-        let address = address_in("listening");
+        let admin = address_in(&mut stderr, "metrics and probes");
+        let address = address_in(&mut stderr, "listening");
         Self { child, stderr, address, admin, _database: database, _directory: directory }
     }
 
@@ -52,14 +63,12 @@ impl Stalled {
     }
 
     fn dropped(&self) -> f64 {
-        let text = Request::new(&self.admin, "GET", "/metrics").of_admin().send().expect(200).text();
-        let line = text.lines().find(|line| line.starts_with("tinytasks_log_lines_dropped_total "));
-        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+        dropped(&self.admin)
     }
 
     fn terminate(&self) {
         let pid = self.child.id().to_string();
-        let mut command = std::process::Command::new("sh");
+        let mut command = Command::new("sh");
         assert!(command.args(["-c", "kill -s TERM $0", &pid]).status().unwrap().success());
     }
 
@@ -88,6 +97,38 @@ fn a_stalled_log_stops_neither_requests_nor_the_end() {
     let Stalled { child, stderr, .. } = service;
     assert_eq!(Stalled::exit_code(child), Some(0));
     drop(stderr);
+}
+
+/// As when a full disk has room again. A named pipe whose reader goes away and comes back stands for the disk.
+#[test]
+fn lines_that_could_not_be_written_are_counted_in_the_log_once_others_can() {
+    let (database, directory) = (Database::create(), Directory::create());
+    let pipe = directory.path().join("log");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = by_shell(&binary(&directory), "exec 2>log");
+    let variables = [("JWT_SECRET_KEY", SECRET), ("PORT", "0"), ("ADMIN_ADDR", "127.0.0.1:0")];
+    command.env("DATABASE_URL", &database.url).envs(variables).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(File::open(&pipe).unwrap());
+    let admin = address_in(&mut log, "metrics and probes");
+    let address = address_in(&mut log, "listening");
+    drop(log);
+    for _ in 0..10 {
+        Request::new(&address, "GET", "/").send().expect(200);
+    }
+    eventually("lines that cannot be written", || dropped(&admin) >= 10.0);
+    let counted = dropped(&admin);
+    let mut log = BufReader::new(File::open(&pipe).unwrap());
+    Request::new(&address, "GET", "/").send().expect(200);
+    let mut line = String::new();
+    while !line.contains("log lines were dropped") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "the service has ended");
+    }
+    let count: f64 = line.split_once("lines=").unwrap().1.trim_end().parse().unwrap();
+    assert!(count >= counted, "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

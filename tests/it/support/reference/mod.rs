@@ -10,8 +10,8 @@ mod random;
 pub use noise::stream;
 pub use random::Random;
 
-const REQUEST_LINE_BYTES_MAX: usize = 8192;
-const FIELDS_BYTES_MAX: usize = 16384;
+const REQUEST_LINE_BYTES_MAX: usize = 8194;
+const FIELDS_BYTES_MAX: usize = 16386;
 const FIELDS_MAX: usize = 64;
 const BODY_BYTES_MAX: usize = 65536;
 const CHUNK_LINE_BYTES_MAX: usize = 256;
