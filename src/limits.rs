@@ -92,7 +92,8 @@ pub const THREAD_IDLE: Duration = Duration::from_secs(10);
 pub const STACK_BYTES: usize = 256 * 1024;
 /// The pause after a connection could not be accepted, when descriptors or threads have run out.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// At most one line of the log in this time says that no connection can be accepted.
+/// At most one line of the log in this time says that a connection cannot be accepted, or that it had to take the
+/// thread of another.
 pub const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the accepting thread waits for a connection before it looks if the service stops.
 pub const ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);

@@ -29,13 +29,16 @@ pub struct Service {
     /// while: what they still send would make the kernel reset a closed connection, and they might not read
     /// their answer.
     turned_away: Mutex<VecDeque<(Instant, Connection)>>,
+    /// When the log last said that a connection cannot be accepted.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Service {
     /// Serves from now on.
     pub fn start(gate: Gate, app: Arc<App>, face: Face, listener: Socket) -> io::Result<Arc<Self>> {
-        let (large_answers, turned_away) = (LargeAnswers::default(), Mutex::default());
-        let service = Arc::new(Self { gate, app, face, large_answers, turned_away });
+        let large_answers = LargeAnswers::default();
+        let (turned_away, complained) = (Mutex::default(), Mutex::default());
+        let service = Arc::new(Self { gate, app, face, large_answers, turned_away, complained });
         let (accepting, watching) = (Arc::clone(&service), Arc::clone(&service));
         thread::Builder::new().name("accept".to_owned()).spawn(move || accepting.accept_clients(listener))?;
         every(DEADLINE_INTERVAL, "deadlines", move || watching.enforce_deadlines())?;
@@ -44,7 +47,6 @@ impl Service {
 
     /// The accepting thread.
     fn accept_clients(self: &Arc<Self>, listener: Socket) {
-        let mut complained: Option<Instant> = None;
         loop {
             let error = match guarded(|| self.accept_client(&listener), io::Error::other) {
                 Ok(true) => continue,
@@ -52,10 +54,7 @@ impl Service {
                 Err(error) => error,
             };
             // Descriptors or threads have run out. They come back when other clients end.
-            if complained.is_none_or(|last| last.elapsed() >= ACCEPT_LOG_INTERVAL) {
-                log::error!(reason = error.to_string().as_str(); "cannot accept a connection");
-                complained = Some(Instant::now());
-            }
+            self.complain("cannot accept a connection", &error);
             thread::sleep(ACCEPT_RETRY);
         }
         self.gate.finish_accepting(listener);
@@ -65,17 +64,27 @@ impl Service {
     fn accept_client(self: &Arc<Self>, listener: &Socket) -> io::Result<bool> {
         match self.gate.accept(listener)? {
             Accepted::Admitted(client) => {
-                let added = self.add_thread_if_missing();
-                if added.is_ok() || self.gate.registry.free_a_thread() {
-                    self.gate.hand_out(client);
+                if let Err(error) = self.add_thread_if_missing() {
+                    if !self.gate.registry.free_a_thread() {
+                        return Err(error);
+                    }
+                    self.complain("an idle connection is closed, as no thread can be started", &error);
                 }
-                added?;
+                self.gate.hand_out(client);
             }
             Accepted::Full(connection, request) => self.turn_away(connection, &request),
             Accepted::Nobody => {}
             Accepted::Stopped => return Ok(false),
         }
         Ok(true)
+    }
+
+    fn complain(&self, what: &str, error: &io::Error) {
+        let mut complained = lock(&self.complained);
+        if complained.is_none_or(|last| last.elapsed() >= ACCEPT_LOG_INTERVAL) {
+            log::error!(reason = error.to_string().as_str(); "{what}");
+            *complained = Some(Instant::now());
+        }
     }
 
     fn add_thread_if_missing(self: &Arc<Self>) -> io::Result<()> {
