@@ -119,8 +119,8 @@ impl Gate {
         let time = if is_tls { HANDSHAKE_TIMEOUT } else { self.idle_timeout };
         let connection = Arc::new(Connection::new(socket, tls, time));
         let id = self.accepted.fetch_add(1, Relaxed);
-        if let Some(permit) = self.registry.admit(id, &connection) {
-            return Ok(Accepted::Admitted(Client::new(connection, peer, permit)));
+        if let Some(admission) = self.registry.admit(id, &connection) {
+            return Ok(Accepted::Admitted(Client::new(connection, peer, admission)));
         }
         connection.set_nonblocking()?;
         let connection = Arc::into_inner(connection).filter(|_| !is_tls);
