@@ -18,6 +18,14 @@ impl Failure {
     pub fn of_usage(complaint: &str) -> Self {
         Self::of_configuration(format!("{complaint}; see tinytasks --help"))
     }
+
+    /// Under `--config FILE`: a remedy that names `tinytasks migrate` names it with that option, because
+    /// without it the command would use another configuration.
+    pub fn for_file(self, file: &str) -> Self {
+        let with_option = format!("`tinytasks --config {file} migrate`");
+        let line = |line: String| line.replace("`tinytasks migrate`", &with_option);
+        Self { lines: self.lines.into_iter().map(line).collect(), ..self }
+    }
 }
 
 impl From<Vec<String>> for Failure {

@@ -51,7 +51,7 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
         ["--config"] => Err(Failure::of_usage("--config: give a file behind it")),
         ["--config", file, command @ ..] => {
             config::read_from(file);
-            run_command(command)
+            run_command(command).map_err(|failure| failure.for_file(file))
         }
         command => run_command(command),
     }

@@ -29,7 +29,7 @@ pub fn check() -> Result<(), Failure> {
     let mut say = |line: &str| {
         let _ = print(&format!("{line}\n"));
     };
-    findings.extend(store::check(&config.database, &mut say).err().unwrap_or_default());
+    findings.extend(store::check(&config.database, config.auto_migrate, &mut say).err().unwrap_or_default());
     if findings.is_empty() { Ok(()) } else { Err(Failure { exit_code: 1, lines: findings }) }
 }
 

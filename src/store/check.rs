@@ -12,8 +12,13 @@ use crate::limits::{COMMAND_STATEMENT_MAX, STATEMENT_MAX};
 use postgres::types::Type;
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
-/// Passes a line to `say` for each thing that is well. Errors: each thing that is not, with its remedy.
-pub fn check(database: &DatabaseSettings, say: &mut dyn FnMut(&str)) -> Result<(), Vec<String>> {
+/// Passes a line to `say` for each thing that is well. With `auto_migrate` a missing table is well where
+/// the service could make it. Errors: each thing that is not, with its remedy.
+pub fn check(
+    database: &DatabaseSettings,
+    auto_migrate: bool,
+    say: &mut dyn FnMut(&str),
+) -> Result<(), Vec<String>> {
     let mut session = open(database).map_err(|reason| vec![format!("database: {reason}")])?;
     let server = "select current_setting('server_version'), current_setting('server_encoding')";
     let server = pairs(session.within(STATEMENT_MAX), server).map_err(|reason| vec![reason])?;
@@ -23,7 +28,9 @@ pub fn check(database: &DatabaseSettings, say: &mut dyn FnMut(&str)) -> Result<(
     let mut reasons = Vec::new();
     reasons.extend(read_only(session.within(STATEMENT_MAX)));
     if encoding != "UTF8" {
+        // Every other remedy would be for a database that cannot be kept.
         reasons.push(format!("encoding: is {encoding}, must be UTF8; make a new database"));
+        return Err(reasons);
     }
     if database.is_prepared {
         match is_pooled_by_transaction(database, &mut session) {
@@ -31,6 +38,14 @@ pub fn check(database: &DatabaseSettings, say: &mut dyn FnMut(&str)) -> Result<(
             Ok(true) => reasons.push(POOLED.to_owned()),
             Err(reason) => reasons.push(format!("connections: {reason}")),
         }
+    }
+    match table(session.within(STATEMENT_MAX), auto_migrate) {
+        Ok(Table::There) => {}
+        Ok(Table::ToBeMade) => {
+            say("schema: no table tasks yet; the service makes it when it starts");
+            return if reasons.is_empty() { Ok(()) } else { Err(reasons) };
+        }
+        Err(more) => return Err([reasons, more].concat()),
     }
     match statements_can_run(&mut session) {
         Ok(()) => say("schema: every statement can be done"),
@@ -89,6 +104,78 @@ fn is_pooled_by_transaction(database: &DatabaseSettings, one: &mut Session) -> R
     }
     let first = ones.first();
     Ok(ones.iter().any(|one| others.contains(one) || Some(one) != first))
+}
+
+enum Table {
+    There,
+    /// The start of the service makes it.
+    ToBeMade,
+}
+
+/// What has the name of the table; empty where nothing has.
+const KIND: &str = "
+    select case (select relkind from pg_class where oid = to_regclass('tasks'))
+        when 'r' then 'table' when 'p' then 'table' when 'v' then 'view' when 'm' then 'materialized view'
+        when 'f' then 'foreign table' when 'S' then 'sequence' when 'i' then 'index' else 'type' end, ''
+    where to_regclass('tasks') is not null";
+
+/// The role, and the schema in which it would make the table; null where it may use none of search_path.
+/// No row where the role may make the table.
+const CANNOT_CREATE: &str = "
+    select quote_ident(current_user), quote_ident(current_schema())
+        where not coalesce(has_schema_privilege(current_schema(), 'create'), false)";
+
+/// A row for each missing column that `schema.sql` does not add, with its type. The type is null where
+/// nothing but a backup knows the values. `schema.sql` adds the two columns of idempotency keys together.
+const LOST_COLUMNS: &str = "
+    with lost as (
+        select name, type from (values
+                ('user_id', null), ('id', null), ('title', 'text'), ('description', 'text'),
+                ('complete', 'boolean'), ('created_at', 'timestamptz'), ('updated_at', 'timestamptz'),
+                ('idempotency_key', 'text'), ('idempotency_hash', 'bytea')) as wanted (name, type)
+            where not exists (select from pg_attribute
+                where attrelid = to_regclass('tasks') and attname = name and not attisdropped))
+    select name, type from lost
+        where name not like 'idempotency%' or (select count(*) from lost where name like 'idempotency%') = 1";
+
+/// Errors: there is no table that the service, or `tinytasks migrate`, could work with.
+fn table(client: &mut Client, auto_migrate: bool) -> Result<Table, Vec<String>> {
+    let failed = |reason| vec![format!("schema: {reason}")];
+    match pairs(client, KIND).map_err(failed)?.first() {
+        Some((kind, _)) if kind == "table" => {}
+        Some((kind, _)) => {
+            return Err(failed(format!(
+                "tasks is a {kind}, must be a table; rename the {kind}, or let search_path name another schema"
+            )));
+        }
+        None if auto_migrate => return may_be_made(client).map(|()| Table::ToBeMade).map_err(failed),
+        None => return Ok(Table::There),
+    }
+    let lost = pairs(client, LOST_COLUMNS).map_err(failed)?;
+    let remedy = |(name, ty): &(String, String)| match ty.as_str() {
+        "" => format!("schema: column {name} of tasks is missing; restore the table from a backup"),
+        ty => format!(
+            "schema: column {name} of tasks is missing; restore the table from a backup, or run \
+             `alter table tasks add column {name} {ty}` and then `tinytasks migrate`"
+        ),
+    };
+    if lost.is_empty() { Ok(Table::There) } else { Err(lost.iter().map(remedy).collect()) }
+}
+
+/// Errors: why the service could not make the table when it starts.
+fn may_be_made(client: &mut Client) -> Result<(), String> {
+    let missing = "there is no table tasks, and";
+    match pairs(client, CANNOT_CREATE)?.first() {
+        None => Ok(()),
+        Some((role, schema)) if schema.is_empty() => Err(format!(
+            "{missing} search_path names no schema that role {role} may use; create the schema, or run \
+             `grant usage, create on schema NAME to {role}`"
+        )),
+        Some((role, schema)) => Err(format!(
+            "{missing} role {role} may not make it; run `grant create on schema {schema} to {role}`, or \
+             `tinytasks migrate` as the owner of schema {schema}"
+        )),
+    }
 }
 
 /// Errors: the findings, and the statements that PostgreSQL would refuse.

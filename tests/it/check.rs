@@ -2,17 +2,23 @@
 
 use crate::cli::good;
 use crate::support::{
-    harness::{Database, run_binary},
+    harness::{App, Database, Directory, run_binary},
     token::SECRET,
 };
 
 #[test]
 fn check_finds_a_missing_table_a_wrong_one_and_old_rows_that_break_a_rule() {
     let database = Database::create();
-    let check = || run_binary(&["check"], &[("DATABASE_URL", &database.url), ("JWT_SECRET_KEY", SECRET)]);
+    let variables = [("DATABASE_URL", &*database.url), ("JWT_SECRET_KEY", SECRET), ("AUTO_MIGRATE", "false")];
+    let check = || run_binary(&["check"], &variables);
     let outcome = check();
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.stderr.contains("tasks"), "{outcome:?}");
+    assert_eq!(outcome.stderr, "schema: there is no table tasks; run `tinytasks migrate`\n");
+    let files = Directory::create();
+    let file = files.write("tinytasks.conf", "");
+    let outcome = run_binary(&["--config", &file, "check"], &variables);
+    let remedy = format!("run `tinytasks --config {file} migrate`\n");
+    assert!(outcome.stderr.ends_with(&remedy), "{outcome:?}");
     assert_eq!(database.value("select to_regclass('tasks') is null"), "true", "it only looks");
 
     run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
@@ -77,8 +83,99 @@ fn check_finds_an_encoding_that_cannot_hold_every_text() {
     let database = Database::create_as("encoding 'LATIN1' locale 'C' template template0");
     let outcome = run_binary(&["check"], &[("DATABASE_URL", &database.url), ("JWT_SECRET_KEY", SECRET)]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(
-        outcome.stderr.starts_with("encoding: is LATIN1, must be UTF8; make a new database\n"),
-        "{outcome:?}"
+    assert!(outcome.stderr == "encoding: is LATIN1, must be UTF8; make a new database\n", "{outcome:?}");
+}
+
+#[test]
+fn a_table_that_the_service_makes_when_it_starts_is_not_missing() {
+    let database = Database::create();
+    let role = format!("{}_owner", database.name);
+    database.execute(&format!("create role {role} login password 'pa55word'"));
+    let url = database.url_as(&role, "pa55word");
+    let check = || run_binary(&["check"], &[("DATABASE_URL", &*url), ("JWT_SECRET_KEY", SECRET)]);
+    let begin = "schema: there is no table tasks, and";
+    database.execute("revoke create on schema public from public");
+    let may_not_create = check();
+    database.execute("revoke usage on schema public from public");
+    let may_not_use = check();
+    database.execute(&format!("grant usage, create on schema public to {role}"));
+    let may_create = check();
+    let is_untouched = database.value("select to_regclass('tasks') is null");
+    let app = App::setup().env("DATABASE_URL", &url).spawn();
+    app.user("alice").create("t");
+    drop(app);
+    let made = check();
+    database.execute(&format!("drop owned by {role}; drop role {role}"));
+    assert_eq!(
+        may_not_create.stderr,
+        format!(
+            "{begin} role {role} may not make it; run `grant create on schema public to {role}`, or \
+             `tinytasks migrate` as the owner of schema public\n"
+        )
+    );
+    assert_eq!(
+        may_not_use.stderr,
+        format!(
+            "{begin} search_path names no schema that role {role} may use; create the schema, or run \
+             `grant usage, create on schema NAME to {role}`\n"
+        )
+    );
+    for outcome in [&may_not_create, &may_not_use] {
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    }
+    assert_eq!((may_create.code, &*may_create.stderr), (Some(0), ""), "{may_create:?}");
+    let line = "\nschema: no table tasks yet; the service makes it when it starts\n";
+    assert!(may_create.stdout.ends_with(line), "{may_create:?}");
+    assert_eq!(is_untouched, "true");
+    assert!(made.code == Some(0) && made.stdout.contains("every statement can be done"), "{made:?}");
+}
+
+#[test]
+fn the_remedy_for_a_lost_column_works_and_a_view_is_named_as_such() {
+    let database = Database::create();
+    let variables = [("DATABASE_URL", &*database.url), ("JWT_SECRET_KEY", SECRET)];
+    for (column, ty) in [
+        ("title", "text"),
+        ("description", "text"),
+        ("complete", "boolean"),
+        ("updated_at", "timestamptz"),
+        ("idempotency_key", "text"),
+        ("idempotency_hash", "bytea"),
+    ] {
+        run_binary(&["migrate"], &variables);
+        database.execute("insert into tasks (user_id, title) values ('alice', 't')");
+        database.execute(&format!("alter table tasks drop column {column}"));
+        let remedy = format!("alter table tasks add column {column} {ty}");
+        let outcome = run_binary(&["check"], &variables);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert_eq!(
+            outcome.stderr,
+            format!(
+                "schema: column {column} of tasks is missing; restore the table from a backup, or run \
+                 `{remedy}` and then `tinytasks migrate`\n"
+            )
+        );
+        database.execute(&remedy);
+        run_binary(&["migrate"], &variables);
+        let outcome = run_binary(&["check"], &variables);
+        // The rows that have lost their title break its rule.
+        let rows = if column == "title" { "rows: 1 break tasks_title_not_blank" } else { "" };
+        assert!(outcome.stderr.starts_with(rows) && outcome.stderr.lines().count() < 2, "{outcome:?}");
+        assert_eq!(outcome.stderr.is_empty(), rows.is_empty(), "{outcome:?}");
+        database.execute("drop table tasks");
+    }
+    run_binary(&["migrate"], &variables);
+    database.execute("alter table tasks drop column user_id");
+    let outcome = run_binary(&["check"], &variables);
+    assert_eq!(
+        outcome.stderr,
+        "schema: column user_id of tasks is missing; restore the table from a backup\n"
+    );
+    database.execute("alter table tasks rename to old_tasks; create view tasks as select * from old_tasks");
+    let outcome = run_binary(&["check"], &variables);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(
+        outcome.stderr,
+        "schema: tasks is a view, must be a table; rename the view, or let search_path name another schema\n"
     );
 }
