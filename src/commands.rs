@@ -25,7 +25,8 @@ pub fn migrate() -> Result<(), Failure> {
 pub fn settings() -> Result<(), Failure> {
     let (settings, complaints, warnings) = config::settings();
     for setting in settings {
-        let is_plain = setting.shown.chars().all(|char| char.is_ascii_graphic() && char != '#');
+        // Quotation marks that belong to the value are escaped, and so differ from those around it.
+        let is_plain = setting.shown.chars().all(|char| char.is_ascii_graphic() && !"#\"'\\".contains(char));
         let value = if is_plain { setting.shown } else { format!("{:?}", setting.shown) };
         let assignment = format!("{}={value}", setting.name);
         print(&format!("{assignment:<50} # {}\n", setting.origin))?;

@@ -83,6 +83,18 @@ pub fn settings() -> (Vec<Setting>, Complaints, Vec<String>) {
     (settings, complaints, warnings)
 }
 
+/// The warning for a `MAX_CONNECTIONS` of which the limit of open files bears only `max`, beside `own`
+/// descriptors of the service itself.
+pub fn fewer_connections(wanted: usize, max: usize, own: usize) -> Option<String> {
+    let needed = wanted.saturating_add(own);
+    (max < wanted).then(|| {
+        format!(
+            "MAX_CONNECTIONS: is {wanted}, but the limit of open files (ulimit -n) leaves room for {max}; \
+             make that limit {needed} or more"
+        )
+    })
+}
+
 /// `value` is None only after a complaint.
 fn finish<T>(value: Option<T>, source: Source) -> Result<T, Complaints> {
     match value {
@@ -215,6 +227,9 @@ fn expected(source: &mut Source, name: &'static str, is_required: bool) -> Optio
     let value = source.text(name);
     if is_required && value.is_none() {
         source.complain(name, "is missing; with a JWKS give what tokens must say, or * to waive it");
+    }
+    if let Some(doubt) = value.as_deref().and_then(secret::doubtful_ends) {
+        source.warn(name, doubt);
     }
     value.filter(|value| value != "*")
 }

@@ -3,8 +3,9 @@
 use super::{healthcheck, print};
 use crate::config::{self, Config};
 use crate::failure::Failure;
-use crate::gate::{Address, Certificate, Complaint};
+use crate::gate::{Address, Certificate, Complaint, Registry};
 use crate::keys::Keys;
+use crate::serve;
 use crate::store;
 use socket2::{SockAddr, Socket, Type};
 use std::fs;
@@ -18,13 +19,16 @@ pub fn check() -> Result<(), Failure> {
         print(&format!("warning: {warning}\n"))?;
     }
     let addresses = check_addresses(&config);
+    let descriptors = check_descriptors(&config);
     Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
     let certificate = Certificate::open(config.tls).map_err(Failure::of_configuration)?;
     print("configuration: complete\n")?;
     let mut findings = certificate.as_ref().map(check_certificate).transpose()?.unwrap_or_default();
-    match addresses {
-        Ok(line) => print(&line)?,
-        Err(finding) => findings.push(finding),
+    for examination in [addresses, descriptors] {
+        match examination {
+            Ok(line) => print(&line)?,
+            Err(finding) => findings.push(finding),
+        }
     }
     let mut say = |line: &str| {
         let _ = print(&format!("{line}\n"));
@@ -46,6 +50,17 @@ fn check_certificate(certificate: &Certificate) -> Result<Vec<String>, Failure> 
         print(&format!("certificate: valid until {expiry}\n"))?;
     }
     Ok(findings)
+}
+
+/// A warning where fewer clients can connect than `MAX_CONNECTIONS` says, else nothing. Errors: the limit
+/// of open files is too low for a start.
+fn check_descriptors(config: &Config) -> Result<String, String> {
+    let own = serve::own_descriptors(config);
+    let max = Registry::new(config.connections_max, own)?.counts().max;
+    let warning = config::fewer_connections(config.connections_max, max, own);
+    Ok(warning.map_or_else(String::new, |warning| {
+        format!("warning: {warning}; a systemd unit has a limit of its own (LimitNOFILE)\n")
+    }))
 }
 
 /// Whether clients and operators could connect. Errors: an address that cannot be had.

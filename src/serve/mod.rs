@@ -72,6 +72,11 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
         rate_limiter: config.rate_limit.map(RateLimiter::new),
     };
     let registry = Arc::new(Registry::new(config.connections_max, descriptors)?);
+    if let Some(warning) =
+        config::fewer_connections(config.connections_max, registry.counts().max, descriptors)
+    {
+        log::warn!(reason = warning.as_str(); "configuration");
+    }
     let store = Store::open(config.database, config.auto_migrate)?;
     let app = Arc::new(App::new(store, keys, options));
     if let Some(address) = config.admin {
@@ -122,7 +127,7 @@ fn cannot_listen(address: &SockAddr, error: &std::io::Error, variables: &str) ->
 }
 
 /// How many descriptors the service needs beside those of its clients.
-fn own_descriptors(config: &Config) -> usize {
+pub fn own_descriptors(config: &Config) -> usize {
     // One connection more than the pool has, for the thread that watches the database.
     let database = (config.database.pool_size.get() as usize + 1) * DATABASE_CONNECTION_DESCRIPTORS;
     let admin = ADMIN_DESCRIPTORS + ADMIN_CONNECTIONS_MAX + TURNED_AWAY_MAX;

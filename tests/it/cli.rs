@@ -419,12 +419,37 @@ fn a_database_url_may_have_the_longer_scheme() {
 #[test]
 fn too_few_descriptors_end_the_start_with_how_many_are_needed() {
     for (admin, needed) in [("", 197), ("127.0.0.1:0", 261)] {
+        for arguments in [&[][..], &["check"]] {
+            let directory = Directory::create();
+            let mut command = binary(&directory);
+            command.args(arguments);
+            let mut command = by_shell(&command, "ulimit -n 100");
+            command.envs(good()).env("DATABASE_POOL_SIZE", "16").env("ADMIN_ADDR", admin);
+            let outcome = run(command);
+            assert_eq!(outcome.code, Some(1), "{outcome:?}");
+            let wanted = format!("the limit of open files (ulimit -n) is 100; make it {needed} or more\n");
+            assert!(outcome.stderr.contains(&wanted), "{outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn fewer_connections_than_configured_are_a_warning() {
+    let warning = "MAX_CONNECTIONS: is 1024, but the limit of open files (ulimit -n) leaves room for 135; \
+                   make that limit 1189 or more";
+    let app = App::setup().descriptors(300).spawn();
+    let line = app.wait_for_log(|line| line.contains(warning));
+    assert!(line.contains(" WARN "), "{line}");
+    for (limit, more, lines) in [(300, "", 1), (300, "135", 0), (1189, "", 0)] {
         let directory = Directory::create();
-        let mut command = by_shell(&binary(&directory), "ulimit -n 100");
-        command.envs(good()).env("DATABASE_POOL_SIZE", "16").env("ADMIN_ADDR", admin);
+        let mut command = binary(&directory);
+        command.arg("check");
+        let mut command = by_shell(&command, &format!("ulimit -n {limit}"));
+        command.envs(good()).env("DATABASE_URL", &app.database.url).env("MAX_CONNECTIONS", more);
         let outcome = run(command);
-        assert_eq!(outcome.code, Some(1), "{outcome:?}");
-        let wanted = format!("the limit of open files (ulimit -n) is 100; make it {needed} or more\n");
-        assert!(outcome.stderr.ends_with(&wanted), "{outcome:?}");
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        let wanted = format!("warning: {warning}; a systemd unit has a limit of its own (LimitNOFILE)");
+        assert_eq!(outcome.stdout.lines().filter(|line| *line == wanted).count(), lines, "{outcome:?}");
+        assert_eq!(outcome.stdout.matches("warning").count(), lines, "{outcome:?}");
     }
 }

@@ -296,10 +296,21 @@ fn what_was_probably_meant_otherwise_is_a_warning_of_check_config_and_serve() {
             "JWT_SECRET_KEY: begins with a byte order mark, which is taken as part of the value; \
              save the file without it",
         ),
+        (
+            &[("JWT_ISSUER", "\"https://a.example\"")],
+            "JWT_ISSUER: has quotation marks around it, and they are taken as part of the value; \
+             container engines keep those of an env file, so remove them there",
+        ),
+        (
+            &[("JWT_AUDIENCE", "tasks ")],
+            "JWT_AUDIENCE: begins or ends with white space, which is taken as part of the value",
+        ),
         (&[("JWT_SECRET", SECRET)], "JWT_SECRET: is no variable of tinytasks; did you mean JWT_SECRET_KEY?"),
         (&[("TLS_CERT", "/x")], "TLS_CERT: is no variable of tinytasks; did you mean TLS_CERT_FILE?"),
     ] {
-        let variables = with(&[&[("DATABASE_URL", &*database.url)], set].concat());
+        // So that no limit of open files is a warning too.
+        let few = ("MAX_CONNECTIONS", "64");
+        let variables = with(&[&[("DATABASE_URL", &*database.url), few], set].concat());
         for command in ["check", "config"] {
             let outcome = run_binary(&[command], &variables);
             assert_eq!((outcome.code, &*outcome.stderr), (Some(0), ""), "{warning}: {outcome:?}");
@@ -309,6 +320,12 @@ fn what_was_probably_meant_otherwise_is_a_warning_of_check_config_and_serve() {
         let setup = set.iter().fold(App::setup(), |setup, (name, value)| setup.env(name, value));
         let line = setup.spawn().wait_for_log(|line| line.contains(warning));
         assert!(line.contains(" WARN "), "{line}");
+    }
+    // A quotation mark that is part of the value is told from those that are written around it.
+    for (value, shown) in [("\"a\"", r#""\"a\"""#), ("'a'", r#""'a'""#), ("a b", r#""a b""#), ("a", "a")] {
+        let outcome = run_binary(&["config"], &with(&[("JWT_ISSUER", value)]));
+        let line = format!("JWT_ISSUER={shown} ");
+        assert!(outcome.stdout.lines().any(|shown| shown.starts_with(&line)), "{line}: {outcome:?}");
     }
     // The same secret under both names is no contradiction.
     let outcome = run_binary(&["config"], &with(&[("BETTER_AUTH_SECRET", SECRET)]));
