@@ -9,6 +9,7 @@ mod source;
 mod variables;
 
 pub use source::{Setting, read_from};
+pub use variables::fewer_connections;
 
 use crate::keys::TokenSettings;
 use crate::limits::{IDLE_TIMEOUT_MAX, IDLE_TIMEOUT_MIN, JWT_LEEWAY_MAX, POOL_SIZE_MAX, RATE_LIMITS};
@@ -81,18 +82,6 @@ pub fn settings() -> (Vec<Setting>, Complaints, Vec<String>) {
     settings.sort_by_key(|setting| variables::place(setting.name));
     settings.dedup_by_key(|setting| setting.name);
     (settings, complaints, warnings)
-}
-
-/// The warning for a `MAX_CONNECTIONS` of which the limit of open files bears only `max`, beside `own`
-/// descriptors of the service itself.
-pub fn fewer_connections(wanted: usize, max: usize, own: usize) -> Option<String> {
-    let needed = wanted.saturating_add(own);
-    (max < wanted).then(|| {
-        format!(
-            "MAX_CONNECTIONS: is {wanted}, but the limit of open files (ulimit -n) leaves room for {max}; \
-             make that limit {needed} or more"
-        )
-    })
 }
 
 /// `value` is None only after a complaint.

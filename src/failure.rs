@@ -28,6 +28,12 @@ impl Failure {
     }
 }
 
+/// A text of outside, such as a database's name, on one line and without a terminal's control sequences.
+pub fn escaped(text: &str) -> String {
+    let shown = |char: char| if char.is_control() { char.escape_default().to_string() } else { char.into() };
+    text.chars().map(shown).collect()
+}
+
 impl From<Vec<String>> for Failure {
     fn from(complaints: Vec<String>) -> Self {
         Self { exit_code: 2, lines: complaints }

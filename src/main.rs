@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let exit_code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.lines.iter().for_each(|line| log_queue::say(line));
+            failure.lines.iter().for_each(|line| log_queue::say(&failure::escaped(line)));
             ExitCode::from(failure.exit_code)
         }
     };

@@ -74,7 +74,7 @@ pub struct Claims {
     #[serde(rename = "iss")]
     pub issuer: Option<Box<RawValue>>,
     #[serde(rename = "aud")]
-    audience: Option<Box<RawValue>>,
+    pub audience: Option<Box<RawValue>>,
 }
 
 impl Claims {

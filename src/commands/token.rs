@@ -3,9 +3,10 @@
 use super::print;
 use crate::config;
 use crate::error::TokenRefusal;
-use crate::failure::Failure;
+use crate::failure::{Failure, escaped};
 use crate::keys::{self, Keys};
 use crate::limits::{EXPLAINED_BYTES_MAX, TOKEN_TTL_DEFAULT};
+use crate::token::{Claims, Jws};
 use jiff::Timestamp;
 use std::io::{self, Read};
 use std::time::Duration;
@@ -43,7 +44,9 @@ fn duration(text: &str) -> Option<Duration> {
 
 /// `token --explain`: what a request with the token on standard input would meet, and the log say.
 pub fn explain() -> Result<(), Failure> {
-    let keys = Keys::open(config::load_jwt()?, config::load_jwt).map_err(Failure::of_configuration)?;
+    let settings = config::load_jwt()?;
+    let wanted = [&settings.issuer, &settings.audience].map(|value| value.clone().unwrap_or_default());
+    let keys = Keys::open(settings, config::load_jwt).map_err(Failure::of_configuration)?;
     let input = io::read_to_string(io::stdin().take(EXPLAINED_BYTES_MAX));
     let input = input.map_err(|error| format!("standard input: {error}"))?;
     let (token, removed) = bare(&input);
@@ -59,30 +62,64 @@ pub fn explain() -> Result<(), Failure> {
         Err(refusal) => refusal,
     };
     print(&format!("refused: {refusal}\n"))?;
-    if let Some(remedy) = remedy(refusal) {
-        print(&format!("remedy: {remedy}\n"))?;
-    }
+    print(&format!("remedy: {}\n", remedy(refusal, &token, &wanted)))?;
     Err(Failure::SILENT)
 }
 
-/// The advice for a refusal whose reason alone does not say what to do.
-fn remedy(refusal: TokenRefusal) -> Option<&'static str> {
-    match refusal {
-        TokenRefusal::SecretSignature => Some(
+/// What to do about a refusal. `wanted` has `JWT_ISSUER` and `JWT_AUDIENCE`.
+fn remedy(refusal: TokenRefusal, token: &str, [issuer, audience]: &[String; 2]) -> String {
+    let remedy = match refusal {
+        TokenRefusal::Issuer => return of_claim("iss", token, "JWT_ISSUER", issuer),
+        TokenRefusal::Audience => return of_claim("aud", token, "JWT_AUDIENCE", audience),
+        TokenRefusal::SecretSignature => {
             "give issuer and service the same secret, byte for byte; `tinytasks config` says where \
-             the service has its own from",
-        ),
-        TokenRefusal::KeySignature => Some("fetch the issuer's JWKS anew into JWT_JWKS_FILE"),
-        TokenRefusal::UnknownKid => {
-            Some("the issuer may have a new key: fetch its JWKS anew into JWT_JWKS_FILE")
+             the service has its own from"
         }
+        TokenRefusal::KeySignature => "fetch the issuer's JWKS anew into JWT_JWKS_FILE",
+        TokenRefusal::UnknownKid => "the issuer may have a new key: fetch its JWKS anew into JWT_JWKS_FILE",
+        TokenRefusal::NoKid => "have the issuer name its key in kid, or leave one key alone in the JWKS",
         TokenRefusal::Algorithm => {
-            Some("HS256 needs JWT_SECRET_KEY, EdDSA needs JWT_JWKS_FILE; no other algorithm is supported")
+            "HS256 needs JWT_SECRET_KEY, EdDSA needs JWT_JWKS_FILE; no other algorithm is supported"
         }
-        TokenRefusal::NoExpiry => Some("have the issuer set exp, in seconds since 1970"),
-        TokenRefusal::NoUser => Some("have the issuer put the user's id into user_id or sub"),
-        TokenRefusal::NotCompact => Some("give the whole token: it begins with eyJ and has two dots in it"),
-        _ => None,
+        TokenRefusal::Critical => "have the issuer leave crit out of the header",
+        TokenRefusal::NotJwt => {
+            "have the issuer set typ to JWT or leave it out; this may be another kind of token"
+        }
+        TokenRefusal::BadHeader => {
+            "give the whole token; if it is whole, have the issuer make alg, kid and typ strings"
+        }
+        TokenRefusal::BadClaims => "have the issuer sign one JSON object in which no name is there twice",
+        TokenRefusal::Expired(_) => {
+            "get a new token; if this one is new, set the clocks of issuer and service right"
+        }
+        TokenRefusal::NotYetValid(_) => {
+            "wait until then; if it should be valid now, set the clocks of issuer and service right"
+        }
+        TokenRefusal::NoExpiry | TokenRefusal::BadExpiry => "have the issuer set exp, in seconds since 1970",
+        TokenRefusal::BadNotBefore => "have the issuer set nbf in seconds since 1970, or leave it out",
+        TokenRefusal::NoUser => "have the issuer put the user's id into user_id or sub",
+        TokenRefusal::BadUser => {
+            "have the issuer put the user's id into user_id as a string; sub counts only where there is no user_id"
+        }
+        TokenRefusal::NotCompact => "give the whole token: it begins with eyJ and has two dots in it",
+        TokenRefusal::TwoFields => "send one Authorization field",
+    };
+    remedy.to_owned()
+}
+
+/// The remedy for a claim that is not what a variable says. Its value and the variable's are no secrets. The
+/// signature of the token was good, else that would have been the refusal.
+fn of_claim(claim: &str, token: &str, variable: &str, wanted: &str) -> String {
+    let claims = Jws::parse(token).and_then(|jws| Claims::parse(&jws)).ok();
+    let value = claims.and_then(|claims| if claim == "iss" { claims.issuer } else { claims.audience });
+    match value {
+        None => format!(
+            "the token has no {claim}: have the issuer set it to {wanted:?}, or set {variable}=* to take any"
+        ),
+        Some(value) => format!(
+            "the token's {claim} is {}, and {variable} is {wanted:?}: make them equal, character for character",
+            escaped(value.get())
+        ),
     }
 }
 

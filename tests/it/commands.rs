@@ -338,11 +338,50 @@ fn the_idle_timeout_is_a_number_of_seconds_from_5_to_3600() {
 
 /// `token --explain` with this on standard input.
 fn explain(input: &str) -> Outcome {
+    explain_with(input, &[])
+}
+
+fn explain_with(input: &str, variables: &[(&str, &str)]) -> Outcome {
     let directory = Directory::create();
     let stdin = File::open(directory.write("stdin", input)).unwrap();
     let mut command = binary(&directory);
     command.args(["token", "--explain"]).env("JWT_SECRET_KEY", SECRET).stdin(stdin);
+    command.envs(variables.iter().copied());
     run(command)
+}
+
+#[test]
+fn explain_shows_the_issuer_and_the_audience_that_a_token_has_beside_those_that_count() {
+    let variables = [("JWT_ISSUER", "https://a.example"), ("JWT_AUDIENCE", "tasks")];
+    for (changes, remedy) in [
+        (
+            json!({"iss": "https://a.example/"}),
+            r#"the token's iss is "https://a.example/", and JWT_ISSUER is "https://a.example": make them equal, character for character"#,
+        ),
+        (
+            json!({"iss": "a\u{9b}b"}),
+            r#"the token's iss is "a\u{9b}b", and JWT_ISSUER is "https://a.example": make them equal, character for character"#,
+        ),
+        (
+            json!({}),
+            r#"the token has no iss: have the issuer set it to "https://a.example", or set JWT_ISSUER=* to take any"#,
+        ),
+        (
+            json!({"iss": "https://a.example", "aud": ["web", 1]}),
+            r#"the token's aud is ["web",1], and JWT_AUDIENCE is "tasks": make them equal, character for character"#,
+        ),
+        (
+            json!({"iss": "https://a.example"}),
+            r#"the token has no aud: have the issuer set it to "tasks", or set JWT_AUDIENCE=* to take any"#,
+        ),
+    ] {
+        let mut claims = json!({"user_id": "alice", "exp": now() + 60});
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let outcome = explain_with(&sign(SECRET, &claims), &variables);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(1), ""), "{outcome:?}");
+        let lines: Vec<_> = outcome.stdout.lines().collect();
+        assert_eq!(lines[1..], [format!("remedy: {remedy}")], "{outcome:?}");
+    }
 }
 
 #[test]
@@ -394,7 +433,17 @@ fn explain_says_what_to_do_where_the_reason_leaves_that_open() {
         (
             sign_text(SECRET, HEADER, r#"{"user_id":"alice","exp":1}"#),
             "the token expired at 1970-01-01T00:00:01Z",
-            "",
+            "remedy: get a new token; if this one is new, set the clocks of issuer and service right\n",
+        ),
+        (
+            sign_text(SECRET, r#"{"alg":"HS256","typ":"JOSE"}"#, "{}"),
+            "the token's typ is not JWT",
+            "set typ to JWT or leave it out",
+        ),
+        (
+            sign(SECRET, &json!({"user_id": 7, "sub": "alice", "exp": now() + 60})),
+            "the token's user is not a string",
+            "sub counts only where there is no user_id",
         ),
     ] {
         let outcome = explain(&token);

@@ -476,6 +476,10 @@ fn explain_says_who_and_until_when_or_what_the_log_of_a_request_says() {
         let line = app.wait_for_log(|line| line.contains(&format!("request_id={id} ")));
         assert!(line.contains(&reason), "{reason}: {line}");
         assert!(!outcome.stdout.contains(SECRET) && !outcome.stdout.contains(&key.x()), "{outcome:?}");
+        let lines: Vec<_> = outcome.stdout.lines().collect();
+        assert!(lines.len() == 2 && lines[1].starts_with("remedy: "), "{outcome:?}");
+        let payload = token.split('.').nth(1).unwrap_or("no payload");
+        assert!(!outcome.stdout.contains(payload), "{outcome:?}");
         reasons.push(reason);
     }
     reasons.sort_unstable();

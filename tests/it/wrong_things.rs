@@ -221,6 +221,12 @@ fn wrong_urls(database: &Database) -> Vec<(&'static str, String, [String; 2])> {
             &server,
             "\"nothing\" does not exist",
         ),
+        row(
+            "line break in the name",
+            good.replace(&database.name, "a%0A%1B%5B1mb"),
+            &server,
+            "[1mb\" does not exist",
+        ),
         row("no TLS there", format!("{good}?sslmode=require"), &server, "server does not support TLS"),
         row("nobody listens", URL.to_owned(), "127.0.0.1 port 1: ", "Connection refused"),
         row("no such host", "postgres://u:p@nosuch.invalid/db".to_owned(), "nosuch.invalid: ", "address"),
@@ -240,6 +246,7 @@ fn a_database_that_cannot_be_reached_is_named_with_its_address_by_every_command(
         let variables = with(&[("DATABASE_URL", &url)]);
         let check = run_binary(&["check"], &variables);
         assert_fails(&check, &format!("database: {begin}"), &part);
+        assert!(check.stderr.lines().count() == 1 && !check.stderr.contains('\u{1b}'), "{what}: {check:?}");
         for arguments in [&["migrate"][..], &["export", "--user", "alice"], &["purge", "--user", "alice"]] {
             assert_fails(&run_binary(arguments, &variables), &begin, &part);
         }
