@@ -78,18 +78,17 @@ pub fn settings() -> (Vec<Setting>, Complaints, Vec<String>) {
     let mut source = Source::open();
     config(&mut source);
     source.warn_of_unknown();
-    let Source { mut settings, complaints, warnings, .. } = source;
+    let complaints = source.take_complaints();
+    let Source { mut settings, warnings, .. } = source;
     settings.sort_by_key(|setting| variables::place(setting.name));
     settings.dedup_by_key(|setting| setting.name);
     (settings, complaints, warnings)
 }
 
 /// `value` is None only after a complaint.
-fn finish<T>(value: Option<T>, source: Source) -> Result<T, Complaints> {
-    match value {
-        Some(value) if source.complaints.is_empty() => Ok(value),
-        _ => Err(source.complaints),
-    }
+fn finish<T>(value: Option<T>, mut source: Source) -> Result<T, Complaints> {
+    let complaints = source.take_complaints();
+    value.filter(|_| complaints.is_empty()).ok_or(complaints)
 }
 
 fn config(source: &mut Source) -> Option<Config> {

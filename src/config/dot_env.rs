@@ -1,22 +1,39 @@
 //! How a line of a `.env` file is read.
 
 /// Name and value of a trimmed line of a `.env` file: quotes, comments, no expansion. The name is
-/// empty where the line is; None where it cannot be read.
-pub fn line(line: &str) -> Option<(&str, &str)> {
+/// empty where the line is. Errors: why it cannot be read, and what would be right.
+pub fn line(line: &str) -> Result<(&str, &str), &'static str> {
+    const NO_ASSIGNMENT: &str = "is not NAME=value; write # before a comment";
     if line.is_empty() || line.starts_with('#') {
-        return Some(("", ""));
+        return Ok(("", ""));
     }
-    let (name, rest) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
-    let (name, rest) = (name.trim(), rest.trim_start());
-    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    let (value, after) = match rest.chars().next() {
-        Some(quote @ ('"' | '\'')) => rest.strip_prefix(quote)?.split_once(quote)?,
-        Some('#') => ("", rest),
-        _ => (rest.split(" #").next()?.split("\t#").next()?.trim_end(), ""),
+    let assignment = line.strip_prefix("export ").unwrap_or(line).split_once('=');
+    let (name, rest) =
+        assignment.map(|(name, rest)| (name.trim(), rest.trim_start())).ok_or(NO_ASSIGNMENT)?;
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if name.is_empty() || !name.bytes().all(is_part) {
+        return Err(NO_ASSIGNMENT);
+    }
+    let Some(quote @ ('"' | '\'')) = rest.chars().next() else {
+        let value = if rest.starts_with('#') { "" } else { before(before(rest, " #"), "\t#").trim_end() };
+        return Ok((name, value));
     };
+    let quoted = rest.strip_prefix(quote).and_then(|rest| rest.split_once(quote));
+    let (value, after) =
+        quoted.ok_or("has a quotation mark that is not closed; close it in the same line")?;
     let after = after.trim_start();
-    let fits = !name.is_empty() && is_name(name) && (after.is_empty() || after.starts_with('#'));
-    fits.then_some((name, value))
+    if after.is_empty() || after.starts_with('#') {
+        Ok((name, value))
+    } else {
+        Err(
+            "goes on behind the closing quotation mark; put the other kind of mark around a value that has one in it",
+        )
+    }
+}
+
+/// The text up to this end, or all of it.
+fn before<'t>(text: &'t str, end: &str) -> &'t str {
+    text.split_once(end).map_or(text, |(before, _)| before)
 }
 
 #[cfg(test)]
@@ -43,7 +60,7 @@ mod tests {
             ("A=\"b", None),
             ("A=\"b\" c", None),
         ] {
-            assert_eq!(super::line(line), wanted, "{line}");
+            assert_eq!(super::line(line).ok(), wanted, "{line}");
         }
     }
 }

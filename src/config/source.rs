@@ -6,7 +6,7 @@ use super::{dot_env, secret};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::{env, fs, io};
+use std::{env, fs, io, mem};
 
 /// The path of `--config`; unset for `.env` in the working directory.
 static FILE: OnceLock<String> = OnceLock::new();
@@ -19,6 +19,9 @@ static CONTENT: OnceLock<Content> = OnceLock::new();
 struct Content {
     variables: BTreeMap<String, String>,
     complaints: Vec<String>,
+    warnings: Vec<String>,
+    /// False where the file could not be read, so that nobody knows what is set.
+    is_known: bool,
 }
 
 /// Has this file read in place of `.env`. For the start of the process; a second call does nothing.
@@ -41,10 +44,11 @@ pub struct Source {
     /// The variables in the file, with their values.
     file: BTreeMap<String, String>,
     /// One line for each variable that cannot be used.
-    pub complaints: Vec<String>,
+    complaints: Vec<String>,
     /// One line for each that can be used but was probably meant otherwise.
     pub warnings: Vec<String>,
     pub settings: Vec<Setting>,
+    is_known: bool,
 }
 
 impl Content {
@@ -54,19 +58,25 @@ impl Content {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_required => String::new(),
             Err(error) => {
-                let complaint = format!("{name}: cannot be read: {error}");
+                let complaint =
+                    format!("{name}: cannot be read: {error}; give a file that this user may read");
                 return Self { complaints: vec![complaint], ..Self::default() };
             }
         };
-        let mut content = Self::default();
+        let mut content = Self { is_known: true, ..Self::default() };
         // Some editors put an invisible byte order mark before the first line.
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+            let place = format!("{name}: line {}", index + 1);
             match dot_env::line(line.trim()) {
-                Some(("", _)) => {}
-                Some((variable, value)) => {
-                    content.variables.insert(variable.to_owned(), value.to_owned());
+                Ok(("", _)) => {}
+                Ok((variable, value)) => {
+                    if content.variables.insert(variable.to_owned(), value.to_owned()).is_some() {
+                        content.warnings.push(format!(
+                            "{place} sets {variable} once more, and counts; remove the line that does not"
+                        ));
+                    }
                 }
-                None => content.complaints.push(format!("{name}: line {} is not NAME=value", index + 1)),
+                Err(reason) => content.complaints.push(format!("{place} {reason}")),
             }
         }
         content
@@ -75,8 +85,19 @@ impl Content {
 
 impl Source {
     pub fn open() -> Self {
-        let Content { variables, complaints } = CONTENT.get_or_init(Content::read).clone();
-        Self { file: variables, complaints, ..Self::default() }
+        let content = CONTENT.get_or_init(Content::read).clone();
+        let Content { variables, complaints, warnings, is_known } = content;
+        Self { file: variables, complaints, warnings, is_known, ..Self::default() }
+    }
+
+    /// All complaints; that about the file alone where it could not be read, because a variable that seems
+    /// to be missing may be in it.
+    pub fn take_complaints(&mut self) -> Vec<String> {
+        let mut complaints = mem::take(&mut self.complaints);
+        if !self.is_known {
+            complaints.truncate(1);
+        }
+        complaints
     }
 
     pub fn complain(&mut self, name: &str, complaint: &str) {

@@ -71,6 +71,8 @@ pub struct ConnectError {
 /// A run-time parameter of PostgreSQL and its value, without spaces.
 pub type Setting = (&'static str, String);
 
+const SILENCE_REMEDY: &str = "; look for a firewall, or for another program at this host and port";
+
 /// Connects to the first address on which everything succeeds up to and including `prepare`, within
 /// the URL's limit for each address. The session has these settings. Errors: the reasons, by address.
 pub fn connect<T>(
@@ -90,7 +92,8 @@ pub fn connect<T>(
             Ok(connected) => return Ok(connected),
             Err(error) => {
                 is_full |= error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
-                reasons.push(format!("{address}: {}{}", cause(&error), remedy(&error)));
+                let remedy = if is_silence(&error) { SILENCE_REMEDY } else { remedy(&error) };
+                reasons.push(format!("{address}: {}{remedy}", cause(&error)));
                 if is_silence(&error) {
                     url.mark_silent(address);
                 }

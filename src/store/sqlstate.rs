@@ -1,5 +1,6 @@
 //! Decides what follows from a statement's failure: for its connection, for another try, for the client.
 
+use super::stream::NegotiationError;
 use crate::error::{Error, FieldError};
 use crate::limits::READ_ONLY_RETRY;
 use crate::task::{DESCRIPTION_LENGTH, TITLE_LENGTH, TITLE_NOT_BLANK, broken};
@@ -96,9 +97,7 @@ fn broken_rule(error: &postgres::Error) -> Option<FieldError> {
 /// empty where the message itself says it.
 pub fn remedy(error: &postgres::Error) -> &'static str {
     let Some(state) = error.code() else {
-        let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-        let is_refused = io.is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused);
-        return if is_refused { REFUSED_REMEDY } else { "" };
+        return error.source().map_or("", remedy_of_source);
     };
     match *state {
         SqlState::INVALID_PASSWORD => {
@@ -110,12 +109,38 @@ pub fn remedy(error: &postgres::Error) -> &'static str {
         }
         SqlState::UNDEFINED_TABLE => "; run `tinytasks migrate`",
         SqlState::INSUFFICIENT_PRIVILEGE => "; use a role that has the right (docs/operations.md)",
+        SqlState::TOO_MANY_CONNECTIONS => {
+            "; raise max_connections or the role's connection limit, or lower DATABASE_POOL_SIZE"
+        }
         SqlState::INVALID_SCHEMA_NAME => "; let search_path name a schema that is there",
         _ => "",
     }
 }
 
 const REFUSED_REMEDY: &str = "; start PostgreSQL there, or give another host or port in DATABASE_URL";
+const NO_TLS_REMEDY: &str =
+    "; switch TLS on there (ssl = on), or ask for none with sslmode=disable in DATABASE_URL";
+const PASSWORD_REMEDY: &str = "; give postgres://user:password@host/database in DATABASE_URL";
+const ATTRIBUTES_REMEDY: &str = "; target_session_attrs in DATABASE_URL refuses this server: the service needs a primary, and read-write \
+                                 finds it among several hosts";
+
+/// Where no server has answered with an SQLSTATE.
+fn remedy_of_source(source: &(dyn std::error::Error + 'static)) -> &'static str {
+    if let Some(NegotiationError::NoTls) = source.downcast_ref() {
+        return NO_TLS_REMEDY;
+    }
+    let Some(io) = source.downcast_ref::<std::io::Error>() else {
+        // The driver has no type for this error.
+        return if source.to_string() == "password missing" { PASSWORD_REMEDY } else { "" };
+    };
+    match io.kind() {
+        // The second is that of a Unix socket.
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => REFUSED_REMEDY,
+        // An error that the driver makes, not the system, is about target_session_attrs.
+        ErrorKind::PermissionDenied if io.raw_os_error().is_none() => ATTRIBUTES_REMEDY,
+        _ => "",
+    }
+}
 
 /// The error and its sources, for the log. Leaves out the server's DETAIL, which quotes rows.
 pub fn cause(error: &postgres::Error) -> String {

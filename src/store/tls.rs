@@ -1,7 +1,7 @@
 //! TLS to PostgreSQL: libpq's `sslmode` and `sslrootcert`, through rustls
 //! (https://www.postgresql.org/docs/current/libpq-ssl.html).
 //! Guarantees: no connection is less protected than `DATABASE_URL` asks for; a mode that cannot be had
-//! is an error that names the parameter and never its value.
+//! is an error that names the parameter and never its value, but for a path in a folder that is there.
 
 use percent_encoding::percent_decode_str;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct as Signature, Error, RootCertStore, SignatureScheme};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -131,12 +132,23 @@ fn choose(mode: Option<&str>, root: Option<&str>) -> Result<(Encryption, Trust),
 
 fn read(file: &str) -> Result<RootCertStore, String> {
     let certs = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certs = certs.map_err(|error| format!("sslrootcert: cannot be read as a file in PEM: {error}"))?;
+    let name = shown(file);
+    let wanted = "give a file in PEM with the authority's certificate, which this user may read";
+    let certs = certs.map_err(|error| format!("sslrootcert: {name} cannot be read: {error}; {wanted}"))?;
     let mut roots = RootCertStore::empty();
     for cert in certs {
-        roots.add(cert).map_err(|error| format!("sslrootcert: a certificate cannot be used: {error}"))?;
+        roots.add(cert).map_err(|error| {
+            format!("sslrootcert: a certificate in {name} cannot be used: {error}; {wanted}")
+        })?;
     }
-    if roots.is_empty() { Err("sslrootcert: the file has no certificate".to_owned()) } else { Ok(roots) }
+    let none = format!("sslrootcert: {name} has no certificate; {wanted}");
+    if roots.is_empty() { Err(none) } else { Ok(roots) }
+}
+
+/// The path of a file, or other words where a password may have been mistyped into its place.
+fn shown(file: &str) -> String {
+    let folder = Path::new(file).parent().filter(|folder| folder.parent().is_some() && folder.is_dir());
+    folder.map_or_else(|| "the file".to_owned(), |_| format!("{file:?}"))
 }
 
 /// The authorities that the operating system trusts (`ca-certificates`), or `SSL_CERT_FILE`.

@@ -1,6 +1,6 @@
 //! `DATABASE_URL`, parsed once: where PostgreSQL is, and how to talk to it. Guarantees: a parameter that
 //! this service does not support is refused by name, and no message repeats a value (a password may be
-//! mistyped into any of them).
+//! mistyped into any of them) but the path of `sslrootcert`.
 
 use super::sqlstate::cause;
 use super::tls::{Encryption, Tls};
@@ -53,7 +53,7 @@ impl DatabaseUrl {
     /// Errors: what is wrong with the text, and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
         if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-            return Err("must begin with postgres://".to_owned());
+            return Err(why_no_url(text).to_owned());
         }
         // The driver would take the password behind that ? for the name of a parameter, and print it.
         if text.split_once('?').is_some_and(|(_, parameters)| parameters.contains('@')) {
@@ -193,6 +193,20 @@ impl DatabaseUrl {
             }
         };
         to
+    }
+}
+
+fn why_no_url(text: &str) -> &'static str {
+    if text.trim().is_empty() {
+        "is empty; give postgres://user:password@host/database"
+    } else if text.starts_with('\u{feff}') {
+        "begins with a byte order mark; save the file without it"
+    } else if text.starts_with(char::is_whitespace) {
+        "begins with white space; remove it"
+    } else if text.trim_start_matches("export ").starts_with("DATABASE_URL") {
+        "begins with the variable's name; give the value alone, postgres://user:password@host/database"
+    } else {
+        "must begin with postgres://"
     }
 }
 

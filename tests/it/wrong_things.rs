@@ -95,6 +95,8 @@ fn variables_that_contradict_each_other_or_are_something_else_are_explained() {
 fn what_is_wrong_with_the_file_of_a_secret_names_the_file() {
     let files = Directory::create();
     let (empty, short) = (files.write("empty", "\n"), files.write("short", "0123456789\n"));
+    let marked = files.write("marked", &format!("\u{feff}{URL}\n"));
+    let named = files.write("named", &format!("DATABASE_URL={URL}\n"));
     let folder = files.path().to_str().unwrap();
     let weak = |name: &str| format!("{name}: is shorter than 32 bytes; {RANDOM}");
     let folder_line = format!(
@@ -110,7 +112,23 @@ fn what_is_wrong_with_the_file_of_a_secret_names_the_file() {
         // The secret itself is nothing that a log may hold.
         ("JWT_SECRET_KEY", SECRET, no_path("JWT_SECRET_KEY_FILE")),
         ("DATABASE_URL", URL, no_path("DATABASE_URL_FILE")),
-        ("DATABASE_URL", &empty, "DATABASE_URL_FILE: must begin with postgres://".to_owned()),
+        (
+            "DATABASE_URL",
+            &empty,
+            "DATABASE_URL_FILE: is empty; give postgres://user:password@host/database".to_owned(),
+        ),
+        (
+            "DATABASE_URL",
+            &marked,
+            "DATABASE_URL_FILE: begins with a byte order mark; save the file without it".to_owned(),
+        ),
+        (
+            "DATABASE_URL",
+            &named,
+            "DATABASE_URL_FILE: begins with the variable's name; give the value alone, \
+             postgres://user:password@host/database"
+                .to_owned(),
+        ),
     ] {
         let file = format!("{name}_FILE");
         for command in ["check", "serve", "healthcheck"] {
@@ -127,17 +145,28 @@ fn what_is_wrong_with_the_file_of_a_secret_names_the_file() {
 #[test]
 fn a_bad_configuration_file_is_named_with_its_line() {
     let files = Directory::create();
-    for (content, number) in [
-        ("[Service]\nPORT=0\n", 1),
-        ("PORT=0\nHOST: 127.0.0.1\n", 2),
-        ("PORT=0\n\nHOST=\"127.0.0.1\n", 3),
-        ("PORT=0\nset HOST=127.0.0.1\n", 2),
+    let no_assignment = "is not NAME=value; write # before a comment";
+    for (content, number, reason) in [
+        ("[Service]\nPORT=0\n", 1, no_assignment),
+        ("PORT=0\nHOST: 127.0.0.1\n", 2, no_assignment),
+        (
+            "PORT=0\n\nHOST=\"127.0.0.1\n",
+            3,
+            "has a quotation mark that is not closed; close it in the same line",
+        ),
+        (
+            "HOST='it''s'\n",
+            1,
+            "goes on behind the closing quotation mark; \
+             put the other kind of mark around a value that has one in it",
+        ),
+        ("PORT=0\nset HOST=127.0.0.1\n", 2, no_assignment),
     ] {
         let file = files.write("tinytasks.conf", content);
         for command in ["check", "config", "migrate"] {
             let outcome = run_binary(&["--config", &file, command], &with(&[]));
             assert_eq!(outcome.code, Some(2), "{content}: {outcome:?}");
-            let line = format!("{file}: line {number} is not NAME=value\n");
+            let line = format!("{file}: line {number} {reason}\n");
             assert_eq!(outcome.stderr, line, "{content}: {outcome:?}");
         }
     }
@@ -145,6 +174,50 @@ fn a_bad_configuration_file_is_named_with_its_line() {
     let file = files.write("tinytasks.conf", "\u{feff}PORT=8123\n");
     let outcome = run_binary(&["--config", &file, "config"], &with(&[("PORT", "")])[..2]);
     assert!(outcome.stdout.contains("\nPORT=8123 "), "{outcome:?}");
+}
+
+#[test]
+fn a_configuration_file_that_cannot_be_read_is_the_only_complaint() {
+    let files = Directory::create();
+    let folder = files.path().to_str().unwrap();
+    for command in ["check", "serve", "config", "migrate"] {
+        let outcome = run_binary(&["--config", folder, command], &[]);
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        let line = format!(
+            "{folder}: cannot be read: Is a directory (os error 21); give a file that this user may read\n"
+        );
+        assert_eq!(outcome.stderr, line, "{command}");
+    }
+}
+
+#[test]
+fn a_variable_that_stands_twice_in_a_file_is_a_warning() {
+    let files = Directory::create();
+    let file = files.write("tinytasks.conf", "MAX_CONNECTIONS=1\n# one more\nMAX_CONNECTIONS=2\n");
+    let outcome = run_binary(&["--config", &file, "config"], &with(&[]));
+    assert_eq!((outcome.code, &*outcome.stderr), (Some(0), ""), "{outcome:?}");
+    let warning = format!(
+        "warning: {file}: line 3 sets MAX_CONNECTIONS once more, and counts; remove the line that does not"
+    );
+    assert!(outcome.stdout.lines().any(|line| line == warning), "{outcome:?}");
+    assert!(outcome.stdout.contains("MAX_CONNECTIONS=2 "), "{outcome:?}");
+}
+
+#[test]
+fn a_root_certificate_that_cannot_be_read_is_named() {
+    let files = Directory::create();
+    let folder = files.path().display();
+    let empty = files.write("empty", "");
+    for (file, reason) in [
+        (format!("{folder}/nothing"), "cannot be read: "),
+        (empty.clone(), "has no certificate; give a file in PEM with the authority's certificate"),
+    ] {
+        let url = format!("{URL}?sslmode=verify-full&sslrootcert={file}");
+        let outcome = run_binary(&["check"], &with(&[("DATABASE_URL", &url)]));
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        let begin = format!("DATABASE_URL: sslrootcert: {file:?} {reason}");
+        assert!(outcome.stderr.starts_with(&begin), "{outcome:?}");
+    }
 }
 
 #[test]
@@ -214,7 +287,18 @@ fn wrong_urls(database: &Database) -> Vec<(&'static str, String, [String; 2])> {
             &server,
             "password authentication failed for user",
         ),
-        row("no password", of("", &database.name), &server, "password missing"),
+        row(
+            "no password",
+            of("", &database.name),
+            &server,
+            "password missing; give postgres://user:password@host/database in DATABASE_URL",
+        ),
+        row(
+            "another kind of server",
+            format!("{good}?target_session_attrs=read-only"),
+            &server,
+            "not read only; target_session_attrs in DATABASE_URL refuses this server",
+        ),
         row(
             "missing database",
             good.replace(&database.name, "nothing"),
@@ -227,14 +311,19 @@ fn wrong_urls(database: &Database) -> Vec<(&'static str, String, [String; 2])> {
             &server,
             "[1mb\" does not exist",
         ),
-        row("no TLS there", format!("{good}?sslmode=require"), &server, "server does not support TLS"),
+        row(
+            "no TLS there",
+            format!("{good}?sslmode=require"),
+            &server,
+            "does not support TLS; switch TLS on there",
+        ),
         row("nobody listens", URL.to_owned(), "127.0.0.1 port 1: ", "Connection refused"),
         row("no such host", "postgres://u:p@nosuch.invalid/db".to_owned(), "nosuch.invalid: ", "address"),
         row(
             "no such socket",
             "postgres://u:p@%2Fnothing/db".to_owned(),
             "/nothing port 5432: ",
-            "No such file",
+            "No such file or directory (os error 2); start PostgreSQL there",
         ),
     ]
 }
