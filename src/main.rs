@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let arguments: Result<Vec<_>, _> = std::env::args_os().skip(1).map(OsString::into_string).collect();
     let outcome = arguments
         .map_err(|_| Failure::of_usage("an argument is not UTF-8"))
-        .and_then(|arguments| run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
+        .and_then(|arguments| run(&arguments.iter().flat_map(|one| split(one)).collect::<Vec<_>>()));
     let exit_code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -44,6 +44,14 @@ fn main() -> ExitCode {
     };
     log_queue::flush();
     exit_code
+}
+
+/// `--user=alice` is `--user alice`, likewise for each option with a value.
+fn split(argument: &str) -> Vec<&str> {
+    match argument.split_once('=') {
+        Some((name @ ("--config" | "--user" | "--ttl"), value)) => vec![name, value],
+        _ => vec![argument],
+    }
 }
 
 fn run(arguments: &[&str]) -> Result<(), Failure> {
@@ -78,8 +86,15 @@ fn run_command(command: &[&str]) -> Result<(), Failure> {
             Err(Failure::of_usage("give export --user ID, or purge --user ID [--dry-run]"))
         }
         ["--version" | "-V"] => print(concat!("tinytasks ", env!("CARGO_PKG_VERSION"), "\n")),
-        other if other.iter().any(|argument| argument.starts_with("--config")) => {
+        other if other.contains(&"--config") => {
             Err(Failure::of_usage("give --config FILE before the command"))
+        }
+        [command, argument, ..] if help::of(command).is_some() => {
+            let kind = if argument.starts_with('-') { "option" } else { "argument" };
+            Err(Failure::of_usage(&format!("{command}: unknown {kind} {argument}")))
+        }
+        other if other.first().is_some_and(|option| option.starts_with('-')) => {
+            Err(Failure::of_usage(&format!("unknown option: {}", other.join(" "))))
         }
         other => Err(Failure::of_usage(&format!("unknown command: {}", other.join(" ")))),
     }

@@ -9,7 +9,9 @@ use crate::support::{
 use postgres::{Client, NoTls, error::SqlState};
 use serde_json::{Value, json};
 use std::{
-    env, fs,
+    env,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
 };
@@ -94,6 +96,14 @@ impl Site {
     /// The service as the document has it run.
     fn spawn(&self) -> App {
         App::setup().env("DATABASE_URL", &self.service_url()).env("AUTO_MIGRATE", "false").spawn()
+    }
+
+    /// The script, with the owner's password where the document has it.
+    fn with_password_file(&self, script: &str) {
+        let file = self.files.write("pgpass", "*:*:tinytasks:tinytasks_owner:0wner\n");
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let variables = [("PGPASSFILE", &*file), ("SERVER", &*self.server.address())];
+        succeeds(shell(script, &self.files, &variables));
     }
 
     fn run(&self, arguments: &[&str]) -> String {
@@ -194,12 +204,14 @@ fn a_dump_restored_on_another_server_gives_the_same_service() {
     }
     let last = app.user("alice").create_id();
     app.user("alice").on_task("DELETE", last).send().expect(204);
-    succeeds(shell(boxed("sh", "pg_dump"), &site.files, &[("OWNER_URL", &site.url("owner", "0wner"))]));
+    site.with_password_file(boxed("sh", "pg_dump"));
+    let dump = site.files.path().join("tinytasks.dump");
+    assert_eq!(fs::metadata(&dump).unwrap().permissions().mode() & 0o777, 0o600);
     app.user("alice").create("after the dump");
 
     let new = Site::start();
-    fs::copy(site.files.path().join("tinytasks.dump"), new.files.path().join("tinytasks.dump")).unwrap();
-    succeeds(shell(boxed("sh", "pg_restore"), &new.files, &[("NEW_OWNER_URL", &new.url("owner", "0wner"))]));
+    fs::copy(dump, new.files.path().join("tinytasks.dump")).unwrap();
+    new.with_password_file(boxed("sh", "pg_restore"));
     let restored = new.spawn();
     assert!(new.run(&["check"]).contains("rows: all keep the rules"));
     let tasks = |app: &App, user_id: &str| {
@@ -316,4 +328,29 @@ fn a_new_secret_logs_nobody_out_until_the_old_one_is_dropped() {
     app.signal("HUP");
     eventually("no old one", || status(SECRET) == 401);
     assert_eq!(status(OTHER_SECRET), 200);
+}
+
+/// The script of docs/tokens.md, which may meet a JWKS in any layout.
+#[test]
+fn the_script_that_fetches_keys_takes_a_set_in_any_layout_and_nothing_else() {
+    const KEY: &str = r#""kty":"OKP","crv":"Ed25519","kid":"a","x":"AA""#;
+    let files = Directory::create();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/better-auth/refresh-jwks \"$URL\" jwks.json");
+    let spaced = KEY.replace(':', " :\n  ");
+    for (content, refusal) in [
+        (format!("{{\"keys\":[{{{KEY}}}]}}"), ""),
+        (format!("{{\n  \"keys\": [\n    {{\r\n\t{spaced}\n    }}\n  ]\n}}\n"), ""),
+        (format!("{{\n  \"keys\": [\n{{{spaced},\n\"d\"\n: \"AA\"}}]}}"), " shows a private key\n"),
+        ("<html>\n\"keys\": [{".to_owned(), " is no JWKS\n"),
+        ("{\"keys\": []}".to_owned(), " is no JWKS\n"),
+        (String::new(), " is no JWKS\n"),
+    ] {
+        let old = files.write("jwks.json", "old");
+        let url = format!("file://{}", files.write("served", &content));
+        let outcome = shell(script, &files, &[("URL", &url)]);
+        assert_eq!(outcome.code, Some(i32::from(!refusal.is_empty())), "{content}: {outcome:?}");
+        assert!(outcome.stderr.ends_with(refusal), "{content}: {outcome:?}");
+        let kept = fs::read_to_string(old).unwrap();
+        assert_eq!(kept, if refusal.is_empty() { &*content } else { "old" });
+    }
 }

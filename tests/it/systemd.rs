@@ -214,6 +214,27 @@ fn an_inherited_socket_is_used_whatever_host_and_port_say() {
     }
 }
 
+/// As docs/deploy.md has it: the path of the socket unit is also in `HOST`.
+#[test]
+fn check_and_healthcheck_ask_the_inherited_socket_whose_path_is_host() {
+    let directory = Directory::create();
+    let path = directory.path().join("inherited");
+    let listener = listener(Some(&path));
+    let host = format!("unix:{}", path.display());
+    let app = App::setup().inherits(&listener).env("HOST", &host).spawn();
+    assert_eq!(app.address, host);
+    let variables = [("DATABASE_URL", &*app.database.url), ("JWT_SECRET_KEY", SECRET), ("HOST", &*host)];
+    for (command, part) in [
+        ("healthcheck", "\"status\":\"healthy\""),
+        ("check", &*format!("address: {host} is that of a running tinytasks\n")),
+    ] {
+        let outcome = run_binary(&[command], &variables);
+        assert_eq!((outcome.code, &*outcome.stderr), (Some(0), ""), "{outcome:?}");
+        assert!(outcome.stdout.contains(part), "{outcome:?}");
+    }
+    assert!(!app.log_so_far().contains(" WARN "), "{}", app.log_so_far());
+}
+
 /// It would be asked for clients without end.
 #[test]
 fn an_inherited_socket_that_somebody_makes_non_blocking_is_made_blocking_again() {

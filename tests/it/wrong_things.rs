@@ -225,20 +225,43 @@ fn a_command_line_that_is_not_understood_is_answered_with_what_to_write() {
     let user = "give export --user ID, or purge --user ID [--dry-run]";
     for (arguments, line) in [
         (&["start"][..], "unknown command: start"),
-        (&["--port", "8000"], "unknown command: --port 8000"),
-        (&["check", "now"], "unknown command: check now"),
+        (&["--port", "8000"], "unknown option: --port 8000"),
+        (&["check", "now"], "check: unknown argument now"),
+        (&["check", "--bogus"], "check: unknown option --bogus"),
+        (&["serve", "extra"], "serve: unknown argument extra"),
+        (&["migrate", "--force=yes"], "migrate: unknown option --force=yes"),
         (&["help", "start"], "unknown command: start"),
         (&["--config"], "--config: give a file behind it"),
         (&["check", "--config", "x"], "give --config FILE before the command"),
-        (&["--config=x", "check"], "give --config FILE before the command"),
+        (&["check", "--config=x"], "give --config FILE before the command"),
         (&["token"], "token: --user ID is missing"),
-        (&["token", "--user=a"], "token: bad option --user=a; give --user ID [--ttl 1h], or --explain alone"),
+        (
+            &["token", "--user=a", "--for=1h"],
+            "token: bad option --for=1h; give --user ID [--ttl 1h], or --explain alone",
+        ),
         (&["token", "--user", "a", "--ttl", "2w"], "--ttl: give a number and s, m, h or d, such as 1h"),
         (&["token", "--user", ".."], "--user: must be 1 to 255 characters, not . or .."),
         (&["export", "a"], user),
         (&["purge", "--user", "a", "--yes"], user),
     ] {
         assert_refused(&run_binary(arguments, &with(&[])), &format!("{line}; see tinytasks --help"));
+    }
+}
+
+#[test]
+fn an_option_may_have_its_value_behind_an_equals_sign() {
+    let database = Database::create();
+    let files = Directory::create();
+    let content = format!("DATABASE_URL={}\nJWT_SECRET_KEY={SECRET}\n", database.url);
+    let file = format!("--config={}", files.write("a=b.conf", &content));
+    for arguments in [
+        &["migrate"][..],
+        &["token", "--user=a=b", "--ttl=1h"],
+        &["export", "--user=a"],
+        &["purge", "--user=a", "--dry-run"],
+    ] {
+        let outcome = run_binary(&[&[&*file], arguments].concat(), &[]);
+        assert_eq!((outcome.code, &*outcome.stderr), (Some(0), ""), "{arguments:?}: {outcome:?}");
     }
 }
 
