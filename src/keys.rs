@@ -190,9 +190,7 @@ fn jwks(file: &str, text: &[u8]) -> Result<Vec<Ed25519PublicKey>, String> {
     let keys = set.keys.iter().filter_map(|key| Ed25519PublicKey::from_jwk(key.get()).ok());
     let keys: Vec<_> = keys.collect();
     if keys.is_empty() {
-        return Err(format!(
-            "JWT_JWKS_FILE: {file:?} has no public Ed25519 key for signatures; let the issuer sign with EdDSA"
-        ));
+        return Err(format!("JWT_JWKS_FILE: {file:?} {}", why_none(&set.keys)));
     }
     log::info!(keys = keys.len(); "JWKS read");
     let skipped = set.keys.len() - keys.len();
@@ -200,6 +198,29 @@ fn jwks(file: &str, text: &[u8]) -> Result<Vec<Ed25519PublicKey>, String> {
         log::warn!(skipped; "JWKS has keys that are not public Ed25519 keys for signatures");
     }
     Ok(keys)
+}
+
+/// Why no key of the set can be used, and what would be right. Repeats nothing of the file.
+fn why_none(keys: &[Box<RawValue>]) -> &'static str {
+    #[derive(Default, Deserialize)]
+    struct Key {
+        #[serde(rename = "crv")]
+        curve: Option<String>,
+        #[serde(rename = "d")]
+        private: Option<Box<RawValue>>,
+    }
+    let keys = keys.iter().map(|key| serde_json::from_str(key.get()).unwrap_or_default());
+    let keys: Vec<Key> = keys.collect();
+    if keys.is_empty() {
+        "has no key in it; let the issuer publish its Ed25519 key"
+    } else if keys.iter().any(|key| key.private.is_some()) {
+        "has a private key (its member d); give the issuer's public keys alone"
+    } else if keys.iter().any(|key| key.curve.as_deref() == Some("Ed25519")) {
+        "has an Ed25519 key that cannot be used; its kty must be OKP, its x 32 bytes in base64url, \
+         and its use sig or absent"
+    } else {
+        "has no public Ed25519 key for signatures, only others; let the issuer sign with EdDSA"
+    }
 }
 
 fn is_signed_by(key: &Ed25519PublicKey, jws: &Jws) -> bool {

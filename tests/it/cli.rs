@@ -232,6 +232,23 @@ fn a_database_url_with_what_is_not_supported_is_refused_by_name() {
 }
 
 #[test]
+fn a_root_certificate_that_cannot_be_read_is_named() {
+    let files = Directory::create();
+    let folder = files.path().display();
+    let empty = files.write("empty", "");
+    for (file, reason) in [
+        (format!("{folder}/nothing"), "cannot be read: "),
+        (empty.clone(), "has no certificate; give a file in PEM with the authority's certificate"),
+    ] {
+        let url = format!("{URL}?sslmode=verify-full&sslrootcert={file}");
+        let outcome = run_binary(&["check"], &but("DATABASE_URL", &url));
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        let begin = format!("DATABASE_URL: sslrootcert: {file:?} {reason}");
+        assert!(outcome.stderr.starts_with(&begin), "{outcome:?}");
+    }
+}
+
+#[test]
 fn all_bad_variables_are_named_at_once() {
     let variables = [
         ("JWT_SECRET_KEY", "secret"),

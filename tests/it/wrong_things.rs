@@ -204,19 +204,27 @@ fn a_variable_that_stands_twice_in_a_file_is_a_warning() {
 }
 
 #[test]
-fn a_root_certificate_that_cannot_be_read_is_named() {
+fn a_set_of_keys_of_which_none_can_be_used_is_told_what_it_has() {
     let files = Directory::create();
-    let folder = files.path().display();
-    let empty = files.write("empty", "");
-    for (file, reason) in [
-        (format!("{folder}/nothing"), "cannot be read: "),
-        (empty.clone(), "has no certificate; give a file in PEM with the authority's certificate"),
+    for (keys, reason) in [
+        ("", "has no key in it; let the issuer publish its Ed25519 key"),
+        (
+            r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#,
+            "has an Ed25519 key that cannot be used; its kty must be OKP, its x 32 bytes in base64url, \
+             and its use sig or absent",
+        ),
+        (
+            r#"{"kty":"OKP","crv":"Ed25519","x":"AA","d":"pa55word"}"#,
+            "has a private key (its member d); give the issuer's public keys alone",
+        ),
+        (
+            r#"{"kty":"EC","crv":"P-256"}, {"kty":"RSA"}, 7"#,
+            "has no public Ed25519 key for signatures, only others; let the issuer sign with EdDSA",
+        ),
     ] {
-        let url = format!("{URL}?sslmode=verify-full&sslrootcert={file}");
-        let outcome = run_binary(&["check"], &with(&[("DATABASE_URL", &url)]));
-        assert_eq!(outcome.code, Some(2), "{outcome:?}");
-        let begin = format!("DATABASE_URL: sslrootcert: {file:?} {reason}");
-        assert!(outcome.stderr.starts_with(&begin), "{outcome:?}");
+        let file = files.write("jwks", &format!("{{\"keys\":[{keys}]}}"));
+        let set = [("JWT_JWKS_FILE", &*file), ("JWT_ISSUER", "*"), ("JWT_AUDIENCE", "*")];
+        assert_refused(&run_binary(&["serve"], &with(&set)), &format!("JWT_JWKS_FILE: {file:?} {reason}"));
     }
 }
 
