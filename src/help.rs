@@ -63,9 +63,9 @@ const CHECK: &str = "\
 usage: tinytasks [--config FILE] check
 
 Examines everything that serve needs, without changing anything: configuration, certificate,
-address and port, database, schema, rights, and rows from before the rules. Prints warnings and
-what was found good. Exit code 0 if nothing is wrong, 1 for a finding, 2 for a bad configuration;
-the reasons are on standard error.
+address and port, limit of open files, database, schema, rights, and rows from before the rules.
+Prints warnings and what was found good. Exit code 0 if nothing is wrong, 1 for a finding, 2 for a
+bad configuration; the reasons are on standard error.
 ";
 
 const HEALTHCHECK: &str = "\

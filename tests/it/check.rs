@@ -3,6 +3,7 @@
 use crate::cli::good;
 use crate::support::{
     harness::{App, Database, Directory, run_binary},
+    roles::Role,
     token::SECRET,
 };
 
@@ -178,4 +179,15 @@ fn the_remedy_for_a_lost_column_works_and_a_view_is_named_as_such() {
         outcome.stderr,
         "schema: tasks is a view, must be a table; rename the view, or let search_path name another schema\n"
     );
+}
+
+#[test]
+fn a_role_without_connections_is_told_where_to_raise_them() {
+    let database = Database::create();
+    run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
+    let role = Role::create(&database, "connection limit 0");
+    let outcome = run_binary(&["check"], &[("DATABASE_URL", &role.url), ("JWT_SECRET_KEY", SECRET)]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let end = "(53300); raise max_connections or the role's connection limit, or lower DATABASE_POOL_SIZE\n";
+    assert!(outcome.stderr.ends_with(end), "{outcome:?}");
 }
