@@ -14,7 +14,8 @@ use std::{
 };
 
 fn check(url: &str) -> Outcome {
-    run_binary(&["check"], &[("DATABASE_URL", url), ("JWT_SECRET_KEY", SECRET)])
+    let variables = [("DATABASE_URL", url), ("JWT_SECRET_KEY", SECRET), ("AUTO_MIGRATE", "false")];
+    run_binary(&["check"], &variables)
 }
 
 fn migrate(database: &Database) {
