@@ -9,7 +9,6 @@ mod source;
 mod variables;
 
 pub use source::{Setting, read_from};
-pub use variables::fewer_connections;
 
 use crate::keys::TokenSettings;
 use crate::limits::{IDLE_TIMEOUT_MAX, IDLE_TIMEOUT_MIN, JWT_LEEWAY_MAX, POOL_SIZE_MAX, RATE_LIMITS};

@@ -52,15 +52,12 @@ fn check_certificate(certificate: &Certificate) -> Result<Vec<String>, Failure> 
     Ok(findings)
 }
 
-/// A warning where fewer clients can connect than `MAX_CONNECTIONS` says, else nothing. Errors: the limit
-/// of open files is too low for a start.
+/// A line where fewer clients can connect than `MAX_CONNECTIONS` says, else nothing. Errors: the limit of open
+/// files is too low for a start.
 fn check_descriptors(config: &Config) -> Result<String, String> {
-    let own = serve::own_descriptors(config);
-    let max = Registry::new(config.connections_max, own)?.counts().max;
-    let warning = config::fewer_connections(config.connections_max, max, own);
-    Ok(warning.map_or_else(String::new, |warning| {
-        format!("warning: {warning}; a systemd unit has a limit of its own (LimitNOFILE)\n")
-    }))
+    let registry = Registry::new(config.connections_max, serve::own_descriptors(config))?;
+    let line = |shortage| format!("MAX_CONNECTIONS: {shortage} (LimitNOFILE in a systemd unit)\n");
+    Ok(registry.shortage().map_or_else(String::new, line))
 }
 
 /// Whether clients and operators could connect. Errors: an address that cannot be had.

@@ -79,18 +79,6 @@ pub fn meant(name: &str) -> Option<&'static str> {
     (is_near || is_of_family).then_some(nearest.name)
 }
 
-/// The warning for a `MAX_CONNECTIONS` of which the limit of open files bears only `max`, beside `own`
-/// descriptors of the service itself.
-pub fn fewer_connections(wanted: usize, max: usize, own: usize) -> Option<String> {
-    let needed = wanted.saturating_add(own);
-    (max < wanted).then(|| {
-        format!(
-            "MAX_CONNECTIONS: is {wanted}, but the limit of open files (ulimit -n) leaves room for {max}; \
-             make that limit {needed} or more"
-        )
-    })
-}
-
 /// Levenshtein's distance: characters to insert, delete or replace.
 fn edits(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.chars().count()).collect();

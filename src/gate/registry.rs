@@ -11,6 +11,8 @@ use std::time::Instant;
 
 pub struct Registry {
     connections_max: usize,
+    /// Why there may be fewer connections than wanted.
+    shortage: Option<String>,
     state: Mutex<State>,
 }
 
@@ -46,7 +48,18 @@ impl Registry {
             let needed = own + CONNECTIONS_MIN;
             return Err(format!("the limit of open files (ulimit -n) is {soft}; make it {needed} or more"));
         }
-        Ok(Self { connections_max: wanted.min(room), state: Mutex::default() })
+        let shortage = (room < wanted).then(|| {
+            let needed = wanted.saturating_add(own);
+            format!(
+                "the limit of open files (ulimit -n) leaves room for {room} of {wanted} connections; \
+                 make it {needed} or more"
+            )
+        });
+        Ok(Self { connections_max: wanted.min(room), shortage, state: Mutex::default() })
+    }
+
+    pub fn shortage(&self) -> Option<&str> {
+        self.shortage.as_deref()
     }
 
     /// Admits a connection. None when all places are taken and no connection is idle.

@@ -72,10 +72,8 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
         rate_limiter: config.rate_limit.map(RateLimiter::new),
     };
     let registry = Arc::new(Registry::new(config.connections_max, descriptors)?);
-    if let Some(warning) =
-        config::fewer_connections(config.connections_max, registry.counts().max, descriptors)
-    {
-        log::warn!(reason = warning.as_str(); "configuration");
+    if let Some(reason) = registry.shortage() {
+        log::info!(reason; "fewer connections than MAX_CONNECTIONS");
     }
     let store = Store::open(config.database, config.auto_migrate)?;
     let app = Arc::new(App::new(store, keys, options));
