@@ -16,6 +16,7 @@ use jwt_simple::reexports::{coarsetime, ct_codecs};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,6 +48,11 @@ impl Keys {
     ) -> Result<Self, String> {
         let read = move || read().map_err(|complaints| complaints.join("; "));
         Watched::open("set of keys", jwt, Box::new(read), KeySet::new).map(Self)
+    }
+
+    /// Follows the files from now on. Errors: there can be no more threads.
+    pub fn follow(&self) -> io::Result<()> {
+        self.0.follow()
     }
 
     /// Reads secrets and JWKS again at once. Errors: why the keys stay as they were.

@@ -1,6 +1,7 @@
 //! Every duration, size and count that bounds a client, a wait or memory, with its unit and its
 //! reason. The sums that must hold between them are asserted at compile time, at the end of each
-//! group. A number in another file bounds nothing: it is a size to begin with, a default, or part of a format.
+//! group. A number in another file bounds nothing: it is a size to begin with, a default, the range of a
+//! variable, or part of a format.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -61,8 +62,8 @@ pub const LINGER_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
 /// Reading and dropping ends after this time in any case, which is enough for 10 MB at 1.5 Mbit/s. A
 /// connection that lingers counts as idle, so it makes room for another at any time.
 pub const LINGER_MAX: Duration = Duration::from_secs(60);
-/// So many clients that were turned away, because all connections are taken, stay connected for
-/// [`LINGER_IDLE`] at a time. Nothing is read from them.
+/// Clients that got 503 because all connections are taken stay connected for [`LINGER_IDLE`], at most this many.
+/// When one more comes, the oldest is closed. Nothing is read from them.
 pub const TURNED_AWAY_MAX: usize = 32;
 /// After a 408 the reading side of the socket is shut down, so that a read returns at once. What the client
 /// still sends is then looked for at this interval.
@@ -79,10 +80,10 @@ pub const CONNECTIONS_MIN: usize = 32;
 pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 /// The descriptors of one database connection: its socket, and those of the driver's event loop.
 pub const DATABASE_CONNECTION_DESCRIPTORS: usize = 5;
-/// The descriptors that the rest of the process needs: tiny_http, standard streams, files, the watching
-/// connection's name resolution.
+/// The descriptors that the rest of the process needs: tiny_http, standard streams, files, and the resolution of
+/// the database's host name.
 pub const OTHER_DESCRIPTORS: usize = 48;
-/// The same for what `ADMIN_ADDR` needs beside its connections.
+/// The descriptors of the listener at `ADMIN_ADDR`, beside its connections.
 pub const ADMIN_DESCRIPTORS: usize = 16;
 /// How many connections the kernel queues until they are accepted.
 pub const BACKLOG: i32 = 4096;
@@ -126,8 +127,8 @@ pub const TURN_WAIT: Duration = Duration::from_secs(5);
 pub const SMALL_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The memory of all larger answers together, while they are written to their clients.
 pub const LARGE_ANSWERS_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// A large answer that is still unread after this time may be cut off to make room for another. A
-/// client with 32 Mbit/s reads 4 MiB in this time.
+/// A large answer that is still unread after this time may be cut off to make room for another; one of a user
+/// who holds more than the other user will, before. A client with 32 Mbit/s reads 4 MiB in this time.
 pub const LARGE_ANSWER_SAFE: Duration = Duration::from_secs(1);
 /// An answer that has had others cut off waits this long until their threads have given the memory back.
 pub const LARGE_ANSWER_WAIT: Duration = Duration::from_secs(1);

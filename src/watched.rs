@@ -1,11 +1,12 @@
-//! A value that is made from files, and made again when their content has changed. A thread of its own
-//! looks at the files once a second, and at once when a token has an unknown `kid`. SIGHUP has them read
-//! again too.
+//! A value that is made from files, and made again when their content has changed. In the service, a thread
+//! of its own looks at the files once a second, and at once when a token has an unknown `kid`. SIGHUP has them
+//! read again too.
 //! Guarantees: a thread that serves clients reads no file, because a disk may not answer; a file that
 //! cannot be used leaves the value as it was.
 
 use crate::limits::{FILE_LOOK_INTERVAL, FILE_LOOK_WAIT};
 use crate::panic::{every, lock};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ struct State<S, T> {
     look: Look,
     /// When somebody last wanted a look.
     wanted: Option<Instant>,
+    is_followed: bool,
 }
 
 #[derive(PartialEq)]
@@ -58,13 +60,18 @@ impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
         parse: Parse<S, T>,
     ) -> Result<Arc<Self>, String> {
         let current = Arc::new(parse(&first)?);
-        let state = State { current, seen: Ok(first), outcome: Ok(()), look: Look::Due, wanted: None };
+        let (look, wanted) = (Look::Due, None);
+        let state = State { current, seen: Ok(first), outcome: Ok(()), look, wanted, is_followed: false };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        let watched = Arc::new(Self { name, read, parse, reading: Mutex::new(()), state, changed });
-        let followed = Arc::clone(&watched);
-        every(Duration::ZERO, "files", move || followed.look_in_time())
-            .map_err(|error| format!("no thread to follow files: {error}"))?;
-        Ok(watched)
+        Ok(Arc::new(Self { name, read, parse, reading: Mutex::new(()), state, changed }))
+    }
+
+    /// Starts the thread that looks at the files. Errors: there can be no more threads.
+    pub fn follow(self: &Arc<Self>) -> io::Result<()> {
+        let followed = Arc::clone(self);
+        every(Duration::ZERO, "files", move || followed.look_in_time())?;
+        lock(&self.state).is_followed = true;
+        Ok(())
     }
 
     pub fn current(&self) -> Arc<T> {
@@ -76,7 +83,7 @@ impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
     /// others get the value as it is.
     pub fn current_after_look(&self) -> Arc<T> {
         let mut state = lock(&self.state);
-        if state.wanted.is_none_or(|wanted| wanted.elapsed() >= FILE_LOOK_INTERVAL) {
+        if state.is_followed && state.wanted.is_none_or(|wanted| wanted.elapsed() >= FILE_LOOK_INTERVAL) {
             state.wanted = Some(Instant::now());
             // One that has begun may have read the files before they changed.
             state.look = Look::Wanted;
@@ -88,8 +95,8 @@ impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
 
     /// The thread that follows the files: waits for the time of the next look, or until one is wanted.
     fn look_in_time(&self) {
-        let is_due = |state: &mut State<S, T>| state.look == Look::Due;
-        self.wait_while(lock(&self.state), FILE_LOOK_INTERVAL, is_due).look = Look::Begun;
+        let is_unwanted = |state: &mut State<S, T>| state.look != Look::Wanted;
+        self.wait_while(lock(&self.state), FILE_LOOK_INTERVAL, is_unwanted).look = Look::Begun;
         if let Reloaded::Refused(reason) = self.read_again() {
             log::error!(reason = reason.as_str(); "{} kept as it was", self.name);
         }

@@ -17,7 +17,7 @@ pub struct Client {
     peer: SockAddr,
     reader: Reader,
     /// Given back when the client ends, however it ends.
-    _admission: Admission,
+    admission: Admission,
 }
 
 /// The outcome of waiting for a client's next request.
@@ -32,7 +32,13 @@ pub enum Received {
 
 impl Client {
     pub(super) fn new(connection: Arc<Connection>, peer: SockAddr, admission: Admission) -> Self {
-        Self { reader: Reader::new(Arc::clone(&connection)), connection, peer, _admission: admission }
+        Self { reader: Reader::new(Arc::clone(&connection)), connection, peer, admission }
+    }
+
+    /// Closes the connection that is idle longest, so that its thread can serve this client. False where no
+    /// other is idle.
+    pub fn free_a_thread(&self) -> bool {
+        self.admission.free_a_thread()
     }
 
     /// Waits for the next request and reads it.

@@ -158,10 +158,14 @@ impl Gate {
         self.is_accepting.store(false, SeqCst);
     }
 
-    /// Takes no new connection, closes the idle ones, and waits at most `patience` for the others.
-    pub fn stop(&self, patience: Duration) {
+    /// Takes no new connection. Each answer from now on is its client's last.
+    pub fn stop_accepting(&self) {
         self.address.leave();
         self.is_stopping.store(true, SeqCst);
+    }
+
+    /// Closes the idle connections, and waits at most `patience` for the others.
+    pub fn drain(&self, patience: Duration) {
         let begun = Instant::now();
         while begun.elapsed() < patience && (self.is_accepting.load(SeqCst) || !self.registry.drain(begun)) {
             thread::sleep(DRAIN_INTERVAL);

@@ -66,16 +66,10 @@ impl Registry {
     pub fn admit(self: &Arc<Self>, id: u64, connection: &Arc<Connection>) -> Option<Admission> {
         let mut state = lock(&self.state);
         while state.connections.len() >= self.connections_max {
-            state.evict_longest_idle()?;
+            state.evict_longest_idle(id)?;
         }
         state.connections.insert(id, Arc::clone(connection));
         Some(Admission { registry: Arc::clone(self), id })
-    }
-
-    /// Closes the connection that is idle longest, so that its thread can serve another client. False where
-    /// none is idle.
-    pub fn free_a_thread(&self) -> bool {
-        lock(&self.state).evict_longest_idle().is_some()
     }
 
     /// Counts one more thread if there are fewer than connections, and says whether to start it.
@@ -125,11 +119,20 @@ impl Registry {
     }
 }
 
+impl Admission {
+    /// Closes the connection that is idle longest, so that its thread can serve the admitted one. False where
+    /// no other is idle.
+    pub fn free_a_thread(&self) -> bool {
+        lock(&self.registry.state).evict_longest_idle(self.id).is_some()
+    }
+}
+
 impl State {
-    /// None where no connection is idle.
-    fn evict_longest_idle(&mut self) -> Option<()> {
+    /// None where no connection is idle, the new one apart.
+    fn evict_longest_idle(&mut self, new: u64) -> Option<()> {
         loop {
-            let idle = self.connections.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
+            let others = self.connections.iter().filter(|(id, _)| **id != new);
+            let idle = others.filter_map(|(id, one)| Some((one.idle_since()?, *id)));
             let (_, longest_idle) = idle.min()?;
             if self.evict(longest_idle) {
                 return Some(());
@@ -194,11 +197,12 @@ mod tests {
         let registry = Arc::new(Registry::new(3, 0).unwrap());
         let (old, new, busy) = (idle().0, connection().0, connection().0);
         assert!(busy.become_busy());
-        let _admissions = [registry.admit(1, &new), registry.admit(2, &old), registry.admit(3, &busy)];
-        assert!(registry.free_a_thread());
+        let [_busy, _old, new_one] =
+            [registry.admit(1, &busy), registry.admit(2, &old), registry.admit(3, &new)].map(Option::unwrap);
+        assert!(new_one.free_a_thread());
         assert!(old.idle_since().is_none() && new.idle_since().is_some());
-        assert!(registry.free_a_thread() && !registry.free_a_thread(), "the third is busy");
-        assert_eq!(counts(&registry), [0, 1, 3]);
+        assert!(!new_one.free_a_thread(), "it is not closed for itself");
+        assert_eq!(counts(&registry), [1, 1, 3]);
     }
 
     #[test]

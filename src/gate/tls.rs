@@ -42,6 +42,11 @@ impl Certificate {
         Ok(Some(Self(watched)))
     }
 
+    /// Follows the files from now on. Errors: there can be no more threads.
+    pub fn follow(&self) -> io::Result<()> {
+        self.0.follow()
+    }
+
     /// The server's side of a new TLS connection. The handshake comes with the first read.
     pub fn connection(&self) -> io::Result<ServerConnection> {
         ServerConnection::new(Arc::clone(&self.0.current().config)).map_err(io::Error::other)

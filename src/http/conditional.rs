@@ -28,8 +28,8 @@ pub fn check_required(request: &Request, is_required: bool) -> Result<(), Error>
     if is_missing { Err(Error::PreconditionRequired) } else { Ok(()) }
 }
 
-/// The entity tags of a field. Where the field is not well formed, the tags that could be read still match
-/// for `If-None-Match`, and none does for `If-Match`: so no change is made that the client may not want.
+/// The entity tags of a field. Where the field is not well formed, no tag matches for `If-Match`, and for
+/// `If-None-Match` those do that could be read.
 enum Listed {
     Any,
     Tags { tags: Vec<Tag>, is_well_formed: bool },

@@ -23,7 +23,7 @@ pub struct ListParts<'a> {
     pub rest: Page,
     pub count: usize,
     pub totals: Option<Totals>,
-    /// The beginning of the JSON text, with the tasks that were found with the first question.
+    /// The beginning of the JSON text, with the tasks that the first statement returned.
     pub first: Option<Vec<u8>>,
     pub is_done: bool,
 }

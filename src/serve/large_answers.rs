@@ -1,8 +1,7 @@
 //! The memory of large answers while they are written to their clients: all of them share a fixed
 //! number of bytes, and small ones are not counted. Guarantees: a client that reads slowly does not
 //! keep others from their answers, and neither does a user who asks for many of them. When all memory is
-//! taken, the user who holds the most loses the answer that was begun first. One that was begun only a moment
-//! ago stays, unless its user holds more than the user of the new answer will.
+//! taken, the user who holds the most loses the answer that was begun first. See [`Shares::to_cut_off`].
 
 use crate::error::Error;
 use crate::gate::Connection;
@@ -64,10 +63,8 @@ impl LargeAnswers {
         let end = Instant::now() + LARGE_ANSWER_WAIT;
         let mut shares = lock(&self.shares);
         while !fits(shares.bytes, bytes) {
-            if !fits(shares.bytes_that_stay(), bytes) {
-                let number = shares.one_to_cut_off(user_id, bytes).ok_or_else(refused)?;
+            for number in shares.to_cut_off(user_id, bytes).ok_or_else(refused)? {
                 shares.cut_off(number);
-                continue;
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -91,10 +88,6 @@ fn fits(taken: usize, bytes: usize) -> bool {
 }
 
 impl Shares {
-    fn bytes_that_stay(&self) -> usize {
-        self.by_number.values().filter(|holder| !holder.is_cut).map(|holder| holder.bytes).sum()
-    }
-
     fn cut_off(&mut self, number: u64) {
         if let Some(holder) = self.by_number.get_mut(&number) {
             log::warn!("a reader of a large answer is cut off, to make room");
@@ -103,24 +96,35 @@ impl Shares {
         }
     }
 
-    /// The share to cut off for an answer of this size to this user: one that is no longer recent, else one
-    /// whose user holds more than this user will. Of these, the oldest of the user who holds the most.
-    fn one_to_cut_off(&self, user_id: &str, bytes: usize) -> Option<u64> {
-        let mut bytes_of_user: HashMap<&str, usize> = HashMap::new();
-        for holder in self.by_number.values().filter(|holder| !holder.is_cut) {
-            *bytes_of_user.entry(&holder.user_id).or_default() += holder.bytes;
+    /// The shares to cut off for an answer of this size to this user, beside those that are cut off already.
+    /// None where those that may be cut off are not enough: an answer of a user who holds more than this user
+    /// will, and one that is no longer recent of a user who holds no less than this user does. Of these, the
+    /// oldest of the user who holds the most goes first.
+    fn to_cut_off(&self, user_id: &str, bytes: usize) -> Option<Vec<u64>> {
+        let mut staying: BTreeMap<u64, &Holder> =
+            self.by_number.iter().map(|(number, holder)| (*number, holder)).collect();
+        staying.retain(|_, holder| !holder.is_cut);
+        let mut held: HashMap<&str, usize> = HashMap::new();
+        for holder in staying.values() {
+            *held.entry(&holder.user_id).or_default() += holder.bytes;
         }
-        let held_by = |user_id: &str| bytes_of_user.get(user_id).copied().unwrap_or(0);
-        let will_hold = held_by(user_id) + bytes;
-        let mut chosen: Option<(bool, usize, u64)> = None;
-        for (number, holder) in self.by_number.iter().filter(|(_, holder)| !holder.is_cut) {
-            let (is_slow, held) = (holder.since.elapsed() >= LARGE_ANSWER_SAFE, held_by(&holder.user_id));
-            let may_be_cut = is_slow || held > will_hold;
-            if may_be_cut && chosen.is_none_or(|(slow, most, _)| (is_slow, held) > (slow, most)) {
-                chosen = Some((is_slow, held, *number));
-            }
+        let mut chosen = Vec::new();
+        while !fits(held.values().sum(), bytes) {
+            let held_by = |user_id: &str| held.get(user_id).copied().unwrap_or(0);
+            let own = held_by(user_id);
+            let may_be_cut = |holder: &Holder| {
+                let theirs = held_by(&holder.user_id);
+                theirs > own + bytes || theirs >= own && holder.since.elapsed() >= LARGE_ANSWER_SAFE
+            };
+            // The last of several with the same key is the oldest.
+            let candidates = staying.iter().rev().filter(|(_, holder)| may_be_cut(holder));
+            let (number, holder) = candidates.max_by_key(|(_, holder)| held_by(&holder.user_id))?;
+            let (number, holder) = (*number, *holder);
+            staying.remove(&number);
+            *held.entry(&holder.user_id).or_default() -= holder.bytes;
+            chosen.push(number);
         }
-        chosen.map(|(_, _, number)| number)
+        Some(chosen)
     }
 
     fn remove(&mut self, number: u64) -> Option<Holder> {
@@ -161,6 +165,8 @@ mod tests {
     /// A user reads an answer of so many MiB, until the connection is cut off.
     fn read<'s>(scope: &'s Scope<'s, '_>, answers: &'s LargeAnswers, user_id: &str, size: usize) {
         let (connection, mut client) = connection();
+        // A test that fails does not cut it off.
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let share = answers.admit(size * MIB, user_id, &connection).unwrap();
         scope.spawn(move || {
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
@@ -237,6 +243,38 @@ mod tests {
     }
 
     #[test]
+    fn a_user_who_holds_most_cuts_off_nobody_who_is_slow() {
+        let answers = LargeAnswers::default();
+        thread::scope(|scope| {
+            read(scope, &answers, "bob", 1);
+            age(&answers, 1);
+            for size in [10, 10, 10] {
+                read(scope, &answers, "eve", size);
+            }
+            let (connection, _client) = connection();
+            assert!(answers.admit(2 * MIB, "eve", &connection).is_err());
+            assert_eq!(held(&answers), [1, 10, 10, 10]);
+            cut_off_all(&answers);
+        });
+    }
+
+    #[test]
+    fn nobody_is_cut_off_where_that_is_not_enough() {
+        let answers = LargeAnswers::default();
+        thread::scope(|scope| {
+            read(scope, &answers, "bob", 1);
+            age(&answers, 1);
+            for user_id in ["a", "b", "c", "d", "e"] {
+                read(scope, &answers, user_id, 6);
+            }
+            let (connection, _client) = connection();
+            assert!(answers.admit(7 * MIB, "alice", &connection).is_err());
+            assert_eq!(lock(&answers.shares).by_number.values().filter(|holder| holder.is_cut).count(), 0);
+            cut_off_all(&answers);
+        });
+    }
+
+    #[test]
     fn memory_counts_until_it_is_given_back() {
         let answers = LargeAnswers::default();
         let ((stuck, _one), (connection, _other)) = (connection(), connection());
@@ -255,13 +293,10 @@ mod tests {
                 read(scope, &answers, user_id, size);
             }
             age(&answers, 3);
-            let (connection, _client) = connection();
-            let first = answers.admit(10 * MIB, "alice", &connection).unwrap();
-            assert_eq!(held(&answers), [9, 8, 10]);
-            // Now bob holds more than eve.
-            let second = answers.admit(7 * MIB, "alice", &connection).unwrap();
-            assert_eq!(held(&answers), [8, 10, 7]);
-            drop((first, second));
+            read(scope, &answers, "alice", 10);
+            assert_eq!(held(&answers), [9, 8, 10], "eve held 15");
+            read(scope, &answers, "carol", 7);
+            assert_eq!(held(&answers), [9, 8, 7], "alice held 10");
             cut_off_all(&answers);
         });
     }

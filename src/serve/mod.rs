@@ -13,6 +13,7 @@ use crate::limits::{
     ADMIN_CONNECTIONS_MAX, ADMIN_DESCRIPTORS, DATABASE_CONNECTION_DESCRIPTORS, DRAIN_TIMEOUT,
     IDLE_TIMEOUT_DEFAULT, OTHER_DESCRIPTORS, START_DATABASE_INTERVAL, START_DATABASE_WAIT, TURNED_AWAY_MAX,
 };
+use crate::panic::guarded;
 use crate::store::{Readiness, Store};
 use crate::{logging, systemd};
 use preempt_rt::sched::{Pid, Scheduler, SchedulerParams, get_scheduler};
@@ -41,10 +42,11 @@ pub fn serve() -> Result<(), Failure> {
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let service = start(config, inherited)?;
     reload_until_stopped(signals, &service.app)?;
+    service.gate.stop_accepting();
     log::info!("stopping");
     systemd::stopping();
     service.app.is_stopping.store(true, Relaxed);
-    service.gate.stop(DRAIN_TIMEOUT);
+    service.gate.drain(DRAIN_TIMEOUT);
     Ok(())
 }
 
@@ -63,6 +65,8 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
     let descriptors = own_descriptors(&config);
     let keys = Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
     let certificate = Certificate::open(config.tls).map_err(Failure::of_configuration)?.map(Arc::new);
+    let followed = certificate.as_deref().map_or(Ok(()), Certificate::follow).and_then(|()| keys.follow());
+    followed.map_err(|error| format!("cannot start a thread: {error}"))?;
     let is_https = certificate.is_some();
     let options = http::Options {
         cors: Cors::new(config.cors_origins),
@@ -147,7 +151,11 @@ fn reload_until_stopped(mut signals: Signals, app: &Arc<App>) -> Result<(), Fail
     let work = move || {
         for () in signals_to_reload {
             systemd::reloading();
-            reload(&app);
+            let work = || {
+                reload(&app);
+                Ok(())
+            };
+            let _ = guarded(work, drop::<String>);
             systemd::ready();
         }
     };
@@ -155,7 +163,9 @@ fn reload_until_stopped(mut signals: Signals, app: &Arc<App>) -> Result<(), Fail
     thread.map_err(|error| format!("cannot start a thread: {error}"))?;
     for _ in signals.forever().take_while(|signal| *signal == SIGHUP) {
         // If another reload waits to begin, that one will do.
-        let _ = signalled.try_send(());
+        if signalled.try_send(()).is_err() {
+            log::warn!("a reload waits for the one before it, which has not ended");
+        }
     }
     Ok(())
 }

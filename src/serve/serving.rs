@@ -29,7 +29,7 @@ pub struct Service {
     /// while: what they still send would make the kernel reset a closed connection, and they might not read
     /// their answer.
     turned_away: Mutex<VecDeque<(Instant, Connection)>>,
-    /// When the log last said that a connection cannot be accepted.
+    /// When the log last said that descriptors or threads have run out.
     complained: Mutex<Option<Instant>>,
 }
 
@@ -65,7 +65,7 @@ impl Service {
         match self.gate.accept(listener)? {
             Accepted::Admitted(client) => {
                 if let Err(error) = self.add_thread_if_missing() {
-                    if !self.gate.registry.free_a_thread() {
+                    if !client.free_a_thread() {
                         return Err(error);
                     }
                     self.complain("an idle connection is closed, as no thread can be started", &error);

@@ -24,6 +24,16 @@ struct Stalled {
     _directory: Directory,
 }
 
+/// Stopped when a test ends, also when it fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The address in the line with this text.
 fn address_in(log: &mut impl BufRead, text: &str) -> String {
     loop {
@@ -108,7 +118,7 @@ fn lines_that_could_not_be_written_are_counted_in_the_log_once_others_can() {
     let mut command = by_shell(&binary(&directory), "exec 2>log");
     let variables = [("JWT_SECRET_KEY", SECRET), ("PORT", "0"), ("ADMIN_ADDR", "127.0.0.1:0")];
     command.env("DATABASE_URL", &database.url).envs(variables).stdout(Stdio::null());
-    let mut child = command.spawn().unwrap();
+    let _running = Running(command.spawn().unwrap());
     let mut log = BufReader::new(File::open(&pipe).unwrap());
     let admin = address_in(&mut log, "metrics and probes");
     let address = address_in(&mut log, "listening");
@@ -127,8 +137,6 @@ fn lines_that_could_not_be_written_are_counted_in_the_log_once_others_can() {
     }
     let count: f64 = line.split_once("lines=").unwrap().1.trim_end().parse().unwrap();
     assert!(count >= counted, "{line}");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]

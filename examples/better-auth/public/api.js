@@ -52,7 +52,8 @@ async function fetchPersistently(url, request) {
     try {
       const response = await fetch(url, request);
       if (response.status !== 503 && response.status !== 429) return response;
-      pause = 1000 * Number(response.headers.get("Retry-After"));
+      // A proxy's own answer may say nothing that a page of another origin can read.
+      pause = Math.max(wait, 1000 * Number(response.headers.get("Retry-After")) || 0);
       if (pause > PAUSE_MS_MAX) return response;
     } catch {
       // Sent again below.
