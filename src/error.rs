@@ -79,6 +79,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// For a statement without an answer, or with one that cannot be read.
+    pub fn unanswered(may_be_done: bool, cause: String) -> Self {
+        if may_be_done { Self::Unknown(cause) } else { Self::Unavailable(cause) }
+    }
+
     /// The contract's table: status, `error_code`, and the sentence for the client.
     #[rustfmt::skip]
     pub fn entry(&self) -> (u16, &'static str, &'static str) {

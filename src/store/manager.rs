@@ -4,6 +4,7 @@ use super::backoff::Backoff;
 use super::connect::{ConnectError, Setting, connect, is_silence};
 use super::connection::{Connection, prepare};
 use super::readiness::Facts;
+use super::rows::can_be_read;
 use super::sqlstate::{Fate, cause, is_lost_statement};
 use super::url::{DatabaseSettings, DatabaseUrl};
 use crate::limits::{ANSWER_AGE_MAX, CHECKOUT_MAX, PING_AFTER, PING_MAX, STATEMENT_SERVER_MAX};
@@ -158,6 +159,11 @@ impl Connector {
             true => prepare(client, has_icu),
             false => Ok(Vec::new()),
         })?;
+        // A statement that returns other types would change a task whose row nobody can read.
+        if !prepared.iter().all(|(_, statement)| can_be_read(statement.columns())) {
+            let reason = "a column of tasks has a type that the service cannot read".to_owned();
+            return Err(ConnectError { reason, is_full: false });
+        }
         Ok(Connection::new(session, prepared, has_icu, born, Arc::clone(&self.open)))
     }
 }

@@ -32,7 +32,7 @@ use crate::task::{
     Change, Chosen, Content, Order, Page, Patch, Precondition, Search, SortKey, Tags, TaskId, Text, Totals,
 };
 use pool::Pool;
-use rows::{Tasks, as_timestamp, as_timestamps, refused};
+use rows::{Tasks, as_timestamp, as_timestamps};
 use statements::{
     BY_CREATED, BY_CREATED_DOWN, BY_ID, BY_ID_DOWN, BY_TITLE, BY_TITLE_DOWN, BY_UPDATED, BY_UPDATED_DOWN,
     DELETE, DELETE_MANY, FIND_KEY, GET, INSERT, INSERT_ONCE, Statement, TOTALS, UPDATE, UPDATE_MANY, Values,
@@ -73,9 +73,9 @@ impl Store {
 
     /// How many tasks the search chooses; without one, how many there are.
     pub fn totals(&self, caller: &Caller, search: Option<&Search>) -> Result<Totals, Error> {
-        let rows = self.tasks(&TOTALS, caller, &[&search.map(Search::as_str)])?.rows;
-        let row = rows.first().ok_or_else(|| Error::Bug("a count has no row".to_owned()))?;
-        let count = |column: usize| row.try_get(column).map_err(|error| refused(&error));
+        let found = self.tasks(&TOTALS, caller, &[&search.map(Search::as_str)])?;
+        let row = found.rows.first().ok_or_else(|| Error::Bug("a count has no row".to_owned()))?;
+        let count = |column: usize| row.try_get(column).map_err(|error| found.unreadable(&error));
         Ok(Totals { all: count(0)?, open: count(1)?, complete: count(2)? })
     }
 
@@ -102,7 +102,7 @@ impl Store {
             for (what, is_replay) in [(&INSERT_ONCE, false), (&FIND_KEY, true)] {
                 let found = self.tasks(what, caller, values)?;
                 if let Some(row) = found.rows.first() {
-                    let is_same: bool = row.try_get("is_same").map_err(|error| refused(&error))?;
+                    let is_same: bool = row.try_get("is_same").map_err(|error| found.unreadable(&error))?;
                     return if is_same { Ok((found, is_replay)) } else { Err(Error::KeyReused) };
                 }
             }
@@ -202,7 +202,7 @@ impl Store {
         let user_id = caller.user_id();
         let owner: Values = &[&user_id];
         let rows = self.pool.query(what, &[owner, values].concat())?;
-        Ok(Tasks { user_id, rows })
+        Ok(Tasks { user_id, rows, effect: what.effect })
     }
 
     fn change_many(&self, what: &'static Statement, caller: &Caller, values: Values) -> Result<u64, Error> {

@@ -108,11 +108,11 @@ impl Pool {
             tries += 1;
             let may_succeed = match fate {
                 Fate::Aborted | Fate::Stale => true,
-                Fate::Lost => statement.may_repeat,
+                Fate::Lost => statement.effect.may_repeat(),
                 Fate::Passing | Fate::Unclear | Fate::Refused => false,
             };
             if !may_succeed || tries == STATEMENT_TRIES_MAX || Instant::now() >= end {
-                return Err(fate.error(&error, statement.may_repeat));
+                return Err(fate.error(&error, statement.effect.may_repeat()));
             }
         }
     }

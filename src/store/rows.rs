@@ -1,10 +1,11 @@
 //! Rows of PostgreSQL → tasks, and instants in the form that the driver sends.
 
 use super::sqlstate;
+use super::statements::Effect;
 use crate::error::Error;
 use crate::task::{Task, UtcMicros};
-use postgres::Row;
 use postgres::types::{FromSql, Timestamp, Type};
+use postgres::{Column, Row};
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
@@ -12,19 +13,27 @@ use std::time::{Duration, SystemTime};
 pub struct Tasks<'c> {
     pub user_id: &'c str,
     pub rows: Vec<Row>,
+    /// That of the statement which returned them.
+    pub effect: Effect,
 }
 
 impl Tasks<'_> {
-    /// Errors: `Database`.
+    /// Errors of this and the next: as [`Tasks::unreadable`] has them.
     pub fn all(&self) -> Result<Vec<Task<'_>>, Error> {
-        let task = |row| task(self.user_id, row).map_err(|error| refused(&error));
+        let task = |row| task(self.user_id, row).map_err(|error| self.unreadable(&error));
         self.rows.iter().map(task).collect()
     }
 
-    /// Errors: `Database`, `NoSuchTask`.
+    /// Errors also: `NoSuchTask`.
     pub fn one(&self) -> Result<Task<'_>, Error> {
         let row = self.rows.first().ok_or(Error::NoSuchTask)?;
-        task(self.user_id, row).map_err(|error| refused(&error))
+        task(self.user_id, row).map_err(|error| self.unreadable(&error))
+    }
+
+    /// The error where a column has another type than the service can read. The watching thread reports
+    /// that type until the table is mended. A change has been made, although its row cannot be shown.
+    pub fn unreadable(&self, error: &postgres::Error) -> Error {
+        Error::unanswered(self.effect.is_change(), sqlstate::cause(error))
     }
 }
 
@@ -41,8 +50,17 @@ pub fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Er
     })
 }
 
-pub fn refused(error: &postgres::Error) -> Error {
-    Error::Database(sqlstate::cause(error))
+/// Whether [`task`] can read rows with these columns. Statements that return less return its first columns.
+pub fn can_be_read(columns: &[Column]) -> bool {
+    let accepts = [
+        i64::accepts,
+        <&str>::accepts,
+        <Option<&str>>::accepts,
+        bool::accepts,
+        UtcMicros::accepts,
+        UtcMicros::accepts,
+    ];
+    columns.iter().zip(accepts).all(|(column, accepts)| accepts(column.type_()))
 }
 
 /// The binary form of a `timestamptz`: microseconds since 2000-01-01T00:00:00Z as a big-endian i64, the

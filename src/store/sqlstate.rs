@@ -35,9 +35,10 @@ impl Fate {
     /// on a connection of that age.
     pub fn of(error: &postgres::Error, age: Duration) -> Self {
         let Some(state) = error.code() else {
-            // The server did not answer: the connection broke, or a value could not be converted.
-            let is_io = error.source().is_some_and(|source| source.is::<std::io::Error>());
-            return if is_io || error.is_closed() { Self::Lost } else { Self::Refused };
+            // A value that could not be converted was not sent. In all other cases the connection broke, or
+            // the driver could not make out the answer.
+            let is_sent = error.source().is_none_or(|source| source.is::<std::io::Error>());
+            return if is_sent { Self::Lost } else { Self::Refused };
         };
         match *state {
             SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Self::Aborted,

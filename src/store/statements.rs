@@ -9,9 +9,29 @@ pub struct Statement {
     /// The text for a PostgreSQL that was built without ICU, where it differs.
     sql_without_icu: Option<&'static str>,
     pub types: &'static [Type],
-    /// Whether doing it twice is harmless. If so, it is sent again after a connection broke before its
-    /// answer.
-    pub may_repeat: bool,
+    pub effect: Effect,
+}
+
+/// What a statement does to the tasks.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Effect {
+    Read,
+    /// It changes tasks, and would change more a second time.
+    Change,
+    /// It changes tasks, and nothing more a second time.
+    ChangeOnce,
+}
+
+impl Effect {
+    pub fn is_change(self) -> bool {
+        self != Self::Read
+    }
+
+    /// Whether doing it twice is harmless. If so, the statement is sent again after a connection broke
+    /// before its answer.
+    pub fn may_repeat(self) -> bool {
+        self != Self::Change
+    }
 }
 
 impl Statement {
@@ -110,12 +130,12 @@ macro_rules! by_title {
 /// The two texts of a statement that compares texts: by Unicode's root collation, which ICU brings, or by
 /// that of the database.
 macro_rules! collated {
-    ($sql:ident!($($argument:literal),*), $types:expr, $may_repeat:expr) => {
+    ($sql:ident!($($argument:literal),*), $types:expr, $effect:expr) => {
         Statement {
             sql: $sql!($($argument,)* r#"collate "und-x-icu""#),
             sql_without_icu: Some($sql!($($argument,)* r#"collate "default""#)),
             types: $types,
-            may_repeat: $may_repeat,
+            effect: $effect,
         }
     };
 }
@@ -126,16 +146,18 @@ const INSTANT_TYPES: &[Type] =
 const TITLE_TYPES: &[Type] =
     &[Type::TEXT, Type::BOOL, Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::TEXT];
 
-pub static BY_ID: Statement = collated!(by_id!(">", "asc"), ID_TYPES, true);
-pub static BY_ID_DOWN: Statement = collated!(by_id!("<", "desc"), ID_TYPES, true);
-pub static BY_CREATED: Statement = collated!(by_instant!("created_at", ">", "asc"), INSTANT_TYPES, true);
+pub static BY_ID: Statement = collated!(by_id!(">", "asc"), ID_TYPES, Effect::Read);
+pub static BY_ID_DOWN: Statement = collated!(by_id!("<", "desc"), ID_TYPES, Effect::Read);
+pub static BY_CREATED: Statement =
+    collated!(by_instant!("created_at", ">", "asc"), INSTANT_TYPES, Effect::Read);
 pub static BY_CREATED_DOWN: Statement =
-    collated!(by_instant!("created_at", "<", "desc"), INSTANT_TYPES, true);
-pub static BY_UPDATED: Statement = collated!(by_instant!("updated_at", ">", "asc"), INSTANT_TYPES, true);
+    collated!(by_instant!("created_at", "<", "desc"), INSTANT_TYPES, Effect::Read);
+pub static BY_UPDATED: Statement =
+    collated!(by_instant!("updated_at", ">", "asc"), INSTANT_TYPES, Effect::Read);
 pub static BY_UPDATED_DOWN: Statement =
-    collated!(by_instant!("updated_at", "<", "desc"), INSTANT_TYPES, true);
-pub static BY_TITLE: Statement = collated!(by_title!(">", "asc"), TITLE_TYPES, true);
-pub static BY_TITLE_DOWN: Statement = collated!(by_title!("<", "desc"), TITLE_TYPES, true);
+    collated!(by_instant!("updated_at", "<", "desc"), INSTANT_TYPES, Effect::Read);
+pub static BY_TITLE: Statement = collated!(by_title!(">", "asc"), TITLE_TYPES, Effect::Read);
+pub static BY_TITLE_DOWN: Statement = collated!(by_title!("<", "desc"), TITLE_TYPES, Effect::Read);
 
 #[rustfmt::skip]
 macro_rules! totals {
@@ -143,14 +165,14 @@ macro_rules! totals {
         "select count(*), count(*) filter (where not complete), count(*) filter (where complete)
         from tasks where user_id = $1 and ", is_found!("$2", $collate)) };
 }
-pub static TOTALS: Statement = collated!(totals!(), &[Type::TEXT, Type::TEXT], true);
+pub static TOTALS: Statement = collated!(totals!(), &[Type::TEXT, Type::TEXT], Effect::Read);
 
 pub static GET: Statement = Statement {
     sql: "select id, title, description, complete, created_at, updated_at
         from tasks where user_id = $1 and id = $2",
     sql_without_icu: None,
     types: &[Type::TEXT, Type::INT8],
-    may_repeat: true,
+    effect: Effect::Read,
 };
 /// Both times are the column's default, `now()`: one instant.
 pub static INSERT: Statement = Statement {
@@ -158,7 +180,7 @@ pub static INSERT: Statement = Statement {
         returning id, title, description, complete, created_at, updated_at",
     sql_without_icu: None,
     types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL],
-    may_repeat: false,
+    effect: Effect::Change,
 };
 /// Of several requests with one key, the unique index lets one insert; the others wait for its commit
 /// and then return no row.
@@ -170,7 +192,7 @@ pub static INSERT_ONCE: Statement = Statement {
         returning id, title, description, complete, created_at, updated_at, true as is_same",
     sql_without_icu: None,
     types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
-    may_repeat: true,
+    effect: Effect::ChangeOnce,
 };
 pub static FIND_KEY: Statement = Statement {
     sql: "select id, title, description, complete, created_at, updated_at, idempotency_hash
@@ -178,7 +200,7 @@ pub static FIND_KEY: Statement = Statement {
         from tasks where user_id = $1 and idempotency_key = $5",
     sql_without_icu: None,
     types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
-    may_repeat: true,
+    effect: Effect::Read,
 };
 
 /// The `updated_at` of a changed task: now, or a microsecond after the old one where the clock says less.
@@ -203,7 +225,7 @@ pub static UPDATE: Statement = Statement {
         returning id, title, description, complete, created_at, updated_at"),
     sql_without_icu: None,
     types: &[Type::TEXT, Type::INT8, TIMES, TIMES, Type::TEXT, Type::TEXT, Type::BOOL, Type::BOOL],
-    may_repeat: false,
+    effect: Effect::Change,
 };
 pub static DELETE: Statement = Statement {
     sql: "delete from tasks
@@ -212,7 +234,7 @@ pub static DELETE: Statement = Statement {
         returning id",
     sql_without_icu: None,
     types: &[Type::TEXT, Type::INT8, TIMES, TIMES],
-    may_repeat: false,
+    effect: Effect::Change,
 };
 
 #[rustfmt::skip]
@@ -229,5 +251,6 @@ macro_rules! delete_many {
 /// Both read all tasks of the user. They are not repeated: a second run would count anew, and take tasks
 /// that came into that state since.
 pub static UPDATE_MANY: Statement =
-    collated!(update_many!(), &[Type::TEXT, Type::BOOL, Type::TEXT, Type::BOOL], false);
-pub static DELETE_MANY: Statement = collated!(delete_many!(), &[Type::TEXT, Type::BOOL, Type::TEXT], false);
+    collated!(update_many!(), &[Type::TEXT, Type::BOOL, Type::TEXT, Type::BOOL], Effect::Change);
+pub static DELETE_MANY: Statement =
+    collated!(delete_many!(), &[Type::TEXT, Type::BOOL, Type::TEXT], Effect::Change);

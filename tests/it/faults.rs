@@ -394,6 +394,46 @@ fn a_column_added_or_a_type_changed_under_the_service_does_no_harm() {
     }
 }
 
+/// A prepared statement is refused before it is done. One that is sent as text is done before its answer
+/// turns out to be unreadable.
+#[test]
+fn an_answer_that_cannot_be_read_is_503_and_says_whether_the_change_may_be_done() {
+    for (prepared, unreadable) in [("true", "not possible at the moment, try again soon"), ("false", UNKNOWN)]
+    {
+        let app = App::setup().env("DATABASE_PREPARED", prepared).spawn();
+        let alice = app.user("alice");
+        let id = alice.create_id();
+        let retype = |ty: &str| {
+            let sql = "alter table tasks alter updated_at type";
+            app.database.execute(&format!("{sql} {ty} using updated_at at time zone 'UTC'"));
+        };
+        retype("timestamp");
+        let task = json!({"title": "t", "complete": true});
+        let create = alice.request("POST", "/tasks").json(task.clone());
+        for (request, detail) in [
+            (create.clone(), unreadable),
+            (create.header("Idempotency-Key", "k"), unreadable),
+            (alice.on_task("PATCH", id).json(task.clone()), unreadable),
+            (alice.on_task("PUT", id).json(task), unreadable),
+            (alice.on_task("GET", id), "not possible at the moment, try again soon"),
+            (alice.request("GET", "/tasks"), "not possible at the moment, try again soon"),
+        ] {
+            let response = request.send().expect_problem(503, "SERVICE_UNAVAILABLE");
+            assert_eq!(
+                response.json()["detail"],
+                detail,
+                "{prepared}: {} {}",
+                request.method,
+                request.target
+            );
+        }
+        let stored = if prepared == "true" { "1 false" } else { "3 true" };
+        assert_eq!(app.database.value("select count(*) || ' ' || bool_or(complete) from tasks"), stored);
+        retype("timestamptz");
+        eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
+    }
+}
+
 /// PostgreSQL's DETAIL would.
 #[test]
 fn a_constraint_of_somebody_else_is_a_500_and_the_log_quotes_no_row() {
