@@ -2,13 +2,15 @@
 //! demand. Whoever runs them has `DATABASE_URL` and with it all tasks, so they take a plain user id and
 //! no token. Each is one statement: it sees one moment, and is done as a whole or not at all.
 
-use super::connect::connect;
+use super::connect::{Session, connect};
+use super::readiness::row_security;
 use super::rows::task;
 use super::sqlstate::{cause, remedy};
 use super::statements::{COUNT, EXPORT, PURGE};
 use super::url::DatabaseUrl;
 use crate::limits::{COMMAND_STATEMENT_MAX, EXPORT_ROW_MAX};
 use crate::task::{Task, UserId};
+use postgres::Transaction;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::{ToSql, Type};
 
@@ -23,7 +25,8 @@ pub fn export(
     let (mut session, ()) = connect(url, &[], |_| Ok(())).map_err(|error| error.reason)?;
     let deadline = session.deadline();
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&user_id, Type::TEXT)];
-    let rows = session.within(COMMAND_STATEMENT_MAX).query_typed_raw(EXPORT, values);
+    let mut transaction = begin(&mut session)?;
+    let rows = transaction.query_typed_raw(EXPORT, values);
     let mut rows = rows.map_err(|error| refused(&error))?;
     loop {
         // The reader of the output may be slow, so the limit is that of one row.
@@ -40,14 +43,34 @@ pub fn export(
 /// How many tasks of the user were deleted; with `only_count`, how many would be.
 pub fn purge(url: &DatabaseUrl, user_id: &UserId, only_count: bool) -> Result<u64, String> {
     let (mut session, ()) = connect(url, &[], |_| Ok(())).map_err(|error| error.reason)?;
-    let client = session.within(COMMAND_STATEMENT_MAX);
+    let mut transaction = begin(&mut session)?;
     let user_id = user_id.as_str();
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&user_id, Type::TEXT)];
     let count = match only_count {
-        true => client.query_typed_one(COUNT, &values).and_then(|row| row.try_get(0)).map(i64::unsigned_abs),
-        false => client.execute_typed(PURGE, &values),
+        true => {
+            transaction.query_typed_one(COUNT, &values).and_then(|row| row.try_get(0)).map(i64::unsigned_abs)
+        }
+        false => transaction.execute_typed(PURGE, &values),
     };
-    count.map_err(|error| refused(&error))
+    count.and_then(|count| transaction.commit().map(|()| count)).map_err(|error| refused(&error))
+}
+
+/// A transaction whose statements see every row, or are refused. Errors: row-level security hides rows from
+/// this role, so an export would be short, and a purge would leave tasks behind.
+fn begin(session: &mut Session) -> Result<Transaction<'_>, String> {
+    let client = session.within(COMMAND_STATEMENT_MAX);
+    let (is_active, hidden) = row_security(client).map_err(|error| refused(&error))?;
+    if let Some(reason) = hidden {
+        return Err(reason);
+    }
+    let mut transaction = client.transaction().map_err(|error| refused(&error))?;
+    // PostgreSQL then refuses the statement if row security has been switched on since. Active row security
+    // has policies that let every row through, and would be refused as well.
+    if !is_active {
+        let setting = "set local row_security = off";
+        transaction.execute_typed(setting, &[]).map_err(|error| refused(&error))?;
+    }
+    Ok(transaction)
 }
 
 fn refused(error: &postgres::Error) -> String {

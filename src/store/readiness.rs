@@ -40,13 +40,17 @@ pub fn examine(client: &mut Client) -> Result<Examination, postgres::Error> {
             findings.push(Finding { text: row.try_get(0)?, hides_rows: false });
         }
     }
-    let row_security = client.query_typed_one(ROW_SECURITY, &[])?;
-    if let Some(text) = row_security.try_get(1)? {
-        findings.push(Finding { text, hides_rows: true });
-    }
+    let (has_row_security, hidden) = row_security(client)?;
+    findings.extend(hidden.map(|text| Finding { text, hides_rows: true }));
     let has_icu = client.query_typed_one(HAS_ICU, &[])?.try_get(0)?;
-    let facts = Facts { has_row_security: row_security.try_get(0)?, has_icu };
+    let facts = Facts { has_row_security, has_icu };
     Ok(Examination { findings, facts })
+}
+
+/// Whether row-level security is active on the table for this role, and the finding where it hides rows.
+pub fn row_security(client: &mut Client) -> Result<(bool, Option<String>), postgres::Error> {
+    let row = client.query_typed_one(ROW_SECURITY, &[])?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// PostgreSQL may have been built without ICU, and ICU does not know every encoding

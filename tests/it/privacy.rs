@@ -2,6 +2,7 @@
 
 use crate::support::{
     harness::{App, Database, Directory, Outcome, binary, eventually, run_binary},
+    roles::Role,
     tasks::insert_many,
     token::SECRET,
 };
@@ -85,6 +86,43 @@ fn a_purge_deletes_all_of_one_user_and_a_dry_run_only_counts() {
     // The key is free again, and no id is given twice.
     assert_eq!(keyed("other"), 201);
     assert!(app.user("al_ce").list()["tasks"][0]["id"].as_i64().unwrap() > last);
+}
+
+#[test]
+fn row_security_that_hides_rows_is_named_in_place_of_a_part_of_the_tasks() {
+    let database = Database::create();
+    command(&database, &["migrate"]);
+    database.execute("insert into tasks (user_id, title) values ('alice', 'seen'), ('alice', 'hidden')");
+    let role = Role::create(&database, "");
+    let policy = |using: &str| {
+        database.execute(&format!(
+            "alter table tasks enable row level security; drop policy if exists p on tasks;
+             create policy p on tasks to {} using ({using}) with check (true)",
+            role.name
+        ));
+    };
+    let run = |arguments: &[&str]| run_binary(arguments, &[("DATABASE_URL", &role.url)]);
+    let commands = [
+        &["export", "--user", "alice"][..],
+        &["purge", "--user", "alice", "--dry-run"],
+        &["purge", "--user", "alice"],
+    ];
+    policy("title = 'seen'");
+    for arguments in commands {
+        let outcome = run(arguments);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
+        assert!(
+            outcome.stderr.contains("row security") && outcome.stderr.contains("create policy"),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(database.value("select count(*) from tasks"), "2");
+    policy("true");
+    let outcomes = commands.map(|arguments| run(arguments).stdout);
+    assert_eq!(outcomes[0].lines().count(), 2);
+    assert_eq!(outcomes[1], "would delete 2 tasks of \"alice\"\n");
+    assert_eq!(outcomes[2], "deleted 2 tasks of \"alice\"\n");
+    assert_eq!(database.value("select count(*) from tasks"), "0");
 }
 
 #[test]
