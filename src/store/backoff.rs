@@ -13,27 +13,29 @@ pub struct Backoff(Mutex<Full>);
 
 #[derive(Default)]
 struct Full {
-    retry_at: Option<Instant>,
+    /// The last attempt; none while connections are allowed.
+    asked: Option<Instant>,
+    /// The time until the next attempt, while the pool has a connection.
     pause: Duration,
     /// The log has said so.
     is_known: bool,
 }
 
 impl Backoff {
-    /// Errors: the server is full, and it is not yet time to ask again.
-    pub fn check(&self) -> io::Result<()> {
+    /// Errors: the server is full, and it is not yet time to ask again. The pause stays short without any
+    /// connection, also where it was set while there were some: then nothing can be served.
+    pub fn check(&self, open: u32) -> io::Result<()> {
         let mut full = lock(&self.0);
-        let now = Instant::now();
-        if full.retry_at.is_some_and(|at| now < at) {
+        let pause = if open == 0 { full.pause.min(FULL_RETRY_EMPTY) } else { full.pause };
+        if full.asked.is_some_and(|at| at.elapsed() < pause) {
             return Err(io::Error::other("the database allows no more connections"));
         }
         // Of several threads one asks.
-        full.retry_at = full.retry_at.map(|_| now + full.pause);
+        full.asked = full.asked.map(|_| Instant::now());
         Ok(())
     }
 
-    /// The pause doubles up to `FULL_RETRY_MAX`; without any connection it stays short, because then
-    /// nothing can be served.
+    /// The pause doubles up to `FULL_RETRY_MAX`, and begins anew when the pool has no connection.
     pub fn note_refused(&self, open: u32, wanted: u32, reason: &str) {
         let mut full = lock(&self.0);
         if !full.is_known {
@@ -43,14 +45,14 @@ impl Backoff {
             0 => FULL_RETRY_EMPTY,
             _ => (full.pause * 2).clamp(FULL_RETRY_MIN, FULL_RETRY_MAX),
         };
-        full.retry_at = Some(Instant::now() + full.pause);
+        full.asked = Some(Instant::now());
         full.is_known = true;
     }
 
     /// When the pool has all its connections, the next refusal is logged again.
     pub fn note_connected(&self, open: u32, wanted: u32) {
         let mut full = lock(&self.0);
-        full.retry_at = None;
+        full.asked = None;
         if open >= wanted {
             *full = Full::default();
         }

@@ -196,7 +196,7 @@ impl ManageConnection for Manager {
     /// The driver panics where its runtime gets no file descriptor; r2d2 would lose this place.
     fn connect(&self) -> io::Result<Box<Connection>> {
         let connector = &self.0;
-        connector.backoff.check()?;
+        connector.backoff.check(connector.open.load(Relaxed))?;
         let open = || match connector.open() {
             Ok(connection) => {
                 connector.backoff.note_connected(connector.open.load(Relaxed), connector.size);

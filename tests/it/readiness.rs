@@ -4,6 +4,7 @@
 use crate::support::{
     harness::{App, Database, Outcome, eventually, eventually_settles, run_binary},
     http::Request,
+    relay::Relay,
     roles::Role,
     token::SECRET,
 };
@@ -206,6 +207,34 @@ fn a_role_with_few_connections_is_served_by_those_and_the_rest_is_not_asked_for_
     let sessions = "select count(*) from pg_stat_activity where datname = current_database() \
         and application_name = 'tinytasks'";
     eventually("all connections", || database.value(sessions) == "17");
+    drop(app);
+}
+
+/// The relay counts the attempts. One that comes more than six seconds after the one before begins a pause of
+/// sixteen seconds.
+#[test]
+fn a_role_with_few_connections_that_loses_them_all_is_served_without_the_pause_for_one_more() {
+    let database = Database::create();
+    migrate(&database);
+    let role = Role::create(&database, "connection limit 3");
+    let relay = Relay::to(database.server_address());
+    let app = start(&role.url.replace(database.server_address(), &relay.address));
+    let is_served = || app.user("alice").request("GET", "/tasks").send().status == 200;
+    eventually_settles("the list", is_served);
+    let (mut attempts, mut since) = (relay.accepted(), Instant::now());
+    eventually("a long pause", || {
+        let pause = since.elapsed();
+        let is_attempt = relay.accepted() > attempts;
+        if is_attempt {
+            (attempts, since) = (relay.accepted(), Instant::now());
+        }
+        is_attempt && pause > Duration::from_secs(6)
+    });
+    eventually("the refusal of that attempt", || relay.open() == 3);
+    let lost = Instant::now();
+    database.terminate_sessions();
+    eventually_settles("the list", is_served);
+    assert!(lost.elapsed() < Duration::from_secs(10), "{:?}", lost.elapsed());
     drop(app);
 }
 

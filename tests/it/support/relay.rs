@@ -16,6 +16,7 @@ struct Passage {
     client: TcpStream,
     server: Option<TcpStream>,
     is_silent: AtomicBool,
+    is_closed: AtomicBool,
     /// Only this many bytes of the server reach the client.
     budget: AtomicUsize,
 }
@@ -83,6 +84,12 @@ impl Relay {
     pub fn accepted(&self) -> usize {
         self.state.lock().unwrap().accepted
     }
+
+    /// How many connections neither side has ended.
+    pub fn open(&self) -> usize {
+        let state = self.state.lock().unwrap();
+        state.passages.iter().filter(|passage| !passage.is_closed.load(SeqCst)).count()
+    }
 }
 
 impl Drop for Relay {
@@ -93,6 +100,7 @@ impl Drop for Relay {
 
 impl Passage {
     fn close(&self) {
+        self.is_closed.store(true, SeqCst);
         for stream in [Some(&self.client), self.server.as_ref()].into_iter().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -104,7 +112,7 @@ fn accept(state: &Arc<Mutex<State>>, client: TcpStream, server: &str) {
     let server = if state.new_are_silent { None } else { TcpStream::connect(server).ok() };
     let budget = AtomicUsize::new(state.budget.unwrap_or(usize::MAX));
     let is_silent = AtomicBool::new(state.new_are_silent);
-    let passage = Arc::new(Passage { client, server, is_silent, budget });
+    let passage = Arc::new(Passage { client, server, is_silent, is_closed: AtomicBool::new(false), budget });
     if passage.server.is_some() {
         let (there, back) = (Arc::clone(&passage), Arc::clone(&passage));
         thread::spawn(move || pass(&there, &there.client, there.server.as_ref().unwrap(), false));
