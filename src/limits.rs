@@ -256,10 +256,14 @@ pub const SCHEMA_MAX: Duration = Duration::from_secs(3600);
 pub const COMMAND_STATEMENT_MAX: Duration = Duration::from_secs(3600);
 /// `tinytasks export` waits for the next row at most this long.
 pub const EXPORT_ROW_MAX: Duration = Duration::from_secs(60);
+/// The watching thread, where it gets no connection of its own, waits for one of the pool at most this long.
+pub const WATCH_CHECKOUT_MAX: Duration = Duration::from_millis(500);
 
 const _: () = assert!(STATEMENT_SERVER_MAX.as_millis() < STATEMENT_MAX.as_millis());
 const _: () = assert!(CHECKOUT_MAX.as_millis() + STATEMENT_MAX.as_millis() <= REQUEST_MAX.as_millis());
 const _: () = assert!(REQUEST_MAX.as_millis() < LATE_ANSWER.as_millis());
+const _: () =
+    assert!(WATCH_CHECKOUT_MAX.as_millis() + WATCH_INTERVAL.as_millis() < ANSWER_AGE_MAX.as_millis());
 const _: () = assert!(PING_MAX.as_millis() + WATCH_INTERVAL.as_millis() <= ANSWER_AGE_MAX.as_millis());
 
 // The log, and what is counted.

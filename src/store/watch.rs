@@ -1,4 +1,4 @@
-//! Watches the database on a connection of its own: applies the schema, fills the pool, and knows at
+//! Watches the database on a connection of its own, or on those of the pool where it gets none: applies the schema, fills the pool, and knows at
 //! every moment whether requests can be served. So `/health` needs no connection of the pool and does
 //! not wait for one. After a minute without requests and questions about health it asks nothing, so
 //! it does not keep a database awake that is suspended when idle.
@@ -10,8 +10,8 @@ use super::schema;
 use super::sqlstate::cause;
 use crate::error::Error;
 use crate::limits::{
-    EXAMINE_INTERVAL, FIRST_ANSWER_MAX, NOT_READY_RETRY, PING_MAX, REST_AFTER, SCHEMA_MAX, STATEMENT_MAX,
-    WATCH_INTERVAL,
+    EXAMINE_INTERVAL, FIRST_ANSWER_MAX, FULL_RETRY_MAX, NOT_READY_RETRY, PING_MAX, REST_AFTER, SCHEMA_MAX,
+    STATEMENT_MAX, WATCH_CHECKOUT_MAX, WATCH_INTERVAL,
 };
 use crate::panic::{every, lock};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -44,6 +44,8 @@ struct State {
     asked: Instant,
     /// Why the database cannot be reached, or is not ready: what the log has said last.
     trouble: String,
+    /// The watching thread uses connections of the pool, and the log has said so.
+    is_borrowing: bool,
 }
 
 impl State {
@@ -55,15 +57,21 @@ impl State {
 /// Starts the watching thread. Errors: there can be no more threads.
 pub fn start(watch: Arc<Watch>, auto_migrate: bool) -> Result<(), String> {
     let work = move || {
-        let Err(reason) = watch.keep_one_connection(auto_migrate);
-        watch.note_trouble("database out of reach", &reason);
+        if let Err(reason) = watch.keep_one_connection(auto_migrate) {
+            watch.note_trouble("database out of reach", &reason);
+        }
     };
     every(WATCH_INTERVAL, "watch", work).map_err(|error| format!("no thread for the database: {error}"))
 }
 
 impl Watch {
     pub fn new(connector: Arc<Connector>) -> Self {
-        let state = State { findings: Vec::new(), asked: Instant::now(), trouble: String::new() };
+        let state = State {
+            findings: Vec::new(),
+            asked: Instant::now(),
+            trouble: String::new(),
+            is_borrowing: false,
+        };
         let (connections, changed) = (OnceLock::new(), Condvar::new());
         Self { connector, connections, state: Mutex::new(state), changed }
     }
@@ -143,21 +151,58 @@ impl Watch {
     }
 
     /// Errors: why there is no connection, or no longer.
-    fn keep_one_connection(self: &Arc<Self>, auto_migrate: bool) -> Result<std::convert::Infallible, String> {
+    fn keep_one_connection(self: &Arc<Self>, auto_migrate: bool) -> Result<(), String> {
         self.wait_while_resting();
-        let (mut session, ()) =
-            connect(&self.connector.url(), &[], |_| Ok(())).map_err(|error| error.reason)?;
+        let mut session = match connect(&self.connector.url(), &[], |_| Ok(())) {
+            Ok((session, ())) => session,
+            Err(error) => return self.borrow_connections(error.reason),
+        };
+        lock(&self.state).is_borrowing = false;
         let mut examined = None;
         loop {
-            if examined.is_none_or(|at: Instant| at.elapsed() >= self.examine_interval()) {
-                self.make_ready(&mut session, auto_migrate)?;
-                examined = Some(Instant::now());
-            }
-            session.ping(PING_MAX).map_err(|error| cause(&error))?;
-            self.note_answer();
+            self.ask(&mut session, &mut examined, auto_migrate)?;
             thread::sleep(WATCH_INTERVAL);
             self.wait_while_resting();
         }
+    }
+
+    /// Asks through connections of the pool while the database allows no other one, and returns when it is
+    /// time to try again. Errors: `reason`; no connection of the pool answers either.
+    fn borrow_connections(self: &Arc<Self>, reason: String) -> Result<(), String> {
+        let began = Instant::now();
+        let mut examined = None;
+        while began.elapsed() < FULL_RETRY_MAX {
+            let answer = self.connections.get().map(|pool| match pool.get_timeout(WATCH_CHECKOUT_MAX) {
+                Ok(mut connection) => self.ask(&mut connection.session, &mut examined, false).is_ok(),
+                // Requests use them all, and are answered.
+                Err(_) => self.connector.is_answering(),
+            });
+            if answer != Some(true) {
+                return Err(reason);
+            }
+            if !std::mem::replace(&mut lock(&self.state).is_borrowing, true) {
+                log::warn!(reason = reason.as_str(); "no connection to watch the database by; those of the pool are used");
+            }
+            thread::sleep(WATCH_INTERVAL);
+            self.wait_while_resting();
+        }
+        Ok(())
+    }
+
+    /// Asks whether the database answers, and examines it when it is time. Errors: it does not answer.
+    fn ask(
+        self: &Arc<Self>,
+        session: &mut Session,
+        examined: &mut Option<Instant>,
+        auto_migrate: bool,
+    ) -> Result<(), String> {
+        if examined.is_none_or(|at| at.elapsed() >= self.examine_interval()) {
+            self.make_ready(session, auto_migrate)?;
+            *examined = Some(Instant::now());
+        }
+        session.ping(PING_MAX).map_err(|error| cause(&error))?;
+        self.note_answer();
+        Ok(())
     }
 
     fn examine_interval(&self) -> Duration {

@@ -238,6 +238,51 @@ fn a_role_with_few_connections_that_loses_them_all_is_served_without_the_pause_f
     drop(app);
 }
 
+#[test]
+fn health_is_that_of_the_pool_where_the_role_has_no_connection_left_to_watch_by() {
+    let database = Database::create();
+    migrate(&database);
+    let role = Role::create(&database, "connection limit 5");
+    let setup = App::setup().env("DATABASE_URL", &role.url).env("AUTO_MIGRATE", "false");
+    let app = setup.env("ADMIN_ADDR", "127.0.0.1:0").unhealthy().spawn();
+    let is_served = || app.user("alice").request("GET", "/tasks").send().status == 200;
+    let is_healthy = || app.get("/health").send().status == 200;
+    eventually("health", is_healthy);
+    eventually_settles("the list", is_served);
+    // Requests find the lost connections before the watching thread does, and the pool takes all five.
+    let is_taken = || app.admin("/metrics").send().text().contains("connections{state=\"idle\"} 5");
+    eventually("the last connection", || {
+        database.terminate_sessions();
+        eventually_settles("the list", is_served);
+        is_taken()
+    });
+    // Longer than an answer to a request counts for health.
+    let later = format!(
+        "select count(*) filter (where state_change > '{}'::timestamptz + interval '2 s') > 0 \
+         from pg_stat_activity where datname = current_database() and application_name = 'tinytasks'",
+        database.value("select now()::text")
+    );
+    eventually("a question without a request", || database.value(&later) == "true");
+    assert!(is_healthy());
+    eventually_settles("the list", is_served);
+    assert!(is_taken());
+    let said = || app.log_so_far().matches("no connection to watch the database by").count();
+    assert_eq!(said(), 1, "{}", app.log_so_far());
+
+    // What is wrong with the schema is found there as well.
+    database.execute("alter table tasks alter complete drop default");
+    assert_not_ready(&app);
+    database.execute("alter table tasks alter complete set default false");
+    eventually("health", is_healthy);
+
+    database.execute(&format!("alter role {} connection limit 30", role.name));
+    let sessions = "select count(*) from pg_stat_activity where datname = current_database() \
+        and application_name = 'tinytasks'";
+    eventually("all connections", || database.value(sessions) == "17");
+    assert_eq!(said(), 1, "{}", app.log_so_far());
+    drop(app);
+}
+
 /// A minute is long for a test, and there is no shorter way to a rest.
 #[test]
 fn with_nothing_asked_for_a_minute_the_service_asks_the_database_nothing() {
