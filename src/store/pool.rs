@@ -88,11 +88,13 @@ impl Pool {
         send: impl Fn(&mut Connection, Duration) -> Result<T, postgres::Error>,
     ) -> Result<T, Error> {
         self.watch.note_request()?;
-        let pool = self.watch.connections().ok_or_else(|| self.watch.unavailable("no database yet"))?;
+        let absent = || Error::Unavailable(self.watch.trouble_or("no database yet"));
+        let pool = self.watch.connections().ok_or_else(absent)?;
         let end = Instant::now() + REQUEST_MAX;
-        let mut tries = 0;
+        let (mut tries, mut may_be_done) = (0, false);
         loop {
-            let mut checked_out = self.check_out(pool, end)?;
+            let connection = self.check_out(pool, end);
+            let mut checked_out = connection.map_err(|reason| Error::unanswered(may_be_done, reason))?;
             let connection = &mut checked_out.connection;
             let limit = STATEMENT_MAX.min(end.saturating_duration_since(Instant::now()));
             let error = match send(connection, limit) {
@@ -106,19 +108,20 @@ impl Pool {
             self.connector.note_failure(connection, fate, &error);
             drop(checked_out);
             tries += 1;
+            may_be_done |= statement.effect.is_change() && matches!(fate, Fate::Lost | Fate::Unclear);
             let may_succeed = match fate {
                 Fate::Aborted | Fate::Stale => true,
                 Fate::Lost => statement.effect.may_repeat(),
                 Fate::Passing | Fate::Unclear | Fate::Refused => false,
             };
             if !may_succeed || tries == STATEMENT_TRIES_MAX || Instant::now() >= end {
-                return Err(fate.error(&error, statement.effect.may_repeat()));
+                return Err(fate.error(&error, may_be_done));
             }
         }
     }
 
-    /// Waits for a connection, at most `CHECKOUT_MAX` and not beyond `end`.
-    fn check_out(&self, pool: &r2d2::Pool<Manager>, end: Instant) -> Result<CheckedOut<'_>, Error> {
+    /// Waits for a connection, at most `CHECKOUT_MAX` and not beyond `end`. Errors: why there is none.
+    fn check_out(&self, pool: &r2d2::Pool<Manager>, end: Instant) -> Result<CheckedOut<'_>, String> {
         let asked = Instant::now();
         let patience = CHECKOUT_MAX.min(end.saturating_duration_since(asked));
         let permit = self.permits.acquire(patience);
@@ -127,8 +130,8 @@ impl Pool {
         waited_for_connection(asked.elapsed());
         match connection {
             Some((Ok(connection), permit)) => Ok(CheckedOut { connection, _permit: permit }),
-            Some((Err(error), _)) => Err(Error::Unavailable(error.to_string())),
-            None => Err(self.watch.unavailable("no connection became free in time")),
+            Some((Err(error), _)) => Err(error.to_string()),
+            None => Err(self.watch.trouble_or("no connection became free in time")),
         }
     }
 }

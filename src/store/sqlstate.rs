@@ -58,13 +58,12 @@ impl Fate {
         }
     }
 
-    /// The error for the client. `may_repeat`: the statement does no harm when it is done twice.
-    pub fn error(self, error: &postgres::Error, may_repeat: bool) -> Error {
+    /// The error for the client. `may_be_done`: the fate of this or of an earlier try of a change is unknown.
+    pub fn error(self, error: &postgres::Error, may_be_done: bool) -> Error {
         match (self, broken_rule(error)) {
-            (Self::Refused, Some(rule)) => Error::Invalid(vec![rule]),
-            (Self::Refused, None) => Error::Database(cause(error)),
-            (Self::Lost | Self::Unclear, _) if !may_repeat => Error::Unknown(cause(error)),
-            _ => Error::Unavailable(cause(error)),
+            (Self::Refused, Some(rule)) if !may_be_done => Error::Invalid(vec![rule]),
+            (Self::Refused, None) if !may_be_done => Error::Database(cause(error)),
+            _ => Error::unanswered(may_be_done, cause(error)),
         }
     }
 }

@@ -135,10 +135,10 @@ impl Watch {
         self.connector.is_answering() || state.is_resting() && state.trouble.is_empty()
     }
 
-    /// The error of a request that gets no connection: the trouble with the database, else this reason.
-    pub fn unavailable(&self, otherwise: &str) -> Error {
+    /// Why a request gets no connection: the trouble with the database, else this reason.
+    pub fn trouble_or(&self, otherwise: &str) -> String {
         let trouble = lock(&self.state).trouble.clone();
-        Error::Unavailable(if trouble.is_empty() { otherwise.to_owned() } else { trouble })
+        if trouble.is_empty() { otherwise.to_owned() } else { trouble }
     }
 
     fn note_trouble(&self, what: &str, reason: &str) {

@@ -171,7 +171,18 @@ fn a_write_without_an_answer_is_503_and_says_that_nobody_knows() {
     // A create with a key is sent again on a new connection, and is not done twice.
     eventually_settles("the task", || alice.on_task("GET", id).send().status == 200);
     relay.silence_open();
-    let create = alice.request("POST", "/tasks").header("Idempotency-Key", "k").json(json!({"title": "k"}));
-    create.send().expect(201);
+    let create = |key: &str| {
+        alice.request("POST", "/tasks").header("Idempotency-Key", key).json(json!({"title": "k"}))
+    };
+    create("k").send().expect(201);
     assert_eq!(alice.list()["count"], 2);
+    // No new connection can be had, so it is not sent again. The first try may have been done.
+    relay.silence_new(true);
+    for (request, detail) in
+        [(create("l"), unknown), (alice.on_task("GET", id), "not possible at the moment, try again soon")]
+    {
+        relay.silence_open();
+        let answer = request.send().expect_problem(503, "SERVICE_UNAVAILABLE");
+        assert_eq!(answer.json()["detail"], detail, "{}", request.method);
+    }
 }
