@@ -234,7 +234,7 @@ pub const ANSWER_AGE_MAX: Duration = Duration::from_millis(1500);
 /// new ones find the primary.
 pub const READ_ONLY_RETRY: Duration = Duration::from_secs(5);
 /// How often the watching thread looks whether the schema and the role's rights still let every
-/// statement run: six statements on the catalogue, together a few milliseconds.
+/// statement run: seven statements on the catalogue, together a few milliseconds.
 pub const EXAMINE_INTERVAL: Duration = Duration::from_secs(2);
 /// The same while they do not.
 pub const NOT_READY_RETRY: Duration = Duration::from_millis(500);

@@ -3,7 +3,7 @@
 
 use super::connect::{Session, connect};
 use super::manager::statement_timeout;
-use super::readiness::examine;
+use super::readiness::{Harm, examine, read_only};
 use super::schema::{OUT_OF_RANGE, SEQUENCE_STATE};
 use super::sqlstate::cause;
 use super::statements::{STATEMENTS, Statement};
@@ -26,7 +26,10 @@ pub fn check(
     say(&format!("database: PostgreSQL {version}"));
     say(&database.url.tls.report(session.is_encrypted));
     let mut reasons = Vec::new();
-    reasons.extend(read_only(session.within(STATEMENT_MAX)));
+    match read_only(session.within(STATEMENT_MAX)) {
+        Ok(reason) => reasons.extend(reason),
+        Err(error) => reasons.push(format!("database: {}", cause(&error))),
+    }
     if encoding != "UTF8" {
         // Every other remedy would be for a database that cannot be kept.
         reasons.push(format!("encoding: is {encoding}, must be UTF8; make a new database"));
@@ -65,25 +68,6 @@ pub fn check(
 fn open(database: &DatabaseSettings) -> Result<Session, String> {
     let settings = if database.is_prepared { vec![statement_timeout()] } else { Vec::new() };
     connect(&database.url, &settings, |_| Ok(())).map(|(session, ())| session).map_err(|error| error.reason)
-}
-
-/// Why the database would refuse every change, where it would.
-fn read_only(client: &mut Client) -> Option<String> {
-    let state = "select current_setting('transaction_read_only'), pg_is_in_recovery()::text";
-    match pairs(client, state).map(|rows| rows.into_iter().next().unwrap_or_default()) {
-        Ok((is_read_only, _)) if is_read_only == "off" => None,
-        Ok((_, is_standby)) if is_standby == "true" => Some(
-            "database: is a standby, which accepts no change; name the primary in DATABASE_URL, or all hosts \
-             with target_session_attrs=read-write"
-                .to_owned(),
-        ),
-        Ok(_) => Some(
-            "database: default_transaction_read_only is on for this role, database or DATABASE_URL, so no \
-             change is accepted; switch it off"
-                .to_owned(),
-        ),
-        Err(reason) => Some(format!("database: {reason}")),
-    }
 }
 
 const POOLED: &str = "connections: two of them share one session of PostgreSQL, so a pooler in transaction mode \
@@ -181,7 +165,10 @@ fn may_be_made(client: &mut Client) -> Result<(), String> {
 /// Errors: the findings, and the statements that PostgreSQL would refuse.
 fn statements_can_run(session: &mut Session) -> Result<(), Vec<String>> {
     let examination = examine(session.within(STATEMENT_MAX)).map_err(|error| vec![cause(&error)])?;
-    let mut reasons: Vec<_> = examination.findings.into_iter().map(|finding| finding.text).collect();
+    let mut findings = examination.findings;
+    // `check` has said it.
+    findings.retain(|finding| finding.harm != Harm::RefusesChanges);
+    let mut reasons: Vec<_> = findings.into_iter().map(|finding| finding.text).collect();
     if reasons.is_empty() {
         for statement in STATEMENTS {
             let explain = explain(statement, examination.facts.has_icu);

@@ -1,5 +1,5 @@
 //! Finds the reasons why the service's statements would fail or give wrong answers: missing or different
-//! columns and indexes, missing rights, rows that row-level security hides. Reads the catalogue only, so
+//! columns and indexes, missing rights, rows that row-level security hides, a server that accepts no change. Reads the catalogue only, so
 //! it waits for no lock on the table.
 
 use postgres::Client;
@@ -7,8 +7,17 @@ use postgres::Client;
 /// One thing that is wrong, with its remedy.
 pub struct Finding {
     pub text: String,
+    pub harm: Harm,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Harm {
+    /// Statements fail.
+    Fails,
     /// Statements run, and do not see every row.
-    pub hides_rows: bool,
+    HidesRows,
+    /// Reads run as ever, and every change is refused.
+    RefusesChanges,
 }
 
 /// The result of an examination.
@@ -31,17 +40,18 @@ pub struct Facts {
 pub fn examine(client: &mut Client) -> Result<Examination, postgres::Error> {
     if client.query_typed_one("select to_regclass('tasks') is null", &[])?.try_get(0)? {
         let text = "schema: there is no table tasks; run `tinytasks migrate`".to_owned();
-        let findings = vec![Finding { text, hides_rows: false }];
+        let findings = vec![Finding { text, harm: Harm::Fails }];
         return Ok(Examination { findings, facts: Facts::default() });
     }
     let mut findings = Vec::new();
     for statement in [COLUMNS, INDEXES, RIGHTS] {
         for row in client.query_typed(statement, &[])? {
-            findings.push(Finding { text: row.try_get(0)?, hides_rows: false });
+            findings.push(Finding { text: row.try_get(0)?, harm: Harm::Fails });
         }
     }
     let (has_row_security, hidden) = row_security(client)?;
-    findings.extend(hidden.map(|text| Finding { text, hides_rows: true }));
+    findings.extend(hidden.map(|text| Finding { text, harm: Harm::HidesRows }));
+    findings.extend(read_only(client)?.map(|text| Finding { text, harm: Harm::RefusesChanges }));
     let has_icu = client.query_typed_one(HAS_ICU, &[])?.try_get(0)?;
     let facts = Facts { has_row_security, has_icu };
     Ok(Examination { findings, facts })
@@ -52,6 +62,20 @@ pub fn row_security(client: &mut Client) -> Result<(bool, Option<String>), postg
     let row = client.query_typed_one(ROW_SECURITY, &[])?;
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
+
+/// The finding where every change would be refused.
+pub fn read_only(client: &mut Client) -> Result<Option<String>, postgres::Error> {
+    client.query_typed_one(READ_ONLY, &[])?.try_get(0)
+}
+
+/// Of this session. A standby that is promoted accepts changes at once; a default counts for new sessions.
+const READ_ONLY: &str = "
+select case when current_setting('transaction_read_only') = 'off' then null when pg_is_in_recovery() then
+        'database: is a standby, which accepts no change; name the primary in DATABASE_URL, or all hosts with '
+        'target_session_attrs=read-write'
+    else
+        'database: default_transaction_read_only is on for this role, database or DATABASE_URL, so no change is '
+        'accepted; switch it off' end";
 
 /// PostgreSQL may have been built without ICU, and ICU does not know every encoding
 /// (https://www.postgresql.org/docs/current/collation.html).

@@ -5,13 +5,13 @@
 
 use super::connect::{Session, connect};
 use super::manager::{Connector, Manager};
-use super::readiness::{Examination, Finding, examine};
+use super::readiness::{Examination, Finding, Harm, examine};
 use super::schema;
 use super::sqlstate::cause;
 use crate::error::Error;
 use crate::limits::{
-    EXAMINE_INTERVAL, FIRST_ANSWER_MAX, FULL_RETRY_MAX, NOT_READY_RETRY, PING_MAX, REST_AFTER, SCHEMA_MAX,
-    STATEMENT_MAX, WATCH_CHECKOUT_MAX, WATCH_INTERVAL,
+    EXAMINE_INTERVAL, FIRST_ANSWER_MAX, FULL_RETRY_MAX, NOT_READY_RETRY, PING_MAX, READ_ONLY_RETRY,
+    REST_AFTER, SCHEMA_MAX, STATEMENT_MAX, WATCH_CHECKOUT_MAX, WATCH_INTERVAL,
 };
 use crate::panic::{every, lock};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,7 +24,8 @@ pub enum Readiness {
     Ready,
     /// The database does not answer.
     Unreachable,
-    /// It answers, but its schema or the role's rights do not let the statements of the service run.
+    /// It answers, but it accepts no change, or its schema or the role's rights do not let the statements of
+    /// the service run.
     NotReady,
 }
 
@@ -101,7 +102,7 @@ impl Watch {
     /// be short.
     pub fn note_request(&self) -> Result<(), Error> {
         let (state, _) = self.note_question();
-        match state.findings.iter().find(|finding| finding.hides_rows) {
+        match state.findings.iter().find(|finding| finding.harm == Harm::HidesRows) {
             Some(finding) => Err(Error::Unavailable(finding.text.clone())),
             None => Ok(()),
         }
@@ -150,7 +151,7 @@ impl Watch {
         }
     }
 
-    /// Errors: why there is no connection, or no longer.
+    /// Returns when it is time for a new connection. Errors: why there is none, or no longer.
     fn keep_one_connection(self: &Arc<Self>, auto_migrate: bool) -> Result<(), String> {
         self.wait_while_resting();
         let mut session = match connect(&self.connector.url(), &[], |_| Ok(())) {
@@ -158,12 +159,18 @@ impl Watch {
             Err(error) => return self.borrow_connections(error.reason),
         };
         lock(&self.state).is_borrowing = false;
-        let mut examined = None;
-        loop {
+        let (made, mut examined) = (Instant::now(), None);
+        // A new session may find the primary, or another default.
+        while !(self.refuses_changes() && made.elapsed() >= READ_ONLY_RETRY) {
             self.ask(&mut session, &mut examined, auto_migrate)?;
             thread::sleep(WATCH_INTERVAL);
             self.wait_while_resting();
         }
+        Ok(())
+    }
+
+    fn refuses_changes(&self) -> bool {
+        lock(&self.state).findings.iter().any(|finding| finding.harm == Harm::RefusesChanges)
     }
 
     /// Asks through connections of the pool while the database allows no other one, and returns when it is
@@ -173,7 +180,12 @@ impl Watch {
         let mut examined = None;
         while began.elapsed() < FULL_RETRY_MAX {
             let answer = self.connections.get().map(|pool| match pool.get_timeout(WATCH_CHECKOUT_MAX) {
-                Ok(mut connection) => self.ask(&mut connection.session, &mut examined, false).is_ok(),
+                Ok(mut connection) => {
+                    let is_answering = self.ask(&mut connection.session, &mut examined, false).is_ok();
+                    // As in `keep_one_connection`: the pool makes a new one.
+                    connection.is_spent |= self.refuses_changes() && connection.age() >= READ_ONLY_RETRY;
+                    is_answering
+                }
                 // Requests use them all, and are answered.
                 Err(_) => self.connector.is_answering(),
             });
@@ -210,28 +222,32 @@ impl Watch {
     }
 
     /// Examines the database, applies the schema where that is wanted and not yet done, and fills the
-    /// pool once all is well. Errors: the database does not answer.
+    /// pool once reads can be served. Errors: the database does not answer.
     fn make_ready(self: &Arc<Self>, session: &mut Session, auto_migrate: bool) -> Result<(), String> {
         let Examination { mut findings, mut facts } = self.examine(session)?;
         if auto_migrate && self.connections.get().is_none() {
             // A schema that is complete takes milliseconds.
-            let limit = if findings.is_empty() { STATEMENT_MAX } else { SCHEMA_MAX };
+            let limit = if can_read(&findings) { STATEMENT_MAX } else { SCHEMA_MAX };
             if let Err(error) = schema::apply(session, limit) {
                 if session.is_closed() {
                     return Err(error);
                 }
-                findings = vec![Finding { text: error, hides_rows: false }];
+                findings.retain(|finding| finding.harm == Harm::RefusesChanges);
+                findings.push(Finding { text: error, harm: Harm::Fails });
             } else {
                 Examination { findings, facts } = self.examine(session)?;
             }
         }
+        let can_read = can_read(&findings);
         let reasons: Vec<_> = findings.iter().map(|finding| finding.text.clone()).collect();
         lock(&self.state).findings = findings;
-        if reasons.is_empty() {
+        if can_read {
             // Without findings the policies let every row through. With findings the sessions keep
             // `row_security = off`, and PostgreSQL refuses the statements.
             self.connector.adopt(facts);
             self.connections.get_or_init(|| Manager::fill(Arc::clone(&self.connector)));
+        }
+        if reasons.is_empty() {
             self.note_ready();
         }
         self.note_answer();
@@ -260,4 +276,9 @@ impl Watch {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// Whether reads can be served.
+fn can_read(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.harm == Harm::RefusesChanges)
 }

@@ -318,8 +318,10 @@ fn a_standby_serves_reads_and_after_its_promotion_all() {
     let id = task["id"].as_i64().unwrap();
     let standby = primary.standby(&[UNSAFE]);
     let url = database.url.replace(&primary.address(), &standby.address());
-    let mut app = App::setup().env("DATABASE_URL", &url).spawn();
+    let mut app = App::setup().env("DATABASE_URL", &url).unhealthy().spawn();
     let alice = app.user("alice");
+    app.wait_for_log(|line| line.contains("database not ready") && line.contains("is a standby"));
+    eventually("the list", || alice.request("GET", "/tasks").send().status == 200);
     let update = json!({"title": "t", "complete": true});
     for _ in 0..10 {
         assert_eq!(alice.list()["tasks"], json!([task]));
@@ -335,12 +337,13 @@ fn a_standby_serves_reads_and_after_its_promotion_all() {
             request.send().expect_problem(503, "SERVICE_UNAVAILABLE");
             assert!(start.elapsed() < ANSWER_MAX, "{:?}", start.elapsed());
         }
-        app.get("/health").send().expect(200);
+        assert_eq!(app.get("/health").send().expect(503).json()["database"], "not ready");
     }
     primary.stop("immediate");
     standby.promote();
     let promoted = Instant::now();
     eventually("a write", || alice.on_task("PATCH", id).json(update.clone()).send().status == 200);
+    eventually("health", || app.get("/health").send().status == 200);
     assert!(promoted.elapsed() < RECOVERY_MAX, "{:?}", promoted.elapsed());
     assert!(app.is_running());
 }

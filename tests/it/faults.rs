@@ -2,11 +2,12 @@
 //! that the service gets well by itself.
 
 use crate::support::{
-    harness::{App, Cluster, Database, eventually, eventually_settles},
+    harness::{App, Cluster, Database, eventually, eventually_settles, run_binary},
     http::{Connection, Response},
     locks::{Blocked, Held},
     raw::status,
     tasks::insert_many,
+    token::SECRET,
 };
 use serde_json::json;
 use std::{
@@ -306,14 +307,29 @@ fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
 
 #[test]
 fn a_read_only_database_is_503_for_writes_alone() {
-    let app = App::spawn();
+    let app = App::setup().env("ADMIN_ADDR", "127.0.0.1:0").spawn();
     let alice = app.user("alice");
     let id = alice.create_id();
     let database = &app.database;
     let name = &database.name;
+    let ready = || app.admin("/health/ready").send().status;
+    assert_eq!(ready(), 200);
     database.execute(&format!("alter database {name} set default_transaction_read_only = on"));
     database.terminate_sessions();
     eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
+    eventually("not being ready", || ready() == 503);
+    assert_eq!(app.get("/health").send().expect(503).json()["database"], "not ready");
+    app.wait_for_log(|line| line.contains("database not ready") && line.contains("switch it off"));
+    let variables = [("DATABASE_URL", database.url.as_str()), ("JWT_SECRET_KEY", SECRET)];
+    let outcome = run_binary(&["check"], &variables);
+    assert_eq!((outcome.code, outcome.stderr.matches("switch it off").count()), (Some(1), 1), "{outcome:?}");
+    assert!(outcome.stdout.contains("every statement can be done"), "{outcome:?}");
+    // A service that starts now serves reads as well.
+    let other = App::setup().env("DATABASE_URL", &database.url).unhealthy().spawn();
+    eventually_settles("the list", || other.user("alice").request("GET", "/tasks").send().status == 200);
+    assert_unavailable(other.user("alice").post(json!({"title": "t"})));
+    other.get("/health").send().expect(503);
+    drop(other);
     let task = json!({"title": "t", "complete": true});
     let sessions = "select coalesce(string_agg(pid::text, ' '), '') from pg_stat_activity \
         where datname = current_database() and application_name = 'tinytasks'";
@@ -336,6 +352,7 @@ fn a_read_only_database_is_503_for_writes_alone() {
     client.batch_execute(&reset).unwrap();
     // The sessions that there are stay as they were; they are given up when they are old enough.
     eventually("a task", || alice.post(task.clone()).status == 201);
+    eventually("readiness", || ready() == 200);
 }
 
 #[test]
