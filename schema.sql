@@ -11,6 +11,10 @@ set local client_min_messages = warning;
 -- through a pooler in transaction mode as well.
 do $$ begin perform pg_advisory_xact_lock(8241996102938510643); end $$;
 
+-- A session that has looked for the table before remembers that there was none, and an advisory lock does
+-- not make it forget. A lock on any table does, that of a catalogue included.
+do $$ begin perform from pg_class limit 1; end $$;
+
 -- Not `create table if not exists`: that needs the right to create even where the table exists.
 do $$
 begin

@@ -2,7 +2,7 @@
 //! same.
 
 use crate::support::{
-    harness::App,
+    harness::{App, Database},
     http::{Request, Response},
     instances::second_instance,
     ledger::exchange,
@@ -192,4 +192,24 @@ fn at_once(addresses: &[&String; 2], request: &Request) -> Vec<Response> {
         let asked: Vec<_> = (0..8).map(ask).collect();
         asked.into_iter().map(|one| one.join().unwrap()).collect()
     })
+}
+
+/// The service looks for the table before it applies the schema, and its session remembers the answer.
+#[test]
+fn an_instance_that_saw_no_table_before_it_waited_finds_the_one_that_another_has_made() {
+    const SCHEMA: &str = include_str!("../../schema.sql");
+    let database = Database::create();
+    let (mut waiting, mut first) = (database.client(), database.client());
+    waiting
+        .batch_execute("do $$ begin if to_regclass('tasks') is not null then return; end if; end $$")
+        .unwrap();
+    first
+        .batch_execute("begin; do $$ begin perform pg_advisory_xact_lock(8241996102938510643); end $$")
+        .unwrap();
+    thread::scope(|scope| {
+        let applied = scope.spawn(|| waiting.batch_execute(SCHEMA));
+        database.wait_until_blocked(1);
+        first.batch_execute(SCHEMA).unwrap();
+        applied.join().unwrap().unwrap();
+    });
 }
