@@ -5,7 +5,7 @@ use crate::statements::{COUNT, EXPORT, PURGE, STATEMENTS};
 use std::{fs, path::Path};
 
 /// Lines of one file of `src`, its unit tests not counted.
-const SOURCE_LINES_MAX: usize = 300;
+const SOURCE_LINES_MAX: usize = 320;
 /// Lines of one file of tests.
 const TEST_LINES_MAX: usize = 500;
 /// Lines of one function of `src`, from `fn` to its closing brace.
