@@ -97,7 +97,7 @@ impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
     fn look_in_time(&self) {
         let is_unwanted = |state: &mut State<S, T>| state.look != Look::Wanted;
         self.wait_while(lock(&self.state), FILE_LOOK_INTERVAL, is_unwanted).look = Look::Begun;
-        if let Reloaded::Refused(reason) = self.read_again() {
+        if let Some(reason) = self.read_again() {
             log::error!(reason = reason.as_str(); "{} kept as it was", self.name);
         }
         let mut state = lock(&self.state);
@@ -124,31 +124,17 @@ impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
         lock(&self.state).outcome.clone()
     }
 
-    fn read_again(&self) -> Reloaded {
+    /// Returns why the value stays as it was, where that is news.
+    fn read_again(&self) -> Option<String> {
         let _one_at_a_time = lock(&self.reading);
         let read = (self.read)();
         if lock(&self.state).seen == read {
-            return Reloaded::Unchanged;
+            return None;
         }
         let parsed = read.as_ref().map_err(String::clone).and_then(self.parse);
         let mut state = lock(&self.state);
         state.seen = read;
-        match parsed {
-            Ok(value) => {
-                state.current = Arc::new(value);
-                state.outcome = Ok(());
-                Reloaded::Replaced
-            }
-            Err(reason) => {
-                state.outcome = Err(reason.clone());
-                Reloaded::Refused(reason)
-            }
-        }
+        state.outcome = parsed.map(|value| state.current = Arc::new(value));
+        state.outcome.clone().err()
     }
-}
-
-enum Reloaded {
-    Unchanged,
-    Replaced,
-    Refused(String),
 }

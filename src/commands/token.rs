@@ -66,7 +66,7 @@ pub fn explain() -> Result<(), Failure> {
     Err(Failure::SILENT)
 }
 
-/// What to do about a refusal. `wanted` has `JWT_ISSUER` and `JWT_AUDIENCE`.
+/// The remedy for a refusal. `wanted` has `JWT_ISSUER` and `JWT_AUDIENCE`.
 fn remedy(refusal: TokenRefusal, token: &str, [issuer, audience]: &[String; 2]) -> String {
     let remedy = match refusal {
         TokenRefusal::Issuer => return of_claim("iss", token, "JWT_ISSUER", issuer),

@@ -81,6 +81,7 @@ impl<'a> Response<'a> {
         Self { body: Body::Parts(Box::new(parts)), ..Self::data(200, "application/json", Cow::default()) }
     }
 
+    /// Keeps the turn in which a list was made.
     pub fn made_in(self, turn: Permit<'a>) -> Self {
         Self { turn: Some(turn), ..self }
     }

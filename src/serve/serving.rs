@@ -79,6 +79,7 @@ impl Service {
         Ok(true)
     }
 
+    /// Logs that descriptors or threads have run out, once in [`ACCEPT_LOG_INTERVAL`] at most.
     fn complain(&self, what: &str, error: &io::Error) {
         let mut complained = lock(&self.complained);
         if complained.is_none_or(|last| last.elapsed() >= ACCEPT_LOG_INTERVAL) {

@@ -96,7 +96,7 @@ enum Table {
     ToBeMade,
 }
 
-/// What has the name of the table; empty where nothing has.
+/// The kind of the object that is named `tasks`; no row where there is none.
 const KIND: &str = "
     select case (select relkind from pg_class where oid = to_regclass('tasks'))
         when 'r' then 'table' when 'p' then 'table' when 'v' then 'view' when 'm' then 'materialized view'

@@ -1,6 +1,6 @@
 //! Finds the reasons why the service's statements would fail or give wrong answers: missing or different
-//! columns and indexes, missing rights, rows that row-level security hides, a server that accepts no change. Reads the catalogue only, so
-//! it waits for no lock on the table.
+//! columns and indexes, missing rights, rows that row-level security hides, a server that accepts no change.
+//! Reads the catalogue only, so it waits for no lock on the table.
 
 use postgres::Client;
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 pub struct Tasks<'c> {
     pub user_id: &'c str,
     pub rows: Vec<Row>,
-    /// That of the statement which returned them.
+    /// The effect of the statement that returned the rows.
     pub effect: Effect,
 }
 

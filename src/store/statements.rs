@@ -12,7 +12,7 @@ pub struct Statement {
     pub effect: Effect,
 }
 
-/// What a statement does to the tasks.
+/// The effect of a statement on the tasks.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Effect {
     Read,

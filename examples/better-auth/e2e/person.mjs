@@ -1,4 +1,5 @@
 // A person at the page: signs up, adds tasks, looks at rows; and the same tasks without a browser between.
+import assert from "node:assert/strict";
 import { newPage } from "./browser.mjs";
 
 const { PAGE_URL, TASKS_URL } = process.env;
@@ -36,6 +37,23 @@ export async function add(page, title, description = "") {
 export const rows = (page) => page.getByRole("listitem");
 export const row = (page, title) => rows(page).filter({ hasText: title });
 export const alert = (page) => page.getByRole("alert");
+
+// The page's requests of these methods, as they come. The answers to the first `count` are lost, although tinytasks
+// has done what they ask for; `before` runs just before each loss.
+export async function loseAnswers(page, methods, count, before = () => {}) {
+  const requests = [];
+  await page.route(`${TASKS_URL}/**`, async (route) => {
+    const request = route.request();
+    if (!methods.includes(request.method()) || requests.push(request) > count) return route.continue();
+    const url = request.url().replace(new URL(TASKS_URL).hostname, "127.0.0.1");
+    assert.equal((await route.fetch({ url })).status(), request.method() === "POST" ? 201 : 200);
+    await before(requests.length);
+    await route.abort("connectionreset");
+  });
+  return requests;
+}
+
+export const LOST = "Failed to load resource: net::ERR_CONNECTION_RESET";
 
 // Answered by tinytasks itself, as to another device of the person.
 export async function ask(token, path = "", { method = "GET", body, ...headers } = {}) {

@@ -42,6 +42,15 @@ fn readers_that_stop_reading_share_what_memory_there_is_for_large_answers() {
     });
 }
 
+/// 1,000 tasks each for eve and bob: 4 MiB as JSON.
+fn insert_large_tasks(app: &App) {
+    app.database.execute(
+        "insert into tasks (user_id, title, description) \
+         select user_id, 'x', repeat('\u{1F600}', 1000) \
+         from unnest(array['eve', 'bob']) user_id, generate_series(1, 1000)",
+    );
+}
+
 /// Whether the answer is 200, and not 503 for want of memory. Its 4 MiB of JSON are not held against the
 /// document: with many clients at once that would be most of the work.
 fn has_room(app: &App, request: &Request) -> bool {
@@ -58,11 +67,7 @@ fn has_room(app: &App, request: &Request) -> bool {
 #[test]
 fn slow_readers_of_large_answers_make_room_for_others() {
     let app = App::spawn();
-    app.database.execute(
-        "insert into tasks (user_id, title, description) \
-         select user_id, 'x', repeat('\u{1F600}', 1000) \
-         from unnest(array['eve', 'bob']) user_id, generate_series(1, 1000)",
-    );
+    insert_large_tasks(&app);
     let bob = app.user("bob");
     let small = bob.request("GET", "/tasks?limit=10");
     let large = bob.request("GET", "/tasks?limit=1000");
@@ -103,11 +108,7 @@ fn slow_readers_of_large_answers_make_room_for_others() {
 #[test]
 fn a_user_who_asks_for_many_large_answers_keeps_no_other_user_from_one() {
     let app = App::spawn();
-    app.database.execute(
-        "insert into tasks (user_id, title, description) \
-         select user_id, 'x', repeat('\u{1F600}', 1000) \
-         from unnest(array['eve', 'bob']) user_id, generate_series(1, 1000)",
-    );
+    insert_large_tasks(&app);
     let authorization = format!("Connection: close\r\nAuthorization: Bearer {}\r\n", token("eve"));
     let eve = || slow_reader(&app, "/api/eve/tasks?limit=1000", &authorization, 1);
     let bob = app.user("bob");
@@ -184,10 +185,7 @@ fn readers_that_come_again_and_again_for_lists_in_parts_take_no_more_memory() {
 #[test]
 fn many_large_answers_at_once_are_made_in_turn() {
     let app = App::setup().env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_ARENA_MAX", "2").spawn();
-    app.database.execute(
-        "insert into tasks (user_id, title, description) \
-         select 'eve', 'x', repeat('\u{1F600}', 1000) from generate_series(1, 1000)",
-    );
+    insert_large_tasks(&app);
     let eve = app.user("eve");
     eve.request("GET", "/tasks?limit=1").send().expect(200);
     let large = eve.request("GET", "/tasks?limit=1000");
