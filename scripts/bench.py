@@ -27,7 +27,7 @@ from statistics import median
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
-USERS, TASKS, CONNECTIONS = 1000, 100, 16
+USERS, TASKS = 1000, 100
 WRITING = {"create", "toggle", "mixed"}
 # From linux/netlink.h and linux/sock_diag.h.
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST, DUMP, DONE = 4, 20, 0x1, 0x300, 3
@@ -272,7 +272,7 @@ class Server:
         for pid in tree(self.process.pid):
             with contextlib.suppress(OSError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM starts anew
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout=30s", "-s", script]
+        command = ["wrk", "-t1", f"-c{self.asked.connections}", f"-d{seconds}s", "--timeout=30s", "-s", script]
         command += [self.base, "--", workload, tokens, *map(str, (USERS, TASKS, seed, deleted))]
         cpu, starved = self.cpu_seconds(), None
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
@@ -377,7 +377,7 @@ def svg(setting, results):
                 shapes.append(f'<path d="M{x + bar / 2 - 1} {low:.1f}V{high:.1f}" stroke="#808080"/>')
                 short = f"{value / 1000:.3g}k" if value >= 1000 else f"{value:.3g}"
                 text(x + bar / 2 - 1, high - 4, short, 9, "middle")
-    text(left, 528, f"{setting['machine']}; {setting['date']}", 10)
+    text(left, 528, f"{setting['method']}; {setting['machine']}; {setting['date']}", 10)
     style = f'width="{width}" font-family="system-ui, sans-serif" fill="#808080"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 540" {style}>'
     return "\n".join([head, *shapes, "</svg>\n"])
@@ -392,6 +392,7 @@ def arguments():
     add("--rounds", type=int, default=5)
     add("--seconds", type=int, default=3, help="of each measurement, after one to warm up")
     add("--workloads", default=",".join(USUAL), help="with commas between")
+    add("--connections", type=int, default=16, help="that wrk opens (default 16)")
     add("--https", action="store_true", help=https)
     add("--server", metavar="COMMAND", help="instead of building this one")
     given = "HOST, PORT, DATABASE_URL, JWT_SECRET_KEY, PATH and HOME, and a table that is there"
@@ -401,8 +402,8 @@ def arguments():
     add("--svg", metavar="FILE", help="a plot")
     asked = parser.parse_args()
     asked.workloads = asked.workloads.split(",")
-    if not set(asked.workloads) <= set(WORKLOADS) or min(asked.rounds, asked.seconds) < 1:
-        parser.error(f"workloads are {','.join(WORKLOADS)}; rounds and seconds at least 1")
+    if not set(asked.workloads) <= set(WORKLOADS) or min(asked.rounds, asked.seconds, asked.connections) < 1:
+        parser.error(f"workloads are {','.join(WORKLOADS)}; rounds, seconds and connections at least 1")
     asked.peers = dict(peer.partition("=")[::2] for peer in asked.peer)
     if not all(re.fullmatch(r"[\w.-]{1,60}", name) and command for name, command in asked.peers.items()):
         parser.error("a peer is NAME=COMMAND")
@@ -432,7 +433,7 @@ def run(asked, folder, servers):
         "versions": f"tinytasks {servers[0].ask('/health')[1].get('version')}, "
         f"PostgreSQL {sql(url, 'show server_version')} ({', '.join(POSTGRES)}), "
         + subprocess.run(["wrk", "-v"], stdout=subprocess.PIPE, text=True).stdout.split(" [")[0],
-        "method": f"{CONNECTIONS} connections{' over TLS' if asked.https else ''}, "
+        "method": f"{asked.connections} connections{' over TLS' if asked.https else ''}, "
         f"{asked.rounds} × {asked.seconds} s, {USERS * TASKS:,} rows",
     }
     results = {workload: {server.name: [] for server in servers} for workload in asked.workloads}
