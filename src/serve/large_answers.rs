@@ -1,7 +1,7 @@
-//! The memory of large answers while they are written to their clients: all of them share a fixed
-//! number of bytes, and small ones are not counted. Guarantees: a client that reads slowly does not
-//! keep others from their answers, and neither does a user who asks for many of them. When all memory is
-//! taken, the user who holds the most loses the answer that was begun first. See [`Shares::to_cut_off`].
+//! Limits the memory of large answers while they are written to their clients: all of them together may
+//! take a fixed number of bytes; small answers are not counted. Guarantees: neither a client that reads
+//! slowly nor a user who requests many large answers keeps other users from their answers. When all the
+//! memory is taken, the user who holds the most loses the oldest answer. See [`Shares::to_cut_off`].
 
 use crate::error::Error;
 use crate::gate::Connection;
@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
+/// Counts the memory of all large answers: at most [`LARGE_ANSWERS_BYTES_MAX`], or one larger answer.
 #[derive(Default)]
 pub struct LargeAnswers {
     shares: Mutex<Shares>,
@@ -22,7 +23,7 @@ pub struct LargeAnswers {
 struct Shares {
     bytes: usize,
     next_number: u64,
-    /// By number: the oldest share first.
+    /// The key is the share's number. Numbers increase, so the oldest share comes first.
     by_number: BTreeMap<u64, Holder>,
 }
 
@@ -31,13 +32,14 @@ struct Holder {
     bytes: usize,
     since: Instant,
     connection: Arc<Connection>,
-    /// The connection is cut off, and its thread will give the memory back.
+    /// True once the connection is cut off. The memory counts until the connection's thread gives it back.
     is_cut: bool,
 }
 
-/// The memory of one answer, given back when it is dropped. None for a small answer.
+/// The memory that one answer takes. Dropping the share gives the memory back.
 pub struct Share<'a> {
     all: &'a LargeAnswers,
+    /// None for a small answer, which is not counted.
     number: Option<u64>,
 }
 
@@ -47,9 +49,10 @@ impl LargeAnswers {
         Share { all: self, number: None }
     }
 
-    /// Counts an answer of this size that is about to be written. Errors: `Unavailable` while large answers
-    /// that stay take all the memory, and where others that are cut off do not give theirs back in
-    /// [`LARGE_ANSWER_WAIT`].
+    /// Counts an answer of `bytes` bytes that is about to be written. If there is too little memory, cuts off
+    /// other answers and waits until their threads give their memory back. Errors: `Unavailable` if cutting
+    /// off every answer that may be cut off does not make enough room, or if the memory is not given back
+    /// within [`LARGE_ANSWER_WAIT`].
     pub fn admit(
         &self,
         bytes: usize,
@@ -82,7 +85,8 @@ impl LargeAnswers {
     }
 }
 
-/// Whether there is room for so many bytes more. An answer that is larger than all of the memory has it alone.
+/// Whether `bytes` more fit in addition to `taken`. An answer larger than the limit fits only when nothing
+/// else is taken.
 fn fits(taken: usize, bytes: usize) -> bool {
     taken == 0 || taken + bytes <= LARGE_ANSWERS_BYTES_MAX
 }
@@ -96,10 +100,11 @@ impl Shares {
         }
     }
 
-    /// The shares to cut off for an answer of this size to this user, beside those that are cut off already.
-    /// None where those that may be cut off are not enough: an answer of a user who holds more than this user
-    /// will, and one that is no longer recent of a user who holds no less than this user does. Of these, the
-    /// oldest of the user who holds the most goes first.
+    /// The numbers of the shares to cut off, in addition to those already cut off, so that an answer of
+    /// `bytes` bytes to `user_id` fits. None if cutting off all that may be cut off is not enough. A share may
+    /// be cut off in two cases: its user holds more than `user_id` would hold with the new answer; or the
+    /// share is older than [`LARGE_ANSWER_SAFE`] and its user holds at least as much as `user_id` holds now.
+    /// The user who holds the most loses shares first, the oldest share before newer ones.
     fn to_cut_off(&self, user_id: &str, bytes: usize) -> Option<Vec<u64>> {
         let mut staying: BTreeMap<u64, &Holder> =
             self.by_number.iter().map(|(number, holder)| (*number, holder)).collect();
@@ -116,7 +121,7 @@ impl Shares {
                 let theirs = held_by(&holder.user_id);
                 theirs > own + bytes || theirs >= own && holder.since.elapsed() >= LARGE_ANSWER_SAFE
             };
-            // The last of several with the same key is the oldest.
+            // `max_by_key` returns the last of equal elements, which is the oldest one in reversed order.
             let candidates = staying.iter().rev().filter(|(_, holder)| may_be_cut(holder));
             let (number, holder) = candidates.max_by_key(|(_, holder)| held_by(&holder.user_id))?;
             let (number, holder) = (*number, *holder);
@@ -139,7 +144,8 @@ impl Drop for Share<'_> {
         if let Some(number) = self.number {
             let removed = lock(&self.all.shares).remove(number);
             self.all.freed.notify_all();
-            // This may be the last reference to the connection: it is closed without the lock.
+            // Dropped only after the lock is released: if this is the last reference to the connection, the
+            // drop closes its socket.
             drop(removed);
         }
     }
@@ -162,10 +168,10 @@ mod tests {
         (Arc::new(Connection::new(one, None, Duration::from_secs(60))), other)
     }
 
-    /// A user reads an answer of so many MiB, until the connection is cut off.
+    /// Starts a thread that reads an answer of `size` MiB for the user until its connection is cut off.
     fn read<'s>(scope: &'s Scope<'s, '_>, answers: &'s LargeAnswers, user_id: &str, size: usize) {
         let (connection, mut client) = connection();
-        // A test that fails does not cut it off.
+        // If the test fails, nothing cuts the connection off, and this timeout ends the thread.
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let share = answers.admit(size * MIB, user_id, &connection).unwrap();
         scope.spawn(move || {

@@ -1,4 +1,5 @@
-//! `tinytasks serve`: what is started in which order, what a signal does, and the end.
+//! `tinytasks serve`: the order in which its parts are started, what each signal does, and how the service
+//! ends.
 
 mod serving; //        one client in the hands of one thread
 mod write; //          an answer → bytes
@@ -27,7 +28,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT. Errors: the configuration is invalid, or a part cannot be started.
 pub fn serve() -> Result<(), Failure> {
     let config = config::load()?;
     set_batch_policy();
@@ -50,17 +51,19 @@ pub fn serve() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Gives this thread, and so those that it will start, the policy SCHED_BATCH (sched(7)): a thread that
-/// wakes up then interrupts no running thread, of this program or another, but waits for its turn. A policy
-/// other than the usual one stays.
+/// Sets the scheduling policy SCHED_BATCH (sched(7)) for this thread. The threads that it starts inherit the
+/// policy. With SCHED_BATCH, a thread that wakes up does not preempt a running thread of this program or of
+/// another one, but waits for its turn. If the process was started with a policy other than SCHED_NORMAL,
+/// that policy is kept.
 fn set_batch_policy() {
     if get_scheduler(Pid::current_thread()).is_ok_and(|policy| policy == Scheduler::SCHED_NORMAL) {
-        // Where a sandbox forbids it, the usual policy stays too.
+        // A sandbox may forbid the change; the service then runs with SCHED_NORMAL.
         let _ = Scheduler::SCHED_BATCH.with_params(SchedulerParams { priority: 0 }).set_current();
     }
 }
 
-/// Starts all that serves: the store, the admin listener, the public listener, the watchdog.
+/// Starts everything that serves, in this order: the store, the admin listener, the public listener, the
+/// watchdog.
 fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Failure> {
     let descriptors = own_descriptors(&config);
     let keys = Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
@@ -128,9 +131,9 @@ fn cannot_listen(address: &SockAddr, error: &std::io::Error, variables: &str) ->
     format!("cannot listen on {}: {error}; give another {variables}", Address::name(address)).into()
 }
 
-/// How many descriptors the service needs beside those of its clients.
+/// How many file descriptors the service needs, not counting those of its public clients' connections.
 pub fn own_descriptors(config: &Config) -> usize {
-    // One connection more than the pool has, for the thread that watches the database.
+    // The thread that watches the database has a connection of its own, in addition to those of the pool.
     let database = (config.database.pool_size.get() as usize + 1) * DATABASE_CONNECTION_DESCRIPTORS;
     let admin = ADMIN_DESCRIPTORS + ADMIN_CONNECTIONS_MAX + TURNED_AWAY_MAX;
     database + OTHER_DESCRIPTORS + TURNED_AWAY_MAX + config.admin.map_or(0, |_| admin)
@@ -143,8 +146,8 @@ fn wait_for_database(store: &Store) {
     }
 }
 
-/// SIGHUP has its work done by another thread: a file on a disk that does not answer does not keep SIGTERM
-/// from ending the service.
+/// Returns at SIGTERM or SIGINT. SIGHUP makes another thread reload the secrets: if that thread waits for a
+/// file on a disk that does not answer, SIGTERM still ends the service.
 fn reload_until_stopped(mut signals: Signals, app: &Arc<App>) -> Result<(), Failure> {
     let app = Arc::clone(app);
     let (signalled, signals_to_reload) = mpsc::sync_channel(1);
@@ -162,15 +165,16 @@ fn reload_until_stopped(mut signals: Signals, app: &Arc<App>) -> Result<(), Fail
     let thread = thread::Builder::new().name("reload".to_owned()).spawn(work);
     thread.map_err(|error| format!("cannot start a thread: {error}"))?;
     for _ in signals.forever().take_while(|signal| *signal == SIGHUP) {
-        // If another reload waits to begin, that one will do.
+        // The channel is full if a reload is already waiting to begin. That reload serves this signal too.
         if signalled.try_send(()).is_err() {
-            log::warn!("a reload waits for the one before it, which has not ended");
+            log::warn!("SIGHUP: a reload is already waiting for the running one to end");
         }
     }
     Ok(())
 }
 
-/// Reads the files of secrets again. A bad new file leaves its secret as it was, and the others count.
+/// Reads the files that hold secrets again. If a new file is invalid, the old secret stays in use; the other
+/// secrets are replaced all the same.
 fn reload(app: &App) {
     let database = config::load_database().map_err(|complaints| complaints.join("; "));
     let database = database.and_then(|database| app.store.pool.reconnect_with(database.url));

@@ -19,22 +19,22 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-/// One listener, and what answers there.
+/// One listener with everything that is needed to serve its clients.
 pub struct Service {
     pub gate: Gate,
     pub app: Arc<App>,
     pub face: Face,
     large_answers: LargeAnswers,
-    /// Clients that were told 503 because all connections are taken, and since when. They stay connected for a
-    /// while: what they still send would make the kernel reset a closed connection, and they might not read
-    /// their answer.
+    /// Connections of clients that got a 503 because all places are taken, each with the time of that answer.
+    /// They stay open for [`LINGER_IDLE`]: if the client sent more bytes to a closed connection, the kernel
+    /// would reset the connection, and the client might never read its answer.
     turned_away: Mutex<VecDeque<(Instant, Connection)>>,
     /// When the log last said that descriptors or threads have run out.
     complained: Mutex<Option<Instant>>,
 }
 
 impl Service {
-    /// Serves from now on.
+    /// Starts the accepting thread and the deadline thread. Errors: a thread cannot be started.
     pub fn start(gate: Gate, app: Arc<App>, face: Face, listener: Socket) -> io::Result<Arc<Self>> {
         let large_answers = LargeAnswers::default();
         let (turned_away, complained) = (Mutex::default(), Mutex::default());
@@ -45,7 +45,7 @@ impl Service {
         Ok(service)
     }
 
-    /// The accepting thread.
+    /// The accepting thread: admits clients until the service stops.
     fn accept_clients(self: &Arc<Self>, listener: Socket) {
         loop {
             let error = match guarded(|| self.accept_client(&listener), io::Error::other) {
@@ -53,14 +53,14 @@ impl Service {
                 Ok(false) => break,
                 Err(error) => error,
             };
-            // Descriptors or threads have run out. They come back when other clients end.
+            // File descriptors or threads have run out. They become available when other clients end.
             self.complain("cannot accept a connection", &error);
             thread::sleep(ACCEPT_RETRY);
         }
         self.gate.finish_accepting(listener);
     }
 
-    /// False at the end.
+    /// Waits a moment for one connection and serves or refuses it. Returns false when the service stops.
     fn accept_client(self: &Arc<Self>, listener: &Socket) -> io::Result<bool> {
         match self.gate.accept(listener)? {
             Accepted::Admitted(client) => {
@@ -79,7 +79,7 @@ impl Service {
         Ok(true)
     }
 
-    /// Logs that descriptors or threads have run out, once in [`ACCEPT_LOG_INTERVAL`] at most.
+    /// Logs that file descriptors or threads have run out, at most once per [`ACCEPT_LOG_INTERVAL`].
     fn complain(&self, what: &str, error: &io::Error) {
         let mut complained = lock(&self.complained);
         if complained.is_none_or(|last| last.elapsed() >= ACCEPT_LOG_INTERVAL) {
@@ -98,7 +98,8 @@ impl Service {
         started.map(drop).inspect_err(|_| self.gate.registry.forget_thread())
     }
 
-    /// Answers 503 over a connection that does not wait, because this is the accepting thread.
+    /// Answers 503 and keeps the connection open for a while. This is the accepting thread, so it must not
+    /// wait for a client: the connection is non-blocking, and a TLS client (`None`) gets no answer.
     fn turn_away(&self, connection: Option<Connection>, request: &Request) {
         let Some(connection) = connection else {
             log::warn!("a connection is closed, because all are taken");
@@ -107,7 +108,7 @@ impl Service {
         let error = Error::Unavailable("all connections are taken".to_owned());
         let answer = self.app.refuse(self.face, request, error, Instant::now());
         answer.record(request);
-        // A client that does not take it at once would not have taken another answer either.
+        // An error is ignored: a new connection has room for this small answer unless the client is gone.
         let _ = connection.write(&answer.response.whole(request));
         connection.end_writing();
         let mut turned_away = lock(&self.turned_away);
@@ -120,7 +121,7 @@ impl Service {
     /// A pooled thread: serves one client after another.
     fn serve_clients(&self) {
         while let Some(mut client) = self.gate.next_client() {
-            // A panic ends one connection. Its message is in the log.
+            // A panic ends only this client's connection. The panic hook has logged the message.
             let _ = guarded(|| self.serve_client(&mut client), drop);
         }
     }
@@ -131,14 +132,14 @@ impl Service {
         Ok(())
     }
 
-    /// Serves a client's next request, and says whether the connection goes on.
+    /// Serves a client's next request. Returns whether the connection stays open for another one.
     fn serve_request(&self, client: &mut Client) -> bool {
         let (request, answer) = match client.receive(&self.gate) {
             Received::Whole(request) => {
                 client.connection.begin_answer(&request);
                 let answer = self.app.answer(self.face, &request);
                 if !client.connection.claim_answer() {
-                    // It was late, and the deadline thread has answered.
+                    // The answer was late, and the deadline thread has already sent a 503 instead.
                     return false;
                 }
                 (request, answer)
@@ -149,8 +150,8 @@ impl Service {
             }
             Received::Gone => return false,
         };
-        // Decided once: the `Connection` field of the answer and the end of this loop must agree, and the
-        // service may begin to stop at any moment.
+        // Evaluated only once, because the service may begin to stop at any moment, and the answer's
+        // `Connection` field must agree with what is done with the connection afterwards.
         let is_last = request.is_last || self.gate.is_stopping();
         if !self.send(answer, &request, is_last, &client.connection) {
             return false;
@@ -163,13 +164,15 @@ impl Service {
         true
     }
 
-    /// Logs an answer and writes it. False where it did not arrive whole, and the connection must end.
+    /// Logs an answer and writes it. Returns false if the answer could not be written completely; the
+    /// connection must then be closed.
     fn send(&self, answer: Answer, request: &Request, is_last: bool, connection: &Arc<Connection>) -> bool {
         let bytes = answer.response.bytes_held();
         let (mut answer, share) = match self.large_answers.admit(bytes, answer.user_id(), connection) {
             Ok(share) => (answer, share),
             Err(error) => (self.app.replace(request, answer, error), self.large_answers.small()),
         };
+        // The memory of the body is counted now, so the next list may be made.
         answer.response.turn = None;
         answer.record(request);
         let request_id = answer.request_id().to_owned();
@@ -184,7 +187,7 @@ impl Service {
         }
     }
 
-    /// The deadline thread. It waits for nobody.
+    /// One round of the deadline thread. It never waits for a client, so every deadline is enforced in time.
     fn enforce_deadlines(&self) {
         for connection in self.gate.registry.connections() {
             connection.enforce_deadline();
@@ -197,7 +200,8 @@ impl Service {
         }
     }
 
-    /// 503 where the handler's thread still waits, for a database that neither answers nor refuses.
+    /// Answers 503 if the answer is late because the serving thread is still waiting for a database that
+    /// neither answers nor refuses.
     fn answer_if_late(&self, connection: &Connection) {
         let Some(late) = connection.claim_late_answer() else {
             return;

@@ -1,4 +1,4 @@
-//! An answer as a value → bytes to its client.
+//! Writes an answer to its client: a whole body at once, a long list part by part.
 
 use super::large_answers::{LargeAnswers, Share};
 use crate::error::Error;
@@ -6,7 +6,8 @@ use crate::gate::{Connection, Request};
 use crate::http::{Body, Part, Response, chunk, joined, last_chunk};
 use std::sync::Arc;
 
-/// Why an answer did not arrive whole. The connection has to end, so that the client notices.
+/// Why an answer could not be written completely. The connection must then be closed, so that the client
+/// notices.
 pub enum Incomplete {
     /// The client has closed the connection, or read too slowly.
     ClientGone,
@@ -14,8 +15,8 @@ pub enum Incomplete {
     Failed(Error),
 }
 
-/// Writes a response; to HEAD without its body. `share` is the memory of a whole body, or of the first part of
-/// a list. Each later part takes a share of its own from `answers`.
+/// Writes a response; the response to a HEAD request has no body. `share` is the memory of a whole body, or of
+/// the first part of a list. Each later part takes a share of its own from `answers`.
 pub fn write(
     response: Response,
     share: Share,
