@@ -1,4 +1,4 @@
-//! A client in the hands of the one thread that serves it.
+//! A client as the one thread that serves it sees it: waits for its requests and reads them.
 
 use super::Gate;
 use super::connection::Connection;
@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 pub struct Client {
     pub connection: Arc<Connection>,
-    /// The address of the socket's other end. Kept since the connection was accepted, because a socket
-    /// whose connection was reset no longer knows it.
+    /// The address of the socket's other end, stored when the connection was accepted: after a reset the
+    /// socket no longer knows it.
     peer: SockAddr,
     reader: Reader,
-    /// Given back when the client ends, however it ends.
+    /// The client's place in the registry. Dropping the client gives it back, even after a panic.
     admission: Admission,
 }
 
@@ -24,7 +24,8 @@ pub struct Client {
 pub enum Received {
     /// A request that is whole and well-formed.
     Whole(Arc<Request>),
-    /// A request that the gate refuses, as far as it was understood. The connection ends with its answer.
+    /// A request that the gate refuses, with the parts that were understood. The connection ends after the
+    /// answer.
     Refused(Arc<Request>, Error),
     /// The client has ended the connection, was idle for too long, or was evicted.
     Gone,
@@ -35,8 +36,8 @@ impl Client {
         Self { reader: Reader::new(Arc::clone(&connection)), connection, peer, admission }
     }
 
-    /// Closes the connection that is idle longest, so that its thread can serve this client. False where no
-    /// other is idle.
+    /// Closes the connection that has been idle longest, so that its thread can serve this client. Returns
+    /// false if no other connection is idle.
     pub fn free_a_thread(&self) -> bool {
         self.admission.free_a_thread()
     }
@@ -67,7 +68,7 @@ impl Client {
         }
     }
 
-    /// Says that the answer is written, and that the next request may come.
+    /// Marks the connection as idle after its answer is written: from now on it waits for the next request.
     pub fn finish_answer(&self, gate: &Gate) {
         self.connection.become_idle(gate.idle_timeout);
     }

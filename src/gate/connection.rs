@@ -1,7 +1,7 @@
-//! A client's connection as all threads see it: the deadline at which it ends, whether it is idle,
-//! and who may write to it. One thread serves it; the deadline thread and the accepting thread may
-//! end it at any time. None of them waits for another: ending needs no lock, and a late answer is
-//! only given when the lock on the stream is free.
+//! A client's connection, shared by several threads: its deadline, whether it is idle, and which thread
+//! may write to it. One thread serves it; the deadline thread and the accepting thread may end it at any
+//! time. None of them waits for another: ending a connection needs no lock, and the deadline thread gives
+//! a late answer only when the lock on the stream is free.
 
 use super::request::Request;
 use super::stream::{Plain, Stream, Tls};
@@ -19,39 +19,42 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No byte of the next request was read yet.
+// The values of `Connection::state`.
+
+/// No byte of the next request has been read yet.
 const IDLE: u8 = 0;
 /// From the first byte of a request to the end of its answer.
 const BUSY: u8 = 1;
-/// The service stops. A request that has already arrived is still answered, as the last one.
+/// The service stops, and the connection was idle. If a request has already arrived, it is still answered, as
+/// the last one.
 const ENDING: u8 = 2;
 /// Closed by another thread to make room.
 const EVICTED: u8 = 3;
-/// The last answer is written, and what the client still sends is dropped.
+/// The last answer is written. Bytes that the client still sends are read and dropped.
 const LINGERING: u8 = 4;
 
 pub struct Connection {
     socket: Arc<Socket>,
     opened: Instant,
-    /// Microseconds after `opened`, as is `idle_since`.
+    /// In microseconds after `opened`, like `idle_since`.
     deadline: AtomicU64,
     idle_since: AtomicU64,
     state: AtomicU8,
-    /// True once another thread has ended the reading: then no read waits any more.
+    /// True once another thread has shut down the reading side of the socket, so that no read waits any more.
     is_reading_ended: AtomicBool,
-    /// Locked for each read and each write, and free while an answer is made.
+    /// Locked during each read and each write, and not locked while an answer is made.
     exchange: Mutex<Exchange>,
 }
 
 struct Exchange {
     stream: Box<dyn Stream>,
-    /// The request whose answer is being made, and since when. Whoever takes it out gives the answer.
+    /// The request whose answer is being made, and the moment at which that began. The thread that takes the
+    /// request out gives the answer.
     pending: Option<(Instant, Arc<Request>)>,
 }
 
 impl Connection {
-    /// A connection that has `time` for its first request. With TLS, the handshake comes with the
-    /// first read.
+    /// A connection whose first request must begin within `time`. With TLS, the first read does the handshake.
     pub fn new(socket: Socket, tls: Option<ServerConnection>, time: Duration) -> Self {
         let socket = Arc::new(socket);
         let plain = Plain::new(Arc::clone(&socket));
@@ -72,12 +75,12 @@ impl Connection {
         connection
     }
 
-    /// Gives all reading and writing from now to the next call this much time.
+    /// Sets the deadline to `time` from now. It holds for all reads and writes until the next call.
     pub fn set_deadline(&self, time: Duration) {
         self.deadline.store(self.micros_after(time), SeqCst);
     }
 
-    /// Reads what has arrived, and waits for it. Errors: `TimedOut` after the deadline,
+    /// Waits for bytes and returns those that have arrived. Errors: `TimedOut` after the deadline,
     /// `UnexpectedEof` when the client or another thread has ended the connection.
     pub fn read<'b>(&self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
         let read = lock(&self.exchange).stream.read(buffer).unwrap_or(0);
@@ -88,8 +91,8 @@ impl Connection {
         }
     }
 
-    /// Why the client's TLS handshake failed. None where it did not, or where the service itself has
-    /// ended the connection.
+    /// Why the client's TLS handshake failed. None if it did not fail, or if the service itself has ended the
+    /// connection.
     pub fn handshake_failure(&self) -> Option<String> {
         let exchange = lock(&self.exchange);
         let reason = exchange.stream.handshake_failure().filter(|_| self.state.load(SeqCst) == IDLE)?;
@@ -97,7 +100,7 @@ impl Connection {
         Some(if is_late { "it was not finished in time".to_owned() } else { reason.to_owned() })
     }
 
-    /// Writes all of it; each 64 KiB have their own deadline.
+    /// Writes all the bytes, in pieces of 64 KiB; each piece has a deadline of its own.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let mut exchange = lock(&self.exchange);
         for piece in bytes.chunks(WRITE_BYTES) {
@@ -105,29 +108,30 @@ impl Connection {
             exchange.stream.write_all(piece)?;
             exchange.stream.flush()?;
         }
-        // The next part of the answer may have to be made first.
+        // The deadline starts anew, because the next part of the answer may have to be made before it is written.
         self.set_deadline(WRITE_TIMEOUT);
         Ok(())
     }
 
-    /// Says that the answer to `request` is being made from now on.
+    /// Records that the answer to `request` is being made from now on.
     pub fn begin_answer(&self, request: &Arc<Request>) {
         self.set_deadline(LATE_ANSWER * 2);
         lock(&self.exchange).pending = Some((Instant::now(), Arc::clone(request)));
     }
 
-    /// Whether the answer that was made may be written. False when it was late, and the client was
-    /// told so meanwhile.
+    /// Claims the right to write the answer that was made. Returns false if the answer is late and the deadline
+    /// thread has already sent a 503 instead.
     pub fn claim_answer(&self) -> bool {
         lock(&self.exchange).pending.take().is_some()
     }
 
-    /// The right to answer a request whose answer is late, taken from the thread that makes it.
+    /// Claims the right to answer a request in place of the thread that is late with it. None if no answer is
+    /// late.
     pub fn claim_late_answer(&self) -> Option<LateAnswer<'_>> {
         let mut exchange = match self.exchange.try_lock() {
             Ok(exchange) => exchange,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // The serving thread reads or writes: no answer is being made.
+            // The serving thread is reading or writing, so no answer is being made.
             Err(TryLockError::WouldBlock) => return None,
         };
         let is_late = exchange.pending.as_ref().is_some_and(|(since, _)| since.elapsed() >= LATE_ANSWER);
@@ -138,11 +142,11 @@ impl Connection {
         Some(LateAnswer { since, request, connection: self, exchange })
     }
 
-    /// After the last answer: closes our side, then reads and drops what the client still sends, in the
-    /// memory of one buffer.
+    /// Ends the connection after the last answer: closes our side, then reads and drops the bytes that the client
+    /// still sends, all through one small buffer. The reason is at [`LINGER_IDLE`].
     pub fn linger(&self) {
         let begun = Instant::now();
-        // Closing TLS may write, so it needs a deadline too.
+        // `finish` writes with TLS, so it needs a deadline too.
         self.set_deadline(LINGER_IDLE);
         lock(&self.exchange).stream.finish();
         self.end_writing();
@@ -168,7 +172,8 @@ impl Connection {
         }
     }
 
-    /// Whether a read finds nothing because our reading has ended, and the connection goes on.
+    /// Whether a read that returns no bytes does so only because our reading side is shut down, while the
+    /// connection still lingers.
     fn has_ended_reading_alone(&self) -> bool {
         self.is_reading_ended.load(SeqCst) && self.state.load(SeqCst) == LINGERING
     }
@@ -178,7 +183,7 @@ impl Connection {
         self.change_state(BUSY, LINGERING);
     }
 
-    /// Ends the reading of a connection that is over its deadline, and a second later the writing.
+    /// Shuts down the reading side of a connection whose deadline has passed. A second later, cuts the connection.
     pub fn enforce_deadline(&self) {
         match self.overdue() {
             Some(overdue) if overdue > LAST_WORD_TIMEOUT => self.cut(),
@@ -187,51 +192,51 @@ impl Connection {
         }
     }
 
-    /// Bytes that have arrived can still be read; no read waits for more.
+    /// Shuts down the reading side. Bytes that have arrived can still be read; no read waits for more.
     fn end_reading(&self) {
         self.is_reading_ended.store(true, SeqCst);
         self.shutdown(Shutdown::Read);
     }
 
-    /// Closes our side after the last answer. Where the reading has been ended (408), our side stays open
-    /// until the socket is closed: Linux answers bytes that come to a socket which is shut down both ways
-    /// with a reset.
+    /// Shuts down the writing side after the last answer, unless the reading side is already shut down (after a
+    /// 408). Then the writing side stays open until the socket is closed, because Linux sends a reset when bytes
+    /// arrive at a socket that is shut down in both directions.
     pub fn end_writing(&self) {
         if !self.is_reading_ended.load(SeqCst) {
             self.shutdown(Shutdown::Write);
         }
     }
 
-    /// Ends the connection at once. The kernel drops what it still holds for the client.
+    /// Ends the connection at once. The kernel drops the bytes that it has not sent to the client yet.
     pub fn cut(&self) {
         let _ = self.socket.set_linger(Some(Duration::ZERO));
         self.shutdown(Shutdown::Both);
     }
 
-    /// No read and no write waits from now on.
+    /// Makes the socket non-blocking: no read and no write waits from now on.
     pub fn set_nonblocking(&self) -> io::Result<()> {
         self.socket.set_nonblocking(true)
     }
 
-    /// Since when it waits for a request, or lingers. None while it is busy.
+    /// Since when the connection has been waiting for a request or lingering. None in every other state.
     pub fn idle_since(&self) -> Option<Instant> {
         let is_idle = [IDLE, LINGERING].contains(&self.state.load(SeqCst));
         is_idle.then(|| self.opened + Duration::from_micros(self.idle_since.load(SeqCst)))
     }
 
-    /// Marks it as idle, for at most this long.
+    /// Marks the connection as idle. Its next request must begin within `time`.
     pub fn become_idle(&self, time: Duration) {
         self.set_deadline(time);
         self.idle_since.store(self.micros_after(Duration::ZERO), SeqCst);
         self.change_state(BUSY, IDLE);
     }
 
-    /// Marks it as busy. False if it was evicted while it was idle.
+    /// Marks the connection as busy. Returns false if it was evicted while it was idle.
     pub fn become_busy(&self) -> bool {
         self.change_state(IDLE, BUSY) || self.change_state(ENDING, BUSY)
     }
 
-    /// Closes it if it is idle, and says whether it did.
+    /// Closes the connection if it is idle or lingers. Returns whether it did.
     pub fn evict(&self) -> bool {
         let was_idle = self.change_state(IDLE, EVICTED) || self.change_state(LINGERING, EVICTED);
         if was_idle {
@@ -240,8 +245,8 @@ impl Connection {
         was_idle
     }
 
-    /// Ends the wait for a request if it is idle. A request that has arrived can still be read. Ends a
-    /// connection that lingers.
+    /// If the connection is idle, ends its wait for a request; a request that has arrived can still be read. If
+    /// the connection lingers, closes it.
     pub fn end_idleness(&self) {
         if self.change_state(IDLE, ENDING) {
             self.end_reading();
@@ -258,14 +263,14 @@ impl Connection {
         u64::try_from((self.opened.elapsed() + time).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The time since the deadline; None before it.
+    /// The time since the deadline. None before the deadline.
     fn overdue(&self) -> Option<Duration> {
         let now = self.micros_after(Duration::ZERO);
         now.checked_sub(self.deadline.load(SeqCst)).map(Duration::from_micros)
     }
 
     fn shutdown(&self, how: Shutdown) {
-        // An error means that the client has closed it already.
+        // An error means that the connection has ended already.
         let _ = self.socket.shutdown(how);
     }
 }
@@ -281,7 +286,8 @@ pub struct LateAnswer<'c> {
 impl LateAnswer<'_> {
     /// Writes the answer without waiting, and closes our side of the connection.
     pub fn write(mut self, answer: &[u8]) {
-        // A client that does not take it at once would not have taken another answer either.
+        // An error is ignored: if there is no room for this small answer, the client has not even read the
+        // answers before it.
         let _ = self.connection.set_nonblocking();
         let _ = self.exchange.stream.write_all(answer).and_then(|()| self.exchange.stream.flush());
         self.exchange.stream.finish();
@@ -338,14 +344,14 @@ pub mod tests {
         }
     }
 
-    /// A connection with no deadline near, and the client's end.
+    /// A connection whose deadline is an hour away, and the client's end of it.
     pub fn connection() -> (Arc<Connection>, TcpStream) {
         let (connection, other) = opened_before(Duration::ZERO);
         connection.set_deadline(Duration::from_secs(3600));
         (Arc::new(connection), other)
     }
 
-    /// A connection whose deadline passed that long ago, and the client's end.
+    /// A connection whose deadline passed `time` ago, and the client's end of it.
     pub fn opened_before(time: Duration) -> (Connection, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -355,7 +361,8 @@ pub mod tests {
         (connection, other)
     }
 
-    /// A connection whose client has sent these bytes, and what is seen of it.
+    /// A connection whose client has sent `bytes`, which are read in pieces of `piece` bytes. `Seen` shows how
+    /// much was read, and what was written to the client.
     pub fn connection_with(bytes: &[u8], piece: usize) -> (Arc<Connection>, Arc<Seen>) {
         let seen = Arc::new(Seen::default());
         let (connection, _) = connection();
@@ -403,8 +410,8 @@ pub mod tests {
         assert_eq!(read.recv_timeout(Duration::from_secs(10)), Ok(Err(io::ErrorKind::WouldBlock)));
     }
 
-    /// The deadline thread has ended the reading of a client that was too slow, before the client is told
-    /// so (408). What it still sends must cause no reset, which could take that answer from it.
+    /// When a client is too slow, the deadline thread shuts down the reading side before the client gets its
+    /// 408. Bytes that the client still sends must not cause a reset, because that could destroy the 408.
     #[test]
     fn what_comes_after_the_end_of_reading_is_dropped_while_the_connection_lingers() {
         let (connection, mut other) = connection();
@@ -419,13 +426,13 @@ pub mod tests {
                 thread::yield_now();
             }
         }
-        // Where it has to make room, nothing is waited for any more.
+        // An evicted connection waits for nothing any more.
         assert!(connection.has_ended_reading_alone() && connection.evict());
         assert!(!connection.has_ended_reading_alone());
     }
 
-    /// Each pending request is answered by exactly one of two: its own thread, or the deadline thread
-    /// once it is late.
+    /// Each pending request is answered exactly once: by its own thread, or by the deadline thread once the
+    /// answer is late.
     #[test]
     fn a_request_is_answered_once_however_late_it_is() {
         let (connection, mut other) = connection();

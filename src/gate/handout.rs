@@ -1,7 +1,7 @@
-//! tiny_http's loop, which hands each admitted client to a pooled thread: an announcement goes in, and
-//! comes out for a thread that is free. The only module that knows tiny_http. Guarantees: no byte of
-//! a client reaches tiny_http, and nobody else can connect to it, because its socket has lost its
-//! name before it is used.
+//! tiny_http's loop, which hands each admitted client to a pooled thread: the accepting thread sends an
+//! announcement to tiny_http as a request, and a free thread receives it. The only module that knows
+//! tiny_http. Guarantees: no byte of a client reaches tiny_http, and no other process can connect to it,
+//! because the path of its socket is removed before the socket is used.
 
 use super::client::Client;
 use crate::log_queue;
@@ -17,9 +17,9 @@ use std::{env, fs, process};
 
 pub struct Handout {
     server: tiny_http::Server,
-    /// tiny_http's one client. The accepting thread alone writes to it.
+    /// The client's end of tiny_http's only connection. Only the accepting thread writes to it.
     announcements: Mutex<UnixStream>,
-    /// Clients that were announced and that no thread has taken yet.
+    /// Clients that are announced and that no thread has taken yet.
     waiting: Mutex<Waiting>,
 }
 
@@ -30,13 +30,14 @@ struct Waiting {
 }
 
 impl Handout {
+    /// Starts tiny_http on a Unix socket in a temporary directory, and connects to it.
     pub fn open() -> io::Result<Self> {
         let name = format!("tinytasks-{}-{:016x}", process::id(), RandomState::new().hash_one(0));
         let directory = env::temp_dir().join(name);
         fs::DirBuilder::new().mode(0o700).create(&directory)?;
         let path = directory.join("loop");
         let both = UnixListener::bind(&path).and_then(|listener| Ok((listener, UnixStream::connect(&path)?)));
-        // Both ends are connected, so the name is of no more use.
+        // The connection exists, so the path is not needed any more.
         let _ = fs::remove_dir_all(&directory);
         let (listener, announcements) = both?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
@@ -52,18 +53,18 @@ impl Handout {
         drop(waiting);
         let announcement = format!("GET /{number} HTTP/1.1\r\n\r\n");
         if let Err(error) = lock(&self.announcements).write_all(announcement.as_bytes()) {
-            // tiny_http's own thread is gone. A supervisor restarts a process that ends, but does not
-            // notice one that serves nobody.
+            // tiny_http's own thread has ended, so no client can be served any more. The process exits, because
+            // a supervisor restarts a process that has ended, but does not notice one that serves nobody.
             log::error!(reason = error.to_string().as_str(); "tiny_http's loop has ended");
             log_queue::flush();
             process::exit(1);
         }
     }
 
-    /// Waits for the next client; None when none came for that long.
+    /// Waits at most `patience` for the next client. None if no client came.
     pub fn take(&self, patience: Duration) -> Option<Client> {
-        // tiny_http may wake this thread for an announcement just as the wait times out, and then wakes no other
-        // thread for it. So this one looks once more.
+        // tiny_http may wake this thread for an announcement at the moment at which the wait times out. It then
+        // wakes no other thread for that announcement, so this thread must look once more.
         let received = match self.server.recv_timeout(patience) {
             Ok(None) => self.server.try_recv(),
             received => received,
@@ -77,7 +78,7 @@ impl Handout {
                 drop(request.into_writer());
                 lock(&self.waiting).clients.remove(&number)
             }
-            // tiny_http accepts no more connections, and needs none but the one that it has.
+            // tiny_http has stopped accepting connections. The one connection that it has goes on.
             Err(error) => {
                 log::error!(reason = error.to_string().as_str(); "tiny_http stopped accepting");
                 None

@@ -1,13 +1,14 @@
-//! The head of a request: what it may say, and what it means. Knows no stream. Guarantees: a head that
-//! two programs could read in two ways is refused (RFC 9112 section 11.2).
+//! Parses and checks the head of a request: the request line and the header section. Takes bytes, and knows
+//! nothing of the connection. Guarantees: a head that two programs could interpret differently is refused
+//! (RFC 9112 section 11.2).
 
 use crate::error::{Error, FieldError};
 use crate::limits::{BODY_BYTES_MAX, FIELDS_MAX};
 use std::net::{IpAddr, SocketAddr};
 
-/// RFC 9110 section 9: the methods that some route has.
+/// The methods that at least one route has (RFC 9110 section 9).
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-/// Stands for every other method, as in OpenTelemetry's conventions.
+/// Stands for every method that is not in [`METHODS`], as in OpenTelemetry's semantic conventions for HTTP.
 pub const OTHER_METHOD: &str = "_OTHER";
 
 /// The fields that the service reads. All other fields are dropped here.
@@ -25,28 +26,30 @@ pub const KNOWN: [&str; 11] = [
     "Access-Control-Request-Method",
 ];
 
-/// A request that RFC 9112 does not allow.
+/// The error for a request that RFC 9112 does not allow.
 pub fn malformed(msg: &'static str) -> Error {
     Error::Malformed(vec![FieldError::new(&["header"], msg, "framing")])
 }
 
-/// The method as the service knows it.
+/// The method if some route has it, else [`OTHER_METHOD`].
 pub fn method(name: &str) -> &'static str {
     METHODS.into_iter().find(|method| *method == name).unwrap_or(OTHER_METHOD)
 }
 
-/// True where all lines end in CRLF and have no other control character than HTAB: no bare CR or LF.
+/// Whether every line ends in CRLF and contains no control character except HTAB, so also no bare CR or LF.
+/// The last line may be unfinished.
 pub fn is_clean(lines: &[u8]) -> bool {
     let is_text = |line: &[u8]| line.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control());
     let mut lines = lines.split(|byte| *byte == b'\n');
-    // The bytes after the last LF are no whole line.
+    // The bytes after the last LF are an unfinished line, so they have no CRLF yet.
     let rest = lines.next_back().unwrap_or_default();
     lines.all(|line| line.strip_suffix(b"\r").is_some_and(is_text)) && is_text(rest)
 }
 
-/// Errors: `Malformed` when the beginning of a line cannot become a clean line, however it goes on.
+/// Checks a line whose end has not arrived yet. Errors: `Malformed` if nothing that follows can make it a clean
+/// line (see [`is_clean`]).
 pub fn check_unfinished_line(begun: &[u8]) -> Result<(), Error> {
-    // The CR at the end may be that of a CRLF.
+    // A CR at the end may be the first byte of the CRLF.
     let line = begun.strip_suffix(b"\r").unwrap_or(begun);
     if is_clean(line) && !line.contains(&b'\n') {
         return Ok(());
@@ -54,8 +57,8 @@ pub fn check_unfinished_line(begun: &[u8]) -> Result<(), Error> {
     Err(malformed("a line must end in CRLF, and must not have a control character"))
 }
 
-/// Errors: `Malformed` when the beginning of a first line cannot become a request line (RFC 9112
-/// section 3), however it goes on.
+/// Checks a first line whose end has not arrived yet. Errors: `Malformed` if nothing that follows can make it
+/// a request line (RFC 9112 section 3).
 pub fn check_unfinished_request_line(begun: &[u8]) -> Result<(), Error> {
     // RFC 8446 section 5.1: a TLS connection begins with a record of the type handshake.
     const TLS_HANDSHAKE: u8 = 0x16;
@@ -87,8 +90,8 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether a line with its CRLF is a field that may be a trailer: none that says where the message
-/// ends (RFC 9110 section 6.5.1).
+/// Whether a line, its CRLF included, is a field that is allowed as a trailer. A field that says where the
+/// message ends is not allowed (RFC 9110 section 6.5.1).
 pub fn is_trailer(line: &[u8]) -> bool {
     let (whole, mut fields) = ([line, b"\r\n"].concat(), [httparse::EMPTY_HEADER]);
     let is_field = httparse::parse_headers(&whole, &mut fields).is_ok() && is_clean(line);
@@ -105,8 +108,8 @@ pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Res
     }
 }
 
-/// Errors: `Malformed`, `HeadTooLarge`, when a head that begins with these lines cannot become a good one,
-/// however it goes on.
+/// Checks the lines of a head whose end has not arrived yet. Errors: `Malformed` or `HeadTooLarge` if nothing
+/// that follows can make it a valid head.
 pub fn check_begun(lines: &[u8]) -> Result<(), Error> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
@@ -117,7 +120,8 @@ pub fn check_begun(lines: &[u8]) -> Result<(), Error> {
     let fields = Fields(request.headers);
     fields.check_begun_host()?;
     match fields.body_length(request.version == Some(0)) {
-        // The rest of the head may still be malformed, and that comes first.
+        // `BodyTooLarge` is not reported yet: the rest of the head may still turn out to be malformed, and
+        // `Malformed` takes precedence.
         Ok(_) | Err(Error::BodyTooLarge) => Ok(()),
         Err(error) => Err(error),
     }
@@ -137,12 +141,12 @@ fn parse_begun<'h>(
     })
 }
 
-/// The target in origin-form (RFC 9112 section 3.2): as sent, or an absolute-form cut to its path, or
-/// `*` for OPTIONS. Errors: `Malformed`.
+/// The target in origin-form (RFC 9112 section 3.2). An origin-form is returned as sent, and an absolute-form
+/// without its scheme and host; `*` is allowed for OPTIONS and returned as it is. Errors: `Malformed`.
 pub fn origin_form(method: &str, target: &str) -> Result<String, Error> {
     let is_http = |scheme: &str| ["http", "https"].iter().any(|http| http.eq_ignore_ascii_case(scheme));
     let absolute = target.split_once("://").filter(|(scheme, _)| is_http(scheme));
-    // RFC 3986 section 3.2: a query ends the authority as well, and then the path is empty.
+    // RFC 3986 section 3.2: the authority ends at the first `/`, `?` or `#`. Before `?` and `#` the path is empty.
     let end_of_host = |rest: &str| rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let path =
         match absolute.and_then(|(_, rest)| rest.split_at_checked(end_of_host(rest))) {
@@ -156,13 +160,14 @@ pub fn origin_form(method: &str, target: &str) -> Result<String, Error> {
     if fits { Ok(path) } else { Err(malformed("the request target is malformed")) }
 }
 
-/// Whether a byte may stand in host and port. A user before the host may not (RFC 9110 section 4.2.4).
+/// Whether a byte may occur in a host with a port. `@` may not, because a user name before the host is not
+/// allowed (RFC 9110 section 4.2.4).
 fn is_of_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&byte)
 }
 
-/// The value of a field as text. DEL replaces each byte that is not ASCII: no client can send DEL, and
-/// no valid value has it.
+/// The value of a field as text. DEL replaces each byte that is not ASCII. A value with DEL never passes for a
+/// valid one, and no client can send DEL itself, because control characters are refused.
 fn ascii(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) if text.is_ascii() => text.to_owned(),
@@ -178,13 +183,14 @@ impl<'h> Fields<'h> {
         self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 
-    /// Whether one of the comma-separated tokens of a field is this one, in any case.
+    /// Whether `token` is one of the comma-separated tokens of the field `name`, compared without regard to
+    /// upper and lower case.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         let mut tokens = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
         tokens.any(|given| given.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// The fields that the service reads.
+    /// The fields that the service reads (see [`KNOWN`]), with their values as text.
     pub fn known(&self) -> Vec<(&'static str, String)> {
         let known = |field: &httparse::Header| {
             let name = KNOWN.into_iter().find(|name| field.name.eq_ignore_ascii_case(name))?;
@@ -201,7 +207,7 @@ impl<'h> Fields<'h> {
         self.check_begun_host()
     }
 
-    /// The same for a head that may go on, so that its Host may still come.
+    /// The same for a head whose end has not arrived yet, so that its Host may still follow.
     fn check_begun_host(&self) -> Result<(), Error> {
         let mut hosts = self.values("Host");
         match (hosts.next(), hosts.next()) {
@@ -228,13 +234,14 @@ impl<'h> Fields<'h> {
         }
     }
 
-    /// The client's address: the last entry that a trusted peer has added, which is the address that
-    /// the peer itself saw (RFC 7239 section 4); else the peer's own.
+    /// The client's address. If the peer is a trusted proxy, this is the address in the last entry of
+    /// `X-Forwarded-For`, or else of `Forwarded`: the proxy itself has added that entry, with the address that
+    /// it saw (RFC 7239 section 4). In all other cases it is the peer's own address.
     pub fn client(&self, peer: Option<IpAddr>, trusted: &[Option<IpAddr>]) -> Option<IpAddr> {
         if !trusted.contains(&peer) {
             return peer;
         }
-        // Earlier entries, and those of the other field, may be the client's own invention.
+        // Earlier entries, and those of the other field, may have been made up by the client.
         let last = |name| {
             let entry = self.values(name).last()?.rsplit(|byte| *byte == b',').next();
             entry.map(|entry| std::str::from_utf8(entry).unwrap_or_default())

@@ -1,6 +1,6 @@
 //! Where clients connect: a TCP address, or the path of a Unix socket for a proxy on this machine.
-//! Guarantees: from its first moment only owner and group can connect to a path; the path of a
-//! process that has ended is taken over, and the path of one that runs is not.
+//! Guarantees: at no moment can anybody but owner and group connect to the path; a path that a process has
+//! left behind when it ended is taken over, and the path of a running process is not.
 
 use crate::limits::{ACCEPT_TIMEOUT, BACKLOG, CONNECT_SELF_TIMEOUT, WRITE_TIMEOUT};
 use crate::panic::lock;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Owner and group may connect to a Unix socket.
 const PATH_MODE: u32 = 0o660;
-/// The watchdog's request.
+/// The request with which the watchdog asks whether the service answers.
 const PROBE: &[u8] =
     b"HEAD / HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: watchdog\r\nConnection: close\r\n\r\n";
 
@@ -24,13 +24,14 @@ pub struct Address {
     address: SockAddr,
     /// The path of a Unix socket that this process has made.
     path: Option<PathBuf>,
-    /// True for a socket that another process keeps open: connections in its queue survive our end.
+    /// True for a socket that another process keeps open, so that the connections in its queue survive the end of
+    /// this process.
     pub is_inherited: bool,
-    /// Our own end of the last connection that asked whether the service answers.
+    /// The local address of the last connection of [`Self::is_alive`].
     probe: Mutex<Option<SockAddr>>,
 }
 
-/// Listens at the address, or at the inherited socket.
+/// Listens at `address`, or on the inherited socket.
 pub fn listen(address: &SockAddr, inherited: Option<Socket>) -> io::Result<(Socket, Address)> {
     let is_inherited = inherited.is_some();
     let path = address.as_pathname().filter(|_| !is_inherited).map(Path::to_owned);
@@ -49,7 +50,8 @@ fn bind(address: &SockAddr) -> io::Result<Socket> {
             fs::remove_file(path)?;
         }
         socket.bind(address)?;
-        // Between `bind` and `listen` nobody can connect, so nobody connects with other rights.
+        // Set between `bind` and `listen`, when nobody can connect yet: nobody can use the permissions that the
+        // path has before.
         fs::set_permissions(path, Permissions::from_mode(PATH_MODE))?;
     } else {
         socket.set_reuse_address(true)?;
@@ -59,30 +61,33 @@ fn bind(address: &SockAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Connects to an address of this machine. Linux takes an unspecified address for the local one.
+/// Connects to an address of this machine. Linux treats the unspecified address (`0.0.0.0` or `::`) as the
+/// loopback address.
 fn connect(address: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
     socket.connect_timeout(address, CONNECT_SELF_TIMEOUT)?;
     Ok(socket)
 }
 
-/// A connection, and the address of its other end. None if none comes for a while.
+/// Waits for a connection and returns it with the address of its other end. None if no connection comes within
+/// [`ACCEPT_TIMEOUT`].
 pub fn accept(listener: &Socket) -> io::Result<Option<(Socket, SockAddr)>> {
     let (socket, peer) = match listener.accept() {
-        // A signal handler that runs on this thread ends a wait that has a timeout: signal(7).
+        // `Interrupted`: a signal handler that runs on this thread ends a wait that has a timeout (signal(7)).
         Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {
-            // The process that made or shares an inherited socket may have set it to non-blocking, which
-            // would make this a busy loop.
+            // The process that made an inherited socket, or one that shares it, may have made it non-blocking.
+            // The accepting thread would then loop without waiting.
             listener.set_nonblocking(false)?;
             return Ok(None);
         }
         accepted => accepted?,
     };
-    // An accepted socket inherits the listener's timeout.
+    // An accepted socket inherits the listener's read timeout.
     socket.set_read_timeout(None)?;
     if ip(&peer).is_some() {
         socket.set_tcp_nodelay(true)?;
-        // The kernel drops an unread answer of a closed connection after this time.
+        // After a connection is closed, the kernel keeps an answer that the client has not read for at most this
+        // time.
         socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT))?;
     }
     Ok(Some((socket, peer)))
@@ -105,13 +110,14 @@ impl Address {
         self.address.as_socket().is_none_or(|address| address.ip().is_loopback())
     }
 
-    /// Removes the path. This comes first at the end: the next process may make it anew at once.
+    /// Removes the path of a Unix socket. When the service stops, this is the first step: later, the path may
+    /// already be that of the next process.
     pub fn leave(&self) {
         let _ = self.path.as_ref().map(fs::remove_file);
     }
 
-    /// Whether the service answers at all. An HTTPS listener answers this plain request with a TLS alert,
-    /// which is enough for a watchdog.
+    /// Whether the service answers anything within `patience`. An HTTPS listener answers this plain request with
+    /// a TLS alert, which is enough for a watchdog.
     pub fn is_alive(&self, patience: Duration) -> bool {
         let ask = || {
             let mut socket = connect(&self.address)?;
@@ -123,8 +129,8 @@ impl Address {
         ask().is_ok()
     }
 
-    /// Whether a client is [`Self::is_alive`], by the address of its end. Clients of a Unix socket have
-    /// no address, so all of them are alike.
+    /// Whether a client's connection is the last one of [`Self::is_alive`]. The address of the client's end tells
+    /// that. On a Unix socket clients have no address, so they cannot be told from the watchdog.
     pub fn is_own_probe(&self, client: &SockAddr) -> bool {
         lock(&self.probe).as_ref() == Some(client)
     }

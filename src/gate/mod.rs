@@ -1,5 +1,6 @@
-//! Where hostile networks end: bytes of a client → one whole, small, well-formed request, and bytes
-//! back. Reads and writes, and calls nobody: the serving loop asks it for clients.
+//! Everything hostile about the network ends here: bytes of a client → one whole, small, well-formed
+//! request, and the bytes of the answer back. The gate calls no handler: the serving loop asks the gate
+//! for clients and their requests.
 //!
 //! Guarantees the first half of the invariant: behind the gate every request is whole, small and
 //! well-formed, and no byte of a client reaches tiny_http. A client cannot make the gate allocate
@@ -38,10 +39,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tls::FailedHandshakes;
 
+/// The gate of one listener.
 pub struct Gate {
     pub address: Address,
     pub registry: Arc<Registry>,
-    /// Peers whose word on the client's address counts. None stands for the Unix socket.
+    /// Peers whose `X-Forwarded-For` or `Forwarded` field names the client's address. None stands for any peer
+    /// on a Unix socket.
     trusted_proxies: Vec<Option<IpAddr>>,
     certificate: Option<Arc<Certificate>>,
     failed_handshakes: FailedHandshakes,
@@ -56,18 +59,19 @@ pub struct Gate {
 /// The outcome of waiting for a connection.
 pub enum Accepted {
     Admitted(Client),
-    /// All places are taken. The client is told so over this connection, which does not wait; with
-    /// TLS there is none, because a handshake would have to be waited for.
+    /// All places are taken. The non-blocking connection serves to tell the client so. It is None with TLS,
+    /// because sending an answer would mean waiting for the handshake. Of the request, only the client's
+    /// address is known.
     Full(Option<Connection>, Arc<Request>),
-    /// No connection came for a while.
+    /// No connection came within `ACCEPT_TIMEOUT`.
     Nobody,
     /// The service stops, and no connection is left in the queue.
     Stopped,
 }
 
 impl Gate {
-    /// Listens at the address, or at an inherited socket. The accepting thread gets the listener, and
-    /// closes it when it has accepted its last connection.
+    /// Listens at `address`, or on the inherited socket. Returns the gate, and the listener for the accepting
+    /// thread, which closes it after its last connection.
     pub fn open(
         address: &SockAddr,
         inherited: Option<Socket>,
@@ -92,16 +96,16 @@ impl Gate {
         Ok((gate, listener))
     }
 
-    /// Waits a moment for a connection and admits it. For the accepting thread alone.
+    /// Waits at most `ACCEPT_TIMEOUT` for a connection and admits it. Only the accepting thread calls this.
     pub fn accept(&self, listener: &Socket) -> io::Result<Accepted> {
         let is_stopping = self.is_stopping();
         if is_stopping {
-            // Other processes go on with an inherited socket, and with the connections in its queue.
+            // An inherited socket stays open in another process, so the connections in its queue are not lost.
             if self.address.is_inherited {
                 return Ok(Accepted::Stopped);
             }
-            // Connections that are in the queue already are served, because closing the listener would
-            // reset them. A listener that does not wait shows the end of the queue at once.
+            // Connections that are already in the queue are still served, because closing the listener would
+            // reset them. A non-blocking listener reports at once that the queue is empty.
             listener.set_nonblocking(true)?;
         }
         match accept(listener) {
@@ -129,12 +133,14 @@ impl Gate {
         Ok(Accepted::Full(connection, Arc::new(request)))
     }
 
-    /// Gives an admitted client to a pooled thread. There must be one thread for each client.
+    /// Gives an admitted client to a pooled thread. The caller must have started a thread for each admitted
+    /// client.
     pub fn hand_out(&self, client: Client) {
         self.handout.give(client);
     }
 
-    /// Waits for the next client. None when the calling thread is one too many and has to end.
+    /// Waits for the next client. Returns None if there are more threads than clients; the calling thread must
+    /// then end.
     pub fn next_client(&self) -> Option<Client> {
         loop {
             let client = self.handout.take(THREAD_IDLE);
@@ -151,20 +157,21 @@ impl Gate {
         self.is_stopping.load(SeqCst)
     }
 
-    /// For the accepting thread, when it has handed over its last client. From now on the kernel
-    /// refuses connections.
+    /// Closes the listener: unless another process holds the socket too, the kernel then refuses connections.
+    /// The accepting thread calls this after it has handed over its last client.
     pub fn finish_accepting(&self, listener: Socket) {
         drop(listener);
         self.is_accepting.store(false, SeqCst);
     }
 
-    /// Takes no new connection. Each answer from now on is its client's last.
+    /// Makes the accepting thread end once the queue is empty. From now on each answer is the last one on its
+    /// connection.
     pub fn stop_accepting(&self) {
         self.address.leave();
         self.is_stopping.store(true, SeqCst);
     }
 
-    /// Closes the idle connections, and waits at most `patience` for the others.
+    /// Closes idle connections, and waits at most `patience` until all connections have ended.
     pub fn drain(&self, patience: Duration) {
         let begun = Instant::now();
         while begun.elapsed() < patience && (self.is_accepting.load(SeqCst) || !self.registry.drain(begun)) {

@@ -17,12 +17,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Why there is no whole request.
+/// Why reading ended without a whole request.
 #[derive(Debug)]
 pub enum Stop {
-    /// The client is told this error.
+    /// The request is refused; the client gets this error as its answer.
     Refused(Error),
-    /// The client has ended the connection, so nobody is left to be told.
+    /// The connection has ended, so no answer can be sent.
     Gone,
 }
 
@@ -32,14 +32,14 @@ impl From<Error> for Stop {
     }
 }
 
-/// Looks at a line of which not all has arrived. Errors: it is no good already.
+/// Checks a line whose end has not arrived yet. Errors: the line cannot become valid any more.
 type CheckUnfinished = fn(&[u8]) -> Result<(), Error>;
 
-/// A connection, and the bytes read from it.
+/// A connection, and the bytes that were read from it and are not dropped yet.
 pub struct Reader {
     connection: Arc<Connection>,
     buffer: Vec<u8>,
-    /// How many bytes of the buffer are parsed.
+    /// How many bytes at the beginning of the buffer are parsed already.
     at: usize,
 }
 
@@ -48,23 +48,23 @@ impl Reader {
         Self { connection, buffer: Vec::new(), at: 0 }
     }
 
-    /// Returns when the first byte of the next request is there.
+    /// Waits until the first byte of the next request has arrived.
     pub fn wait_for_request(&mut self) -> Result<(), Stop> {
         self.buffer.drain(..self.at);
         self.at = 0;
         if self.buffer.is_empty() {
-            // An idle connection keeps no buffer.
+            // This frees the memory of the old buffer while the connection is idle.
             self.buffer = Vec::new();
             self.fill()?;
         }
         Ok(())
     }
 
-    /// Reads the next request into `request`, as far as it can be understood. Its client's address
-    /// stays, unless a trusted proxy names another.
+    /// Reads the next request into `request`. If the request is refused, `request` holds the parts that were
+    /// understood. `request.client` is the peer's address; it is replaced if a trusted proxy names another.
     ///
-    /// Not inlined: an idle client's thread waits in `wait_for_request`, and its stack then lacks the array
-    /// of 64 fields.
+    /// Not inlined, because the thread of an idle client waits in `wait_for_request`: its stack must not
+    /// contain the array of 64 fields that this function needs.
     #[inline(never)]
     pub fn read(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         let begun = Instant::now();
@@ -73,7 +73,8 @@ impl Reader {
         let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
         let outcome = parse(self.lines_read(), &mut parsed);
-        // A request that is refused below still needs these for its answer: its id, and the origin.
+        // Set before the checks below, because even a refusal needs the request id and the origin of the request
+        // for its answer.
         let fields = Fields(parsed.headers);
         let is_http_1_0 = parsed.version == Some(0);
         request.is_http_1_0 = is_http_1_0;
@@ -99,7 +100,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits for more bytes.
+    /// Waits for more bytes and appends them to the buffer.
     fn fill(&mut self) -> Result<(), Stop> {
         let mut bytes = [0; READ_BYTES];
         match self.connection.read(&mut bytes) {
@@ -123,8 +124,8 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// The next line with its CRLF. Errors: `too_long` beyond `max` bytes; those of `check` as soon as a
-    /// line that has begun cannot become a good one.
+    /// The next line with its CRLF. Errors: `too_long` if the line is longer than `max` bytes; the error of
+    /// `check` as soon as the beginning of the line shows that the line cannot become valid.
     fn line(&mut self, max: usize, too_long: Error, check: CheckUnfinished) -> Result<&[u8], Stop> {
         let mut from = self.at;
         loop {
@@ -142,7 +143,7 @@ impl Reader {
         }
     }
 
-    /// A line that is not the first of a request.
+    /// The next line, which is not the first one of a request.
     fn later_line(&mut self, max: usize, too_long: Error) -> Result<&[u8], Stop> {
         self.line(max, too_long, check_unfinished_line)
     }
@@ -156,7 +157,7 @@ impl Reader {
         self.buffer.get(self.at..).unwrap_or_default().windows(2).any(|two| two == b"\r\n")
     }
 
-    /// The lines that are read already.
+    /// The lines of this request that are parsed so far.
     fn lines_read(&self) -> &[u8] {
         self.buffer.get(..self.at).unwrap_or_default()
     }
@@ -169,7 +170,8 @@ impl Reader {
         }
         let end_max = self.at + FIELDS_BYTES_MAX;
         loop {
-            // Lines that can become no request are refused before the next one is waited for.
+            // If the lines so far cannot become a valid request, it is refused before the next line is waited
+            // for.
             if !self.has_line() {
                 check_begun(self.lines_read())?;
             }
@@ -209,7 +211,8 @@ impl Reader {
     }
 }
 
-/// The size that a chunk's first line says, in hexadecimal digits. Extensions are ignored.
+/// The size that the first line of a chunk gives, in hexadecimal digits. Chunk extensions are ignored. None if
+/// the line is malformed.
 fn chunk_size(line: &[u8]) -> Option<usize> {
     let line = line.strip_suffix(b"\r\n").filter(|line| is_clean(line))?;
     let digits = std::str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?;
@@ -255,9 +258,9 @@ mod tests {
         env::var(name).ok().map(|value| value.parse().unwrap())
     }
 
-    /// The gate sees in what the client sent the meaning that the reference sees; what one of them
-    /// refuses, the other does. `scripts/fuzz` has the results judged by a third: each goes into a
-    /// file as four numbers and two texts, the second being the request as the gate understood it.
+    /// The gate understands random bytes as the reference parser does, and refuses what the reference parser
+    /// refuses. `scripts/fuzz` lets a third parser judge the results. For it, each result is written to a file
+    /// as four numbers and two texts: the bytes that the client sent, and the request as the gate understood it.
     #[test]
     fn it_reads_as_the_reference_does() {
         let requests = number("TINYTASKS_FUZZ_REQUESTS").unwrap_or(30_000);
@@ -296,12 +299,13 @@ mod tests {
                         whole += 1;
                     }
                     Verdict::Refused(status) => {
-                        // A line can be no good before it is too long.
+                        // Where the reference finds a line too long, the gate may find it malformed (400) first.
                         let is_as_refused = is_refusal(kind, *status) || kind == 400;
                         assert!(is_as_refused, "{kind} for {status}: {}", context());
                         refused += 1;
                     }
-                    // Refused early only where no continuation is good for the reference.
+                    // The gate may refuse an incomplete request only if the reference accepts it with none of
+                    // the continuations.
                     Verdict::Incomplete if [400, 431].contains(&kind) => {
                         for end in CONTINUATIONS {
                             let whole = [rest, end.as_bytes()].concat();
@@ -335,7 +339,7 @@ mod tests {
         );
     }
 
-    /// However much comes, not more of it is read than fits, and what one read brings.
+    /// However many bytes the client sends, the gate reads at most the limit and one read more.
     #[test]
     fn what_never_ends_is_refused_at_its_limit() {
         let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -357,7 +361,8 @@ mod tests {
         }
     }
 
-    /// RFC 9110 section 10.1.1: a client that asks for it, and has not sent the body yet, gets it.
+    /// RFC 9110 section 10.1.1: a client that sends `Expect: 100-continue`, and has not sent its body yet, gets
+    /// the interim answer 100.
     #[test]
     fn only_a_client_that_waits_for_100_gets_it() {
         let (length, coding, expect) =
@@ -386,7 +391,8 @@ mod tests {
         }
     }
 
-    /// Of the fields those that the service reads, what is not ASCII in them made harmless.
+    /// Compares method, target, body, `is_last` and the fields that the service reads. In the expected fields,
+    /// DEL replaces each byte that is not ASCII.
     fn assert_same(request: &Request, meaning: &Meaning, context: &dyn Fn() -> String) {
         assert_eq!(request.method, method(&meaning.method), "{}", context());
         assert_eq!((&request.target, &request.body), (&meaning.target, &meaning.body), "{}", context());

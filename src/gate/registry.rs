@@ -1,6 +1,6 @@
-//! Which connections there are, how many threads serve them, and room for new ones: at the limit
-//! the connection that has been idle longest is closed. Guarantees: there are never fewer pooled
-//! threads than admitted connections, so each connection has a thread and none waits for another.
+//! Keeps the list of admitted connections and the number of pooled threads. When all places are taken, the
+//! connection that has been idle longest is closed to make room for a new one. Guarantees: there are never
+//! fewer pooled threads than admitted connections, so no connection waits for another one's thread.
 
 use super::connection::Connection;
 use crate::limits::{CONNECTIONS_MIN, DRAIN_IDLE};
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 pub struct Registry {
     connections_max: usize,
-    /// Why there may be fewer connections than wanted.
+    /// Why fewer connections are allowed than were wanted. None if as many are allowed.
     shortage: Option<String>,
     state: Mutex<State>,
 }
@@ -22,13 +22,13 @@ struct State {
     threads: usize,
 }
 
-/// The place of one connection in the registry, given back when it is dropped.
+/// The place of one connection in the registry. Dropping it gives the place back.
 pub struct Admission {
     registry: Arc<Registry>,
     id: u64,
 }
 
-/// How many connections there are, and may be.
+/// How many connections there are, and how many there may be.
 pub struct Counts {
     pub idle: usize,
     pub busy: usize,
@@ -36,8 +36,8 @@ pub struct Counts {
 }
 
 impl Registry {
-    /// For `wanted` connections, or as many as the descriptor limit allows beside `own` descriptors
-    /// of the service itself. Errors: the limit allows fewer than [`CONNECTIONS_MIN`].
+    /// A registry for `wanted` connections, or for as many as the limit on file descriptors allows when the
+    /// service itself needs `own` of them. Errors: the limit allows fewer than [`CONNECTIONS_MIN`].
     pub fn new(wanted: usize, own: usize) -> Result<Self, String> {
         // The line is "Max open files <soft> <hard> files", proc(5).
         let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
@@ -58,11 +58,12 @@ impl Registry {
         Ok(Self { connections_max: wanted.min(room), shortage, state: Mutex::default() })
     }
 
+    /// Why fewer connections are allowed than were wanted. None if as many are allowed.
     pub fn shortage(&self) -> Option<&str> {
         self.shortage.as_deref()
     }
 
-    /// Admits a connection. None when all places are taken and no connection is idle.
+    /// Admits a connection, and evicts an idle one if all places are taken. None if no connection is idle then.
     pub fn admit(self: &Arc<Self>, id: u64, connection: &Arc<Connection>) -> Option<Admission> {
         let mut state = lock(&self.state);
         while state.connections.len() >= self.connections_max {
@@ -72,7 +73,7 @@ impl Registry {
         Some(Admission { registry: Arc::clone(self), id })
     }
 
-    /// Counts one more thread if there are fewer than connections, and says whether to start it.
+    /// If there are fewer threads than connections, counts one more and returns true: the caller must start it.
     pub fn add_thread(&self) -> bool {
         let mut state = lock(&self.state);
         let is_missing = state.threads < state.connections.len();
@@ -80,7 +81,8 @@ impl Registry {
         is_missing
     }
 
-    /// Counts one thread less if there are more than connections, and says whether it may end.
+    /// If there are more threads than connections, counts one less and returns true: the calling thread must
+    /// end.
     pub fn remove_spare_thread(&self) -> bool {
         let mut state = lock(&self.state);
         let is_spare = state.threads > state.connections.len();
@@ -88,7 +90,7 @@ impl Registry {
         is_spare
     }
 
-    /// Counts one thread less: it could not be started.
+    /// Takes back [`Self::add_thread`] for a thread that could not be started.
     pub fn forget_thread(&self) {
         lock(&self.state).threads -= 1;
     }
@@ -99,14 +101,15 @@ impl Registry {
         Counts { idle, busy: state.connections.len() - idle, max: self.connections_max }
     }
 
-    /// All connections as they are now, so that nothing is done to them with the lock held.
+    /// A copy of the list of connections, so that the caller can work on them without holding the lock.
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         lock(&self.state).connections.values().cloned().collect()
     }
 
-    /// Ends what has been idle for [`DRAIN_IDLE`] since the service began to stop. A connection that has not
-    /// been idle for so long may have a request on its way, whose answer says that it is the last. True when
-    /// none is left.
+    /// Ends each connection that has been idle for [`DRAIN_IDLE`] since the service began to stop. A connection
+    /// that has been idle for less time is left open, because its client may have sent a request that has not
+    /// arrived yet; the answer to that request will say `Connection: close`. Returns true when no connection is
+    /// left.
     pub fn drain(&self, stopping_since: Instant) -> bool {
         let connections = self.connections();
         for connection in &connections {
@@ -120,15 +123,16 @@ impl Registry {
 }
 
 impl Admission {
-    /// Closes the connection that is idle longest, so that its thread can serve the admitted one. False where
-    /// no other is idle.
+    /// Closes the connection that has been idle longest, so that its thread can serve the admitted one. Returns
+    /// false if no other connection is idle.
     pub fn free_a_thread(&self) -> bool {
         lock(&self.registry.state).evict_longest_idle(self.id).is_some()
     }
 }
 
 impl State {
-    /// None where no connection is idle, the new one apart.
+    /// Evicts the connection that has been idle longest, but never the one with the id `new`. None if no other
+    /// connection is idle.
     fn evict_longest_idle(&mut self, new: u64) -> Option<()> {
         loop {
             let others = self.connections.iter().filter(|(id, _)| **id != new);
@@ -140,7 +144,8 @@ impl State {
         }
     }
 
-    /// Closes a connection that was idle when it was chosen. False if it has become busy since.
+    /// Closes and removes a connection that was idle when it was chosen. Returns false if it has become busy
+    /// since.
     fn evict(&mut self, id: u64) -> bool {
         let is_evicted = self.connections.get(&id).is_some_and(|connection| connection.evict());
         if is_evicted {
@@ -153,7 +158,7 @@ impl State {
 impl Drop for Admission {
     fn drop(&mut self) {
         let removed = lock(&self.registry.state).connections.remove(&self.id);
-        // The socket is closed here, without the lock.
+        // Dropped after the lock is released, because this may close the socket.
         drop(removed);
     }
 }
@@ -168,7 +173,7 @@ mod tests {
     use std::net::TcpStream;
     use std::time::Duration;
 
-    /// A connection that has been idle for five seconds, and the client's end.
+    /// A connection that has been idle for five seconds, and the client's end of it.
     fn idle() -> (Arc<Connection>, TcpStream) {
         let (connection, other) = opened_before(Duration::from_secs(5));
         (Arc::new(connection), other)

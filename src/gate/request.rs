@@ -1,20 +1,22 @@
-//! The one thing that the gate hands on: a request that is whole, small and well-formed.
+//! The only thing that leaves the gate towards the handlers: a request that is whole, small and well-formed.
 
 use super::head::OTHER_METHOD;
 use std::net::IpAddr;
 
-/// A request. One that the gate refuses holds what was understood of it, which its answer needs.
+/// A request. If the gate refuses it, it holds the parts that were understood, which the answer needs.
 pub struct Request {
-    /// A method that some route has, or `_OTHER`: the log does not repeat a client's own words.
+    /// A method that some route has, or `_OTHER`, so that the log never repeats a method that a client made up.
     pub method: &'static str,
     /// In origin-form (RFC 9112 section 3.2.1), as sent.
     pub target: String,
     /// Name and value of the fields that the service reads, each name in one spelling.
     pub fields: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
-    /// The client's address, which a trusted proxy may have named. None through a Unix socket.
+    /// The address that a trusted proxy has named, or else the peer's. None if the peer is on a Unix socket and
+    /// no address was named.
     pub client: Option<IpAddr>,
-    /// True where the client wants the connection to end with the answer.
+    /// True if the connection ends after the answer, because the client wants that or the gate refuses the
+    /// request.
     pub is_last: bool,
     /// True for HTTP/1.0, which has no chunked coding.
     pub is_http_1_0: bool,
@@ -23,7 +25,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request of which nothing is known but where it comes from.
+    /// A request of which nothing has been read: only the client's address is known.
     pub(super) fn unread(client: Option<IpAddr>) -> Self {
         Self {
             method: OTHER_METHOD,

@@ -1,15 +1,16 @@
-//! The bytes of a connection, plain or inside TLS.
+//! The byte stream of a connection, plain or inside TLS.
 
 use rustls::{InvalidMessage, ServerConnection, StreamOwned};
 use socket2::Socket;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+/// A blocking stream of bytes to and from one client.
 pub trait Stream: Read + Write + Send {
-    /// Tells the other side that nothing follows.
+    /// Tells the client that no more bytes follow: with TLS by a close_notify alert.
     fn finish(&mut self) {}
 
-    /// Why the TLS handshake failed, once a read has. None without TLS, after a handshake that
+    /// Why the TLS handshake failed, known after the read that failed. None without TLS, after a handshake that
     /// succeeded, and if the client has not sent a byte: load balancers probe a port that way.
     fn handshake_failure(&self) -> Option<&str> {
         None
@@ -18,7 +19,7 @@ pub trait Stream: Read + Write + Send {
 
 pub struct Plain {
     socket: Arc<Socket>,
-    /// Whether a byte of the client was read.
+    /// Whether any byte of the client has been read.
     has_read: bool,
 }
 

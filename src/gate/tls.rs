@@ -1,4 +1,5 @@
-//! HTTPS: TLS 1.2 and 1.3 by rustls. New connections use a renewed certificate within a second.
+//! HTTPS: TLS 1.2 and 1.3 by rustls. A second after the certificate's files have changed, new connections use
+//! the new certificate.
 
 use super::x509::{Chain, Complaint};
 use crate::limits::HANDSHAKE_LOG_INTERVAL;
@@ -15,24 +16,25 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use std::{fs, io, mem};
 
-/// A file and its content.
+/// The name of a PEM file, and its content.
 type Pem = (String, Vec<u8>);
 
-/// The certificate that clients are shown, and its key. Follows the files of both.
+/// The certificate that the service presents to clients, and its key. Both are read again when their files
+/// change.
 pub struct Certificate(Arc<Watched<(Pem, Pem), Loaded>>);
 
 /// The parsed content of the two files.
 struct Loaded {
     config: Arc<ServerConfig>,
     chain_file: String,
-    /// Errors: why dates and names are unknown.
+    /// The dates and names in the certificates, or why they cannot be read.
     chain: Result<Chain, String>,
 }
 
 impl Certificate {
-    /// From the files of a certificate chain and of its key, where they are configured. Errors: what
-    /// is wrong with the files. A certificate that clients refuse for its dates or names is no error: it
-    /// is served, and the log says so.
+    /// Reads the files of a certificate chain and of its key. None if no files are configured. Errors: the files
+    /// cannot be used. A certificate that clients refuse for its dates or names is not an error: the service
+    /// uses it, and logs that clients refuse it.
     pub fn open(files: Option<(String, String)>) -> Result<Option<Self>, String> {
         let Some((chain, key)) = files else {
             return Ok(None);
@@ -42,17 +44,17 @@ impl Certificate {
         Ok(Some(Self(watched)))
     }
 
-    /// Follows the files from now on. Errors: there can be no more threads.
+    /// Starts the thread that reads the files again when they change. Errors: the thread cannot be started.
     pub fn follow(&self) -> io::Result<()> {
         self.0.follow()
     }
 
-    /// The server's side of a new TLS connection. The handshake comes with the first read.
+    /// The server's side of a new TLS connection. The first read does the handshake.
     pub fn connection(&self) -> io::Result<ServerConnection> {
         ServerConnection::new(Arc::clone(&self.0.current().config)).map_err(io::Error::other)
     }
 
-    /// The earliest expiry of the chain's certificates. None where that cannot be read.
+    /// The earliest expiry among the certificates of the chain. None if the dates cannot be read.
     pub fn expiry(&self) -> Option<Timestamp> {
         self.0.current().chain.as_ref().ok()?.expiry()
     }
@@ -83,11 +85,11 @@ fn read(variable: &str, file: &str) -> Result<Pem, String> {
     Ok((file.to_owned(), content))
 }
 
-/// Logs what clients will hold against the certificate, at the start and after each renewal. Only
-/// `serve` has a log.
+/// Parses the two files. At the start and after each renewal, also logs why clients refuse the certificate or
+/// will refuse it soon. Only `serve` has a log, so the other commands print nothing here.
 fn load(((chain_file, chain_pem), (key_file, key_pem)): &(Pem, Pem)) -> Result<Loaded, String> {
     let chain = certificates(chain_pem).map_err(|text| format!("TLS_CERT_FILE: {chain_file:?} {text}"))?;
-    // The library's reason may hold a line of the file.
+    // The library's own error message is not used, because it may contain a line of the key's file.
     let key = PrivateKeyDer::from_pem_slice(key_pem)
         .map_err(|_| format!("TLS_KEY_FILE: {key_file:?} {}", why_no_key(key_pem)))?;
     let parsed = Chain::parse(&chain);
@@ -131,7 +133,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str
 }
 
 fn why_no_key(pem: &[u8]) -> &'static str {
-    // The second is the older form, of PEM's own encryption (RFC 1421 section 4.6.1.1).
+    // The second text marks the older form, which PEM itself encrypts (RFC 1421 section 4.6.1.1).
     if has_text(pem, "BEGIN ENCRYPTED PRIVATE KEY-----") || has_text(pem, "Proc-Type: 4,ENCRYPTED") {
         "holds an encrypted key; give it decrypted, as openssl pkey -in FILE writes it"
     } else if has_text(pem, "BEGIN CERTIFICATE-----") {
@@ -154,16 +156,17 @@ fn config(
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Each client keeps its own session, as an encrypted ticket (RFC 5077, RFC 8446 section 4.6.1), so that any
-    // number of them can resume. The key of the tickets is in memory alone; rustls replaces it when it is used
-    // after more than six hours. There is no early data: a request comes after the handshake.
+    // Each client keeps its own session as an encrypted ticket (RFC 5077, RFC 8446 section 4.6.1), so that any
+    // number of clients can resume their sessions. The key that encrypts the tickets is only in memory; rustls
+    // replaces it when it is used after more than six hours. Early data is not accepted, so a request always
+    // comes after the handshake.
     config.ticketer = Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
 }
 
-/// Logs failed handshakes: at most one line in [`HANDSHAKE_LOG_INTERVAL`], because any client can
-/// cause them. A line counts the failures since the one before that have none of their own.
+/// Logs failed handshakes, at most one line per [`HANDSHAKE_LOG_INTERVAL`], because any client can cause them.
+/// Each line gives the number of failures since the previous line that were not logged.
 #[derive(Default)]
 pub struct FailedHandshakes(Mutex<Unlogged>);
 
@@ -174,7 +177,7 @@ struct Unlogged {
 }
 
 impl FailedHandshakes {
-    /// `client` is None through a Unix socket.
+    /// Logs a failed handshake, or counts it for the next line. `client` is None on a Unix socket.
     pub fn log(&self, client: Option<IpAddr>, reason: &str) {
         let mut unlogged = lock(&self.0);
         if unlogged.last_line.is_some_and(|line| line.elapsed() < HANDSHAKE_LOG_INTERVAL) {

@@ -1,5 +1,5 @@
-//! The dates and names in a certificate chain (RFC 5280 section 4.1). The TLS library serves any chain
-//! that fits its key; clients are stricter, and this says beforehand what they will refuse.
+//! The dates and names in a certificate chain (RFC 5280 section 4.1). The TLS library serves any chain that
+//! fits its key. Clients are stricter: this module tells the operator in advance what they will refuse.
 
 use crate::limits::CERTIFICATE_WARNING;
 use jiff::Timestamp;
@@ -10,17 +10,17 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::time::{Time, Validity};
 
-/// A fault of a chain. The service serves the chain all the same.
+/// A fault of a certificate chain. The service uses the chain nevertheless.
 pub enum Complaint {
     /// Clients refuse the chain.
     Error(String),
-    /// Clients will refuse it soon.
+    /// Clients will refuse the chain soon.
     Warning(String),
 }
 
 /// The facts that clients check in a chain, apart from its signatures.
 pub struct Chain {
-    /// Of each certificate, in the order of the file: the server's own comes first.
+    /// The validity of each certificate, in the order of the file: the server's own certificate comes first.
     periods: Vec<Period>,
     /// Whether the server's own certificate names a host or an address.
     has_name: bool,
@@ -33,7 +33,8 @@ struct Period {
 }
 
 impl Chain {
-    /// Errors: which certificate cannot be read.
+    /// Reads the dates and names of all certificates. Errors: a text that names the certificate that cannot be
+    /// read.
     pub fn parse(chain: &[CertificateDer]) -> Result<Self, String> {
         let (mut periods, mut has_name) = (Vec::new(), false);
         for (index, der) in chain.iter().enumerate() {
@@ -47,7 +48,7 @@ impl Chain {
         Ok(Self { periods, has_name })
     }
 
-    /// When the first of its certificates expires. None for an empty chain.
+    /// The earliest expiry among the certificates. None for an empty chain.
     pub fn expiry(&self) -> Option<Timestamp> {
         self.periods.iter().map(|period| period.end).min()
     }
@@ -104,7 +105,8 @@ fn timestamp(time: Time) -> Result<Timestamp, String> {
     Timestamp::from_second(seconds).map_err(|error| error.to_string())
 }
 
-/// RFC 9525 section 6.3: clients look for the host in the subjectAltName alone.
+/// Whether the certificate names a host or an address. Only the subjectAltName counts, because clients look
+/// nowhere else for the host (RFC 9525 section 6.3).
 fn names_a_host(certificate: &Certificate) -> bool {
     let mut extensions = certificate.tbs_certificate.filter::<SubjectAltName>().flatten();
     let is_host = |name: &GeneralName| matches!(name, GeneralName::DnsName(_) | GeneralName::IpAddress(_));
