@@ -1,5 +1,5 @@
-//! The routes of `ADMIN_ADDR`: metrics and probes. They are for the operator's machines, so they need no
-//! token, and nothing here names a user or a task. These requests come through a gate of their own.
+//! The routes of `ADMIN_ADDR`: metrics and probes. Only the operator's machines should reach them, so they need
+//! no token, and no answer names a user or a task. Their requests arrive through a separate gate.
 
 use super::App;
 use super::record::Trace;
@@ -12,7 +12,8 @@ use serde_json::json;
 use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Errors: `NoSuchRoute`, `MethodNotAllowed`.
+/// Answers a request to `ADMIN_ADDR`. Errors: `NoSuchRoute`, `MethodNotAllowed`; `Bug` if the metrics cannot be
+/// written.
 pub fn answer<'a>(app: &App, request: &Request, trace: &mut Trace) -> Result<Response<'a>, Error> {
     let path = request.path();
     trace.route = ["/metrics", "/health/live", "/health/ready"]

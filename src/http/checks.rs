@@ -1,6 +1,6 @@
 //! The checks in the contract's order: path and route (404), method (405), token (401), user (403),
-//! rate (429), fields (400), and then the handler. Trusted core: a handler of tasks only runs with the
-//! [`Caller`] that [`auth::authorize`] has made for the path's user.
+//! rate (429), fields (400), and then the handler. Trusted core: a handler of tasks runs only with the
+//! [`Caller`] that [`auth::authorize`] has made for the user in the path.
 
 use super::App;
 use super::record::Trace;
@@ -11,7 +11,7 @@ use crate::auth::{self, Caller};
 use crate::error::Error;
 use crate::gate::Request;
 
-/// Errors: all that a client can be told; see the table in `error`.
+/// Checks a request and runs its handler. Errors: any [`Error`].
 pub fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<Response<'a>, Error> {
     let segments = segments(request)?;
     let path = routes::find(&segments, app.options.has_docs).ok_or(Error::NoSuchRoute)?;
@@ -42,8 +42,8 @@ pub fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<
     }
 }
 
-/// The verified user, who is also the path's. Errors: `TokenMissing`, `TokenInvalid`, `Forbidden`,
-/// `RateLimited`.
+/// Verifies the user of the token, who must be the user in the path, and counts the request for the user's rate
+/// limit. Errors: `TokenMissing`, `TokenInvalid`, `Forbidden`, `RateLimited`.
 fn authorize(app: &App, request: &Request, path_user: &str, trace: &mut Trace) -> Result<Caller, Error> {
     let authorization: Vec<&str> = request.values("Authorization").collect();
     let caller = auth::authorize(&app.keys, &authorization, path_user)?;

@@ -1,35 +1,37 @@
-//! Conditional requests (RFC 9110 section 13): header fields → what is asked of a representation.
+//! Conditional requests (RFC 9110 section 13): parses the fields with which a request sets conditions, and
+//! `Idempotency-Key`.
 
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::task::{Precondition, Tags, UtcMicros};
 
-/// For GET: whether the client has what this entity tag names already, so that the answer is 304.
+/// For GET: whether `If-None-Match` says that the client already has the representation with this entity tag. The
+/// answer is then 304.
 pub fn is_not_modified(request: &Request, etag: &str) -> bool {
     tags(request, "If-None-Match").is_some_and(|listed| listed.has_weak(etag))
 }
 
-/// For GET: whether the client wants another task than the one with this entity tag.
+/// For GET: whether `If-Match` excludes the representation with this entity tag. The answer is then 412.
 pub fn if_match_fails(request: &Request, etag: &str) -> bool {
     tags(request, "If-Match").is_some_and(|listed| !listed.has_strong(etag))
 }
 
-/// The conditions that a change puts on its task.
+/// The conditions under which a request wants to change its task.
 pub fn precondition(request: &Request) -> Precondition {
     let if_match = tags(request, "If-Match").map(|listed| listed.strong_versions());
     let if_none_match = tags(request, "If-None-Match").map(|listed| listed.weak_versions());
     Precondition { if_match, if_none_match }
 }
 
-/// Errors: `PreconditionRequired` for a change without `If-Match` where `REQUIRE_IF_MATCH` asks for it.
+/// Errors: `PreconditionRequired` if `REQUIRE_IF_MATCH` is set and a change has no `If-Match`.
 pub fn check_required(request: &Request, is_required: bool) -> Result<(), Error> {
     let is_missing = is_required && request.values("If-Match").next().is_none();
     if is_missing { Err(Error::PreconditionRequired) } else { Ok(()) }
 }
 
-/// The entity tags of a field. Where the field is not well formed, no tag matches for `If-Match`, and for
-/// `If-None-Match` those do that could be read.
+/// The entity tags of a field, or `*` (`Any`). If the field is not well formed, no tag of `If-Match` matches; of
+/// `If-None-Match`, the tags that could be read match.
 enum Listed {
     Any,
     Tags { tags: Vec<Tag>, is_well_formed: bool },
@@ -42,7 +44,8 @@ struct Tag {
 }
 
 impl Listed {
-    /// RFC 9110 section 8.8.3.2: by the strong comparison, a weak tag matches nothing.
+    /// Whether a tag matches by the strong comparison, in which a weak tag matches nothing (RFC 9110
+    /// section 8.8.3.2).
     fn has_strong(&self, etag: &str) -> bool {
         match self {
             Self::Any => true,
@@ -52,6 +55,7 @@ impl Listed {
         }
     }
 
+    /// Whether a tag matches by the weak comparison.
     fn has_weak(&self, etag: &str) -> bool {
         match self {
             Self::Any => true,
@@ -70,7 +74,7 @@ impl Listed {
         }
     }
 
-    /// Those that match by the weak one.
+    /// The versions of a task that match by the weak comparison.
     fn weak_versions(&self) -> Tags {
         match self {
             Self::Any => Tags::Any,
@@ -80,7 +84,7 @@ impl Listed {
 }
 
 impl Tag {
-    /// None for a tag that no task can have.
+    /// The version of a task that the tag names. None for a tag that no task can have.
     fn version(&self) -> Option<UtcMicros> {
         let number = self.opaque.trim_matches('"');
         let version = UtcMicros::from_version(u64::from_str_radix(number, 16).ok()?)?;
@@ -88,7 +92,7 @@ impl Tag {
     }
 }
 
-/// The entity tags of a field, or None where the request does not have it.
+/// The entity tags of a field. None if the request does not have the field.
 fn tags(request: &Request, name: &str) -> Option<Listed> {
     let values: Vec<_> = request.values(name).collect();
     let list = values.join(",");
@@ -98,7 +102,7 @@ fn tags(request: &Request, name: &str) -> Option<Listed> {
     if list == "*" {
         return Some(Listed::Any);
     }
-    // RFC 9110 section 5.6.1: elements may be empty.
+    // RFC 9110 section 5.6.1: elements of a list may be empty.
     let skipped = [' ', '\t', ','];
     let (mut tags, mut is_well_formed, mut rest) = (Vec::new(), true, list.trim_start_matches(skipped));
     while !rest.is_empty() {
@@ -117,7 +121,8 @@ fn tags(request: &Request, name: &str) -> Option<Listed> {
     Some(Listed::Tags { tags, is_well_formed })
 }
 
-/// The `Idempotency-Key` of a request, where it has one. Errors: it is not 1–255 visible ASCII characters.
+/// The `Idempotency-Key` of a request. None if it has no such field. Errors: the key is not 1 to 255 visible
+/// ASCII characters.
 pub fn idempotency_key(request: &Request) -> Result<Option<&str>, FieldError> {
     let Some(key) = request.single("Idempotency-Key") else {
         return Ok(None);

@@ -1,8 +1,9 @@
-//! Which origins may read answers (the CORS protocol of the Fetch standard).
+//! Tells browsers which origins may read answers (the CORS protocol of the Fetch standard).
 
 use super::response::Response;
 use crate::gate::Request;
 
+/// The setting `CORS_ORIGINS`.
 pub enum Cors {
     /// Every origin, without credentials.
     Any,
@@ -10,11 +11,13 @@ pub enum Cors {
     Listed(Vec<String>),
 }
 
+/// The fields of an answer that a page may read.
 const EXPOSED_FIELDS: &str = "ETag, Link, Location, Content-Location, Retry-After, WWW-Authenticate, \
     X-Request-Id, Idempotent-Replayed";
+/// The fields that a page may send.
 const REQUEST_FIELDS: &str = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, \
     X-Request-Id, X-Requested-With, traceparent, tracestate, baggage, sentry-trace";
-/// In seconds. Chromium keeps a preflight no longer than two hours.
+/// How long a browser may keep the answer to a preflight. Chromium keeps it for two hours at most.
 const PREFLIGHT_SECONDS: &str = "7200";
 
 impl Cors {
@@ -54,7 +57,7 @@ impl Cors {
         }
     }
 
-    /// The origin of a request, where it has one that may not read the answer.
+    /// The origin of a request if that origin may not read the answer.
     pub fn refused_origin<'r>(&self, request: &'r Request) -> Option<&'r str> {
         let origin = request.single("Origin")?;
         match self {
@@ -63,7 +66,7 @@ impl Cors {
         }
     }
 
-    /// Which fields of a request change its answer.
+    /// The fields of a request on which the CORS fields of its answer depend (the value of `Vary`).
     fn vary(&self, is_options: bool) -> &'static str {
         match (self, is_options) {
             (Self::Any, false) => "",

@@ -1,5 +1,5 @@
-//! Cursors: a position in a list → text for a URL, and back. A cursor is valid for one order and filter.
-//! It holds nothing that its client has not been shown.
+//! Cursors: converts a position in a list into text for a URL, and back. A cursor is valid only for the order
+//! and filter of its list. It contains only data that the client has already received.
 
 use crate::limits::TITLE_CHARS_MAX;
 use crate::task::{Filter, Order, Position, Search, SortKey, SortValue, UtcMicros};
@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The cursor of a position, in base64url. The title in it has at most 200 characters, so it takes at
-/// most 1,700 bytes.
+/// The cursor of a position, in base64url. The title in it has at most 200 characters, so a cursor takes at most
+/// 1,700 bytes.
 pub fn write(position: &Position, order: Order, filter: &Filter) -> String {
     let list = list_number(order, filter);
     match &position.value {
@@ -20,7 +20,7 @@ pub fn write(position: &Position, order: Order, filter: &Filter) -> String {
     }
 }
 
-/// The position of a cursor. None where it is not one of this list.
+/// The position that a cursor names. None if the cursor is malformed, or belongs to another order or filter.
 pub fn parse(text: &str, order: Order, filter: &Filter) -> Option<Position> {
     let (list, value, id) = match order.by {
         SortKey::Id => return None,
@@ -39,8 +39,9 @@ pub fn parse(text: &str, order: Order, filter: &Filter) -> Option<Position> {
     (list == list_number(order, filter)).then_some(Position { value, id })
 }
 
-/// Tells lists of different orders and filters apart. It protects clients from their mistakes, not the
-/// service from clients: whatever a cursor says, the list shows tasks of its caller alone.
+/// A hash of order and filter, with which [`parse`] recognizes the cursors of other lists. It protects clients
+/// from their own mistakes. It need not protect the service: whatever a cursor says, a list shows only tasks of
+/// its caller.
 fn list_number(order: Order, filter: &Filter) -> u64 {
     let search = filter.search.as_ref().map(Search::as_str);
     let parts = (order.by as u8, order.is_descending, filter.complete, search);

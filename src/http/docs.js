@@ -1,9 +1,9 @@
-// The page shows a simplified copy of /openapi.json: what somebody needs who tries the API by hand.
+// The page shows a simplified copy of /openapi.json, with what is needed to try the API by hand.
 "use strict";
 
 const KEPT_TOKEN = "tinytasks.token";
 
-// The user whom a token names, without any check: the service checks it.
+// The user that a token names. The token is not verified here, because the service verifies it.
 function userOf(token) {
   try {
     const payload = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
@@ -15,10 +15,11 @@ function userOf(token) {
   }
 }
 
-// One entry for all errors in place of a dozen, no OPTIONS, and no header that browsers handle alone.
+// Simplifies the document: one entry stands for all the errors of an operation, and OPTIONS and the header
+// fields that browsers handle by themselves are left out.
 function simplified(api) {
   for (const [path, operations] of Object.entries(api.paths)) {
-    // The page and its parts are no part of the API.
+    // The routes of this page are not part of the API.
     if (path.startsWith("/docs")) delete api.paths[path];
     delete operations.options;
     delete operations.parameters;
@@ -54,7 +55,7 @@ function forUser(api, user) {
   return copy;
 }
 
-// Draws the page anew. The token is kept for this tab alone, so that a reload does not forget it.
+// Draws the page again. The token is stored for this tab only, so that a reload does not lose it.
 function show(api) {
   const token = sessionStorage.getItem(KEPT_TOKEN);
   const user = token && userOf(token);
@@ -70,7 +71,7 @@ function show(api) {
             sessionStorage.removeItem(KEPT_TOKEN);
             return original(payload);
           },
-          // The dialog closes: the paths take the user of the token that was entered.
+          // When the dialog closes, the page is drawn again, so that the paths show the user of the new token.
           showDefinitions: (original) => (payload) => {
             const kept = sessionStorage.getItem(KEPT_TOKEN);
             if (payload === false && kept !== token) setTimeout(() => show(api));

@@ -1,5 +1,5 @@
-//! `/docs` and `/openapi.json`: Swagger UI from the binary, so that no request of the page leaves
-//! the origin. The binary holds each file compressed, as most browsers take it.
+//! `/docs` and `/openapi.json`: Swagger UI is part of the binary, so the page sends no request to another
+//! origin. The binary contains each file compressed by gzip, which most clients accept.
 
 use super::conditional::is_not_modified;
 use super::response::Response;
@@ -9,23 +9,24 @@ use flate2::read::GzDecoder;
 use std::io::Read;
 use std::sync::LazyLock;
 
-/// Name, tag of the content, and the content compressed by gzip; made by `build.rs`.
+/// The name of each file, a hash of its content, and the content compressed by gzip. `build.rs` makes them.
 const FILES: [(&str, &str, &[u8]); 6] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
 
-/// The files as they were before compression, in the order of [`FILES`]. Made when a client asks for
-/// one that does not take gzip.
+/// The uncompressed files, in the order of [`FILES`]. They are made when a client that does not accept gzip asks
+/// for a file for the first time.
 static PLAIN: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut plain = Vec::new();
     for (_, _, compressed) in FILES {
         let mut content = Vec::new();
-        // The content is part of this program; that it can be read is tested.
+        // The content is part of this program, and a test decompresses every file.
         let _ = GzDecoder::new(compressed).read_to_end(&mut content);
         plain.push(content);
     }
     plain
 });
 
-/// Scripts and styles come from this origin alone. Swagger UI draws its icons as `data:` images.
+/// Scripts and styles may come only from this origin. Images may also be `data:` URLs, which Swagger UI uses for
+/// its icons.
 const PAGE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -52,17 +53,18 @@ pub fn asset(request: &Request, name: &str) -> Result<Response<'static>, Error> 
     file(request, name, media_type)
 }
 
+/// Whether the page loads a file of this name.
 pub fn is_asset(name: &str) -> bool {
     ASSETS.iter().any(|asset| asset.0 == name)
 }
 
-/// A file, compressed where the client takes it, or 304 where the client has it. Browsers ask again at
-/// each visit, because the file may be another after an upgrade.
+/// The answer with a file: compressed if the client accepts gzip, and 304 if the client already has the file.
+/// `no-cache` makes browsers ask at each visit, because an upgrade may bring another file.
 fn file(request: &Request, name: &str, media_type: &'static str) -> Result<Response<'static>, Error> {
     let index = FILES.iter().position(|file| file.0 == name).ok_or(Error::NoSuchRoute)?;
     let (_, hash, compressed) = FILES.get(index).copied().ok_or(Error::NoSuchRoute)?;
     let is_compressed = takes_gzip(request);
-    // RFC 9110 section 8.8.3.3: each coding of a content has a tag of its own.
+    // RFC 9110 section 8.8.3.3: the same content has another entity tag for each content coding.
     let tag = if is_compressed { format!("\"{hash}-gzip\"") } else { format!("\"{hash}\"") };
     let response = if is_not_modified(request, &tag) {
         Response::empty(304)
@@ -74,7 +76,7 @@ fn file(request: &Request, name: &str, media_type: &'static str) -> Result<Respo
     Ok(response.with("Cache-Control", "no-cache").with("ETag", tag).with("Vary", "Accept-Encoding"))
 }
 
-/// RFC 9110 section 12.5.3. A weight of zero refuses a coding.
+/// Whether the client accepts gzip (RFC 9110 section 12.5.3). A weight of zero refuses a coding.
 fn takes_gzip(request: &Request) -> bool {
     let mut codings = request.values("Accept-Encoding").flat_map(|value| value.split(','));
     codings.any(|coding| {

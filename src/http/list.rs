@@ -1,4 +1,4 @@
-//! The handler of a list: a user's tasks as one answer, whole where it is small or limited, else in
+//! The handler of a list. A list that is short or has a `limit` is sent as a whole; any other list is sent in
 //! parts.
 
 use super::App;
@@ -23,7 +23,7 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
         true => Some(app.store.totals(&caller, page.filter.search.as_ref())?),
         false => None,
     };
-    // One row more says whether others follow.
+    // One row more than needed shows whether other tasks follow.
     let rows = app.store.list(&caller, &page, rows_max + 1)?;
     let mut tasks = rows.all()?;
     let has_more = i64::try_from(tasks.len()).is_ok_and(|count| count > rows_max);
@@ -53,8 +53,8 @@ pub fn list<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Respo
     Ok(response.with_etag(etag).made_in(turn))
 }
 
-/// The entity tag of a list, over all that is sent: `Link` too, because a client that keeps the body
-/// keeps the way to the next page with it.
+/// The entity tag of a list: a hash of the body and of the `Link` field. `Link` is included because a client
+/// that reuses a stored list after a 304 also reuses the stored link to the next page.
 fn etag(response: &Response) -> String {
     let mut hash = Xxh3::new();
     hash.update(response.field("Link").unwrap_or_default().as_bytes());

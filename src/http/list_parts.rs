@@ -1,5 +1,5 @@
-//! A list that is sent in parts, so that the memory does not grow with it: each part is asked from the
-//! database when it is sent, and no database connection is held while the client reads.
+//! A list that is sent in parts, so that its memory does not grow with its length. Each part is read from the
+//! database just before it is sent, and no database connection is held while the client reads.
 
 use super::App;
 use crate::auth::Caller;
@@ -11,7 +11,7 @@ use crate::task::{Page, Position, SortKey, Totals, append_tasks};
 /// A piece of the JSON text.
 pub struct Part<'a> {
     pub json: Vec<u8>,
-    /// To be dropped when the memory of the text is counted.
+    /// The turn in which the part was made. The sending thread drops it once the memory of the text is counted.
     pub turn: Option<Permit<'a>>,
 }
 
@@ -29,13 +29,13 @@ pub struct ListParts<'a> {
 }
 
 impl<'a> ListParts<'a> {
-    /// Whose tasks these are.
+    /// The owner of the tasks.
     pub fn user_id(&self) -> &str {
         self.caller.user_id()
     }
 
-    /// The next piece of the JSON text; None after its end. Errors: those of the store. The text is not
-    /// complete then.
+    /// The next piece of the JSON text. None after its end. Errors: those of the store, and `Unavailable` if there
+    /// is no turn. After an error the text that was sent is incomplete.
     pub fn next_part(&mut self) -> Result<Option<Part<'a>>, Error> {
         if let Some(json) = self.first.take() {
             return Ok(Some(Part { json, turn: None }));
@@ -63,7 +63,7 @@ impl<'a> ListParts<'a> {
     }
 }
 
-/// Appends the end of the JSON text, behind the last task.
+/// Appends the end of the JSON text, which follows the last task.
 pub fn append_end(json: &mut Vec<u8>, count: usize, totals: Option<Totals>) {
     json.extend_from_slice(format!(r#"],"count":{count}"#).as_bytes());
     if let Some(Totals { all, open, complete }) = totals {

@@ -1,4 +1,4 @@
-//! The handlers that change many tasks of a user at once: all that the query chooses, or none.
+//! The handlers that change many tasks of a user at once: either all tasks that the query selects, or none.
 
 use super::App;
 use super::query;

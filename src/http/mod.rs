@@ -1,5 +1,5 @@
-//! From a whole request to its answer, as a value: knows no socket. Relies on the gate for a
-//! request's size and form. Guarantees: every request gets one answer, whatever happens.
+//! Turns a whole request into its answer, as a value; knows no socket. Relies on the gate for a request's
+//! size and form. Guarantees: every request gets exactly one answer, even if a handler panics.
 
 mod routes; //       paths, methods and their handlers
 mod checks; //       the checks in the contract's order: trusted core
@@ -39,20 +39,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-/// All that handlers share.
+/// Everything that the handlers share.
 pub struct App {
     pub store: Store,
     options: Options,
     pub started: Timestamp,
     pub is_stopping: AtomicBool,
     pub keys: Keys,
-    /// For large answers, and later parts of lists, while they are made.
+    /// Limits how many large answers, and later parts of lists, are made at the same time.
     turns: Semaphore,
-    /// For short lists, and first parts of long ones.
+    /// The same for short lists, and for the first parts of long ones.
     short_list_turns: Semaphore,
 }
 
-/// The part of the configuration that changes answers.
+/// The part of the configuration on which answers depend.
 pub struct Options {
     pub cors: Cors,
     pub has_docs: bool,
@@ -62,7 +62,7 @@ pub struct Options {
     pub rate_limiter: Option<RateLimiter>,
 }
 
-/// Which routes a listener has.
+/// Which routes a listener serves.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Face {
     /// Those of the contract.
@@ -71,7 +71,7 @@ pub enum Face {
     Admin,
 }
 
-/// A response, and what the log will say of it.
+/// A response, together with what is logged about it.
 pub struct Answer<'a> {
     pub response: Response<'a>,
     request_id: String,
@@ -92,7 +92,7 @@ impl App {
         }
     }
 
-    /// Does what a request asks for.
+    /// Does what a request asks for, and returns the answer. A panic becomes an answer with status 500.
     pub fn answer<'a>(&'a self, face: Face, request: &Request) -> Answer<'a> {
         let mut trace = Trace::new(face, Instant::now());
         let outcome = guarded(
@@ -105,8 +105,8 @@ impl App {
         self.finish(request, trace, outcome)
     }
 
-    /// The answer to a request that is not done, for a reason outside this module; `started` is when it
-    /// arrived.
+    /// The answer to a request that is refused for a reason outside this module. `started` is the moment at which
+    /// the request arrived.
     pub fn refuse(&self, face: Face, request: &Request, error: Error, started: Instant) -> Answer<'_> {
         let mut trace = Trace::new(face, started);
         if face == Face::Public {
@@ -118,16 +118,17 @@ impl App {
         self.finish(request, trace, Err(error))
     }
 
-    /// A turn to make a list, or a part of one, so that few are in memory at a time. It is kept until the
-    /// memory of what was made is counted. Whoever has it waits for nothing but the database and that memory,
-    /// so turns come back. Errors: `Unavailable` after [`TURN_WAIT`].
+    /// Waits for a turn to make a list, or a part of one. Turns limit how many lists are made at the same time,
+    /// because `LargeAnswers` does not count a list while it is made. The turn is kept until it does. A thread
+    /// with a turn waits only for the database and for that memory, so every turn is given back. Errors:
+    /// `Unavailable` after [`TURN_WAIT`].
     fn take_turn(&self, is_short: bool) -> Result<Permit<'_>, Error> {
         let turns = if is_short { &self.short_list_turns } else { &self.turns };
         let turn = turns.acquire(TURN_WAIT);
         turn.ok_or_else(|| Error::Unavailable("too many lists are being made".to_owned()))
     }
 
-    /// The answer instead of one that cannot be sent.
+    /// The error answer that replaces an answer which cannot be sent.
     pub fn replace(&self, request: &Request, answer: Answer, error: Error) -> Answer<'_> {
         self.finish(request, answer.trace, Err(error))
     }
@@ -159,7 +160,7 @@ impl App {
 }
 
 impl Answer<'_> {
-    /// The verified user, or an empty text.
+    /// The verified user; an empty text if no user was verified.
     pub fn user_id(&self) -> &str {
         &self.trace.user_id
     }
@@ -168,14 +169,14 @@ impl Answer<'_> {
         &self.request_id
     }
 
-    /// Counts the answer and writes its line to the log. To be called once, by the thread that sends it.
+    /// Counts the answer in the metrics and logs its line. The thread that sends the answer calls this once.
     pub fn record(&self, request: &Request) {
         record(request, &self.request_id, self.response.status, &self.trace, self.error.as_ref());
     }
 }
 
-/// Unique among all instances and restarts, as far as 64 random bits go. All have one length, so that
-/// answers differ in nothing else.
+/// A request id that is unique among all instances and restarts, as far as 64 random bits can ensure that. All
+/// these ids have the same length, so answers to equal requests have the same length too.
 fn new_request_id() -> String {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     static COUNT: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,5 @@
-//! The query of a list or of a bulk change → [`Page`] or [`Chosen`], and the query of the next page.
+//! Parses the query of a list into a [`Page`] and that of a bulk change into a [`Chosen`], and writes the query
+//! of the next page.
 
 use super::cursor;
 use super::request::form_decode;
@@ -9,7 +10,7 @@ use crate::task::{Chosen, Filter, Order, Page, Position, Search, SortKey, SortVa
 use percent_encoding::utf8_percent_encode;
 use std::borrow::Cow;
 
-/// A parameter with its rule, as a client reads it.
+/// The name of a parameter, and its rule in the words that a client gets.
 type Parameter = (&'static str, &'static str);
 
 const COMPLETE: Parameter = ("complete", "must be true or false, once");
@@ -26,7 +27,7 @@ const TOTALS: Parameter = ("totals", "must be true or false, once");
 const OF_LIST: [Parameter; 8] = [COMPLETE, Q, ORDER, LIMIT, OFFSET, AFTER, CURSOR, TOTALS];
 const OF_CHOSEN: [Parameter; 2] = [COMPLETE, Q];
 
-/// The names of `order`. A `-` before one makes it descending.
+/// The values of `order`, which may have a `-` before them for descending order.
 const ORDERS: [(&str, SortKey); 4] = [
     ("id", SortKey::Id),
     ("created", SortKey::CreatedAt),
@@ -34,7 +35,7 @@ const ORDERS: [(&str, SortKey); 4] = [
     ("title", SortKey::Title),
 ];
 
-/// The page that the query of a list asks for. Errors: `Invalid` with what is wrong with the query.
+/// The page that the query of a list asks for. Errors: `Invalid` with every rule that the query breaks.
 pub fn parse_page(query: &str) -> Result<Page, Error> {
     let mut given = Given::read(query, &OF_LIST);
     let filter = given.filter();
@@ -63,19 +64,19 @@ pub fn parse_page(query: &str) -> Result<Page, Error> {
     })
 }
 
-/// The tasks that are to be changed at once. Errors: `Invalid`; also where `complete` is missing, so that
-/// nobody changes all tasks by a slip.
+/// Which tasks a bulk change selects. Errors: `Invalid` with every rule that the query breaks. A query without
+/// `complete` breaks one, so that nobody changes all tasks by mistake.
 pub fn parse_chosen(query: &str) -> Result<Chosen, Error> {
     let mut given = Given::read(query, &OF_CHOSEN);
     let Filter { complete, search } = given.filter();
     if !given.has("complete") {
         given.errors.push(FieldError::new(&["query", "complete"], "is required", "missing"));
     }
-    // A missing or bad value is an error, so this one is never used.
+    // If `complete` is missing or invalid, `finish` returns an error, so this default is never used.
     given.finish(Chosen { complete: complete.unwrap_or(false), search })
 }
 
-/// The parameters of a query, and what is wrong with them.
+/// The parameters of a query, and the rules that they break.
 struct Given {
     /// None for a value that is badly encoded.
     values: Vec<(&'static str, Option<String>)>,
@@ -88,7 +89,7 @@ impl Given {
         for (name, value) in pairs(query) {
             match known.iter().find(|(known, _)| *known == name) {
                 Some((known, _)) => given.values.push((known, value)),
-                // Some clients make each URL another, so that no cache answers it.
+                // Ignored: some clients add such a parameter with a new value to each URL, so that no cache answers.
                 None if name.starts_with('_') => {}
                 None => given.refuse_unknown(name, known),
             }
@@ -109,7 +110,8 @@ impl Given {
         self.values.iter().any(|(given, _)| *given == name)
     }
 
-    /// The value of a parameter. None where it is absent, and where it breaks its rule, which is an error.
+    /// The value of a parameter. None if the parameter is absent or breaks its rule; a broken rule is added to
+    /// `errors`.
     fn parse<T>(&mut self, parameter: Parameter, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         let (name, rule) = parameter;
         let mut values = self.values.iter().filter(|(given, _)| *given == name);
@@ -133,7 +135,7 @@ impl Given {
     }
 }
 
-/// The names and values of a query, decoded. None for a value that is badly encoded.
+/// The decoded names and values of a query. A value that is badly encoded is None.
 fn pairs(query: &str) -> impl Iterator<Item = (String, Option<String>)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -155,8 +157,8 @@ fn parse_order(text: &str) -> Option<Order> {
     Some(Order { by, is_descending })
 }
 
-/// The query of the next page, which begins behind `last`: the parameters of this one, with `after`,
-/// `cursor` and `offset` replaced by the new place.
+/// The query of the next page, which begins after the task at `last`. It has the parameters of this page's query,
+/// but `after` or `cursor` names the new position, and there is no `offset`.
 pub fn next(query: &str, page: &Page, last: &Position) -> String {
     let mut parameters: Vec<_> = pairs(query).filter(|(name, _)| is_kept(name)).collect();
     parameters.push(match page.order.by {

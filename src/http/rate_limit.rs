@@ -1,7 +1,7 @@
-//! At most so many requests a second for each user: a token bucket, stored as the moment at which it
-//! will be full again (the generic cell rate algorithm, ITU-T I.371). A full bucket needs no entry, so
-//! the memory is bounded. When there is no room for one more user, that user is not limited: no user is
-//! refused for what others do.
+//! Limits the requests per second of each user. Each user has a token bucket, stored as the moment at which it
+//! will be full again (the generic cell rate algorithm, ITU-T I.371). A full bucket needs no entry in the
+//! table. The table has a fixed number of entries; a user for whom there is no room is not limited, so no user
+//! is refused because of what other users do.
 
 use crate::error::Error;
 use crate::limits::{RATE_BURST, RATE_USERS_MAX};
@@ -13,26 +13,27 @@ use std::time::{Duration, Instant};
 
 const SECOND: u64 = 1_000_000_000;
 
+/// The rate limits of all users. All times in this file are in nanoseconds.
 pub struct RateLimiter {
-    /// Nanoseconds, as all times in this file: between two requests, and for an empty bucket to fill.
+    /// The time in which a bucket gains one request.
     interval: u64,
+    /// The time in which an empty bucket becomes full.
     burst: u64,
     began: Instant,
-    /// Keyed, so that nobody can choose a user id that shares another user's bucket.
+    /// Has a random key, so that nobody can find a user id with the same hash as another user's.
     hasher: RandomState,
     buckets: Mutex<Buckets>,
 }
 
 #[derive(Default)]
 struct Buckets {
-    /// When each user's bucket is full again, by the hash of the user id.
+    /// The hash of each user's id, and the moment at which the user's bucket is full again.
     full_at: HashMap<u64, u64>,
-    /// When full buckets were last looked for: once a second at most, because that takes a
-    /// millisecond.
+    /// When full buckets were last removed. This is done at most once a second, because it takes a millisecond.
     swept_at: Option<u64>,
 }
 
-/// The requests that a user has left, as fields of draft-ietf-httpapi-ratelimit-headers-10.
+/// The number of requests that a user has left, as the two fields of draft-ietf-httpapi-ratelimit-headers-10.
 pub type Allowance = [(&'static str, String); 2];
 
 /// The verdict on one request. `full_at`: the moment at which the user's bucket is full again.
@@ -42,6 +43,8 @@ enum Counted {
 }
 
 impl RateLimiter {
+    /// A limiter that allows `per_second` requests per second on average, and at once as many as accrue in
+    /// [`RATE_BURST`].
     pub fn new(per_second: f64) -> Self {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let interval = nanos(Duration::from_secs_f64(1.0 / per_second)).max(1);
@@ -54,7 +57,7 @@ impl RateLimiter {
         }
     }
 
-    /// Counts a request of this user. Errors: `RateLimited`; the request was not counted.
+    /// Counts a request of this user. Errors: `RateLimited`; the refused request is not counted.
     pub fn count(&self, user_id: &str) -> (Allowance, Result<(), Error>) {
         let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let (full_at, is_allowed) = match self.count_at(self.hasher.hash_one(user_id), now) {
@@ -99,7 +102,7 @@ impl Buckets {
     }
 }
 
-/// The quotient as the nearest whole number, and at least one.
+/// The quotient, rounded to the nearest whole number, but at least 1.
 fn rounded_quotient(time: u64, part: u64) -> u64 {
     ((time + part / 2) / part).max(1)
 }
@@ -125,7 +128,7 @@ mod tests {
         assert!(is_allowed(&limiter, 2, 0));
         assert!(is_allowed(&limiter, 1, SECOND / 2));
         assert!(!is_allowed(&limiter, 1, SECOND / 2));
-        // However long a bucket fills, it holds no more than the burst.
+        // A bucket never holds more than the burst, however long it has been filling.
         let later = 1000 * SECOND;
         assert_eq!((0..100).filter(|_| is_allowed(&limiter, 1, later)).count(), 20);
     }

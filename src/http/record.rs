@@ -1,4 +1,4 @@
-//! Collects the facts of a request for the log, and writes its log line and its metrics.
+//! Collects what is logged about a request, and writes its log line and its metrics.
 
 use super::Face;
 use super::rate_limit::Allowance;
@@ -9,6 +9,7 @@ use crate::metrics;
 use log::{Level, kv::Value};
 use std::time::Instant;
 
+/// The facts about a request that become known while it is answered.
 pub struct Trace {
     pub face: Face,
     pub started: Instant,
@@ -17,7 +18,7 @@ pub struct Trace {
     /// Empty until the user is verified.
     pub user_id: String,
     pub allowance: Option<Allowance>,
-    /// The origin of a page that may not read the answer, by `CORS_ORIGINS`.
+    /// The origin of the web page that sent the request, if `CORS_ORIGINS` does not let it read the answer.
     pub refused_origin: Option<String>,
 }
 
@@ -27,7 +28,7 @@ impl Trace {
     }
 }
 
-/// Counts an answered request and logs it, in one line.
+/// Counts an answered request in the metrics, and logs one line about it.
 pub fn record(request: &Request, request_id: &str, status: u16, trace: &Trace, error: Option<&Error>) {
     let time = trace.started.elapsed();
     let is_public = trace.face == Face::Public;
@@ -37,7 +38,7 @@ pub fn record(request: &Request, request_id: &str, status: u16, trace: &Trace, e
     let level = match status {
         500.. => Level::Error,
         _ if is_public => Level::Info,
-        // Probes and Prometheus ask every few seconds.
+        // Probes and Prometheus send a request every few seconds.
         _ => Level::Debug,
     };
     let milliseconds = time.as_micros() as f64 / 1000.0;

@@ -1,4 +1,4 @@
-//! A request as the checks and handlers read it: its id, its fields, and the segments of its path.
+//! What the checks and handlers read from a request: its id, its fields, and the segments of its path.
 
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
@@ -6,12 +6,12 @@ use crate::limits::REQUEST_ID_BYTES_MAX;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// Fields that a request may have once: with two of them, each reader could believe another one. Two
-/// `Authorization` fields are refused by `auth` (401).
+/// Fields that a request may have only once: if there were two, two programs could each use another one.
+/// `auth` refuses two `Authorization` fields (401), so that field is not in this list.
 const SINGLE_VALUED: [&str; 5] =
     ["Content-Type", "Origin", "X-Request-Id", "Access-Control-Request-Method", "Idempotency-Key"];
 
-/// The request's own id, where it has one that is fit for a log line and a header field.
+/// The request's own id. None if it has no id that is fit for a log line and a header field.
 pub fn id(request: &Request) -> Option<&str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let fits = |id: &&str| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(is_plain);
@@ -31,7 +31,7 @@ pub fn trace_id(request: &Request) -> Option<&str> {
     (is_whole && are_ids).then_some(trace_id)
 }
 
-/// Errors: `Malformed` when a field that may be there once is there twice.
+/// Errors: `Malformed` if a request has a field of [`SINGLE_VALUED`] more than once.
 pub fn check_fields(request: &Request) -> Result<(), Error> {
     let mut errors = Vec::new();
     for name in SINGLE_VALUED {
@@ -42,8 +42,8 @@ pub fn check_fields(request: &Request) -> Result<(), Error> {
     if errors.is_empty() { Ok(()) } else { Err(Error::Malformed(errors)) }
 }
 
-/// Checks that the body is of one of the `accepted` media types, which have commas between them, and not
-/// encoded. Errors: `ContentCoding`, `MediaType`.
+/// Checks that the body has no content coding and one of the media types in the comma-separated list
+/// `accepted`. Errors: `ContentCoding`, `MediaType`.
 pub fn check_media_type(request: &Request, accepted: &'static str) -> Result<(), Error> {
     let mut codings = request.values("Content-Encoding").flat_map(|value| value.split(','));
     if !codings.all(|coding| coding.trim().eq_ignore_ascii_case("identity")) {
@@ -55,8 +55,8 @@ pub fn check_media_type(request: &Request, accepted: &'static str) -> Result<(),
     if fits { Ok(()) } else { Err(Error::MediaType(accepted)) }
 }
 
-/// The segments of the path, each percent-decoded once, after the split (RFC 3986 section 2.4): `%2F`
-/// is no separator. Errors: `Malformed` for a bad escape or invalid UTF-8.
+/// The segments of the path. The path is split before each segment is percent-decoded once (RFC 3986
+/// section 2.4), so `%2F` does not separate segments. Errors: `Malformed` for a bad escape or invalid UTF-8.
 pub fn segments(request: &Request) -> Result<Vec<Cow<'_, str>>, Error> {
     // The target `*` names the server as a whole, as `/` does.
     let path = if request.path() == "*" { "/" } else { request.path() };
@@ -68,13 +68,13 @@ pub fn segments(request: &Request) -> Result<Vec<Cow<'_, str>>, Error> {
 /// Decodes percent-encoding (RFC 3986 section 2.1). None for a bad escape or invalid UTF-8.
 pub fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
     let is_hex = |pair: &[u8]| pair.iter().all(u8::is_ascii_hexdigit);
-    // The library lets a bad escape pass unchanged.
+    // The library does not refuse a bad escape but leaves it as it is.
     let fits = text.split('%').skip(1).all(|rest| rest.as_bytes().get(..2).is_some_and(is_hex));
     percent_decode_str(text).decode_utf8().ok().filter(|_| fits)
 }
 
 /// Decodes a name or value of a query as forms encode it, in which `+` is a space
-/// (https://url.spec.whatwg.org/#urlencoded-parsing). None as for [`percent_decode`].
+/// (https://url.spec.whatwg.org/#urlencoded-parsing). None for a bad escape or invalid UTF-8.
 pub fn form_decode(text: &str) -> Option<String> {
     percent_decode(&text.replace('+', " ")).map(Cow::into_owned)
 }

@@ -1,6 +1,6 @@
-//! A response as a value: status, fields and body, the problem document of an error, and the bytes
-//! that RFC 9112 wants for them. Knows no socket. The body of a long list asks the database for each of its
-//! parts when that is to be sent.
+//! A response as a value: status, fields and body; the problem document of an error; and the bytes of a
+//! response according to RFC 9112. Knows no socket. The body of a long list is a [`ListParts`], which asks
+//! the database for each part only when that part is about to be sent.
 
 use super::list_parts::ListParts;
 use crate::error::{Error, FieldError};
@@ -18,7 +18,7 @@ pub struct Response<'a> {
     /// Each name once.
     fields: Vec<(&'static str, Cow<'static, str>)>,
     pub body: Body<'a>,
-    /// The turn in which a list was made. To be dropped when the memory of its body is counted.
+    /// The turn in which a list was made. The sending thread drops it once the memory of the body is counted.
     pub turn: Option<Permit<'a>>,
 }
 
@@ -28,7 +28,7 @@ pub enum Body<'a> {
     Parts(Box<ListParts<'a>>),
 }
 
-/// RFC 9457, with the contract's members.
+/// A problem document (RFC 9457) with the members of the contract.
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: &'static str,
@@ -44,7 +44,7 @@ struct Problem<'a> {
     current: Option<&'a RawValue>,
 }
 
-/// RFC 6797: a year.
+/// `Strict-Transport-Security` (RFC 6797): a year.
 const HSTS: &str = "max-age=31536000";
 /// Most heads fit into this many bytes.
 const HEAD_BYTES: usize = 1024;
@@ -52,22 +52,24 @@ const HEAD_BYTES: usize = 1024;
 const FIELDS: usize = 16;
 
 impl<'a> Response<'a> {
+    /// A response without a body.
     pub fn empty(status: u16) -> Self {
         let (fields, body) = (Vec::with_capacity(FIELDS), Body::Whole(Cow::Borrowed(&[])));
         Self { status, fields, body, turn: None }
     }
 
+    /// `value` as JSON. Errors: `Bug` if it cannot be serialized.
     pub fn json(status: u16, value: &impl Serialize) -> Result<Self, Error> {
         let text = serde_json::to_vec(value).map_err(|error| Error::Bug(error.to_string()))?;
         Ok(Self::json_text(status, text))
     }
 
-    /// A body that is JSON already.
+    /// A response whose body is JSON text already.
     pub fn json_text(status: u16, text: Vec<u8>) -> Self {
         Self::data(status, "application/json", text)
     }
 
-    /// A body that no cache may keep and no page may frame.
+    /// A response with a body. No cache may store it, and no web page may frame it.
     pub fn data(status: u16, media_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
         let response = Self::empty(status)
             .with("Content-Type", media_type)
@@ -81,7 +83,7 @@ impl<'a> Response<'a> {
         Self { body: Body::Parts(Box::new(parts)), ..Self::data(200, "application/json", Cow::default()) }
     }
 
-    /// Keeps the turn in which a list was made.
+    /// Stores the turn in which a list was made.
     pub fn made_in(self, turn: Permit<'a>) -> Self {
         Self { turn: Some(turn), ..self }
     }
@@ -115,7 +117,8 @@ impl<'a> Response<'a> {
         self
     }
 
-    /// Sets the entity tag, and that a client may keep what has one if it asks again before it uses it.
+    /// Sets the entity tag, and allows the client (but no shared cache) to store the response, if it revalidates
+    /// the response before each use.
     pub fn with_etag(self, etag: String) -> Self {
         self.with("Cache-Control", "private, no-cache").with("ETag", etag)
     }
@@ -136,7 +139,7 @@ impl<'a> Response<'a> {
         if is_https { response.with("Strict-Transport-Security", HSTS) } else { response }
     }
 
-    /// The bytes of a body that is sent whole; none of one that is sent in parts.
+    /// The bytes of a body that is sent whole. Empty for a body that is sent in parts.
     pub fn whole_body(&self) -> &[u8] {
         match &self.body {
             Body::Whole(body) => body,
@@ -144,7 +147,8 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// The memory that the body takes now: none where it is part of the program.
+    /// The memory that the body takes now, in bytes: 0 if it is part of the program. Of a list in parts, only the
+    /// first part is in memory.
     pub fn bytes_held(&self) -> usize {
         match &self.body {
             Body::Whole(Cow::Owned(body)) => body.len(),
@@ -153,8 +157,8 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// The status line and the fields (RFC 9112 section 2.1), with the empty line behind them. With
-    /// `is_last` the client is told that the connection ends.
+    /// The status line and the fields (RFC 9112 section 2.1), with the empty line after them. With `is_last`, the
+    /// fields include `Connection: close`.
     pub fn head(&self, request: &Request, is_last: bool) -> Vec<u8> {
         let mut head = String::with_capacity(HEAD_BYTES);
         head.extend(["HTTP/1.1 ", &self.status.to_string(), " ", phrase(self.status), "\r\n"]);
@@ -162,10 +166,10 @@ impl<'a> Response<'a> {
             head.extend([name, ": ", value, "\r\n"]);
         }
         match &self.body {
-            // RFC 9110 section 8.6: these have no Content-Length.
+            // RFC 9110 section 8.6: responses with these statuses have no Content-Length.
             Body::Whole(_) if [204, 304].contains(&self.status) => {}
             Body::Whole(body) => head.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]),
-            // The end of the connection is the end of the body.
+            // HTTP/1.0 has no chunks, so the end of the connection marks the end of the body.
             Body::Parts(_) if request.is_http_1_0 => {}
             Body::Parts(_) => head.push_str("Transfer-Encoding: chunked\r\n"),
         }
@@ -173,7 +177,7 @@ impl<'a> Response<'a> {
         head.into_bytes()
     }
 
-    /// The bytes of a small response that is the last of its connection, such as an error.
+    /// The bytes of a small response that is the last one on its connection, such as an error.
     pub fn whole(&self, request: &Request) -> Vec<u8> {
         let head = self.head(request, true);
         match &self.body {
@@ -196,7 +200,8 @@ pub fn last_chunk(request: &Request) -> &'static [u8] {
     if request.is_http_1_0 { b"" } else { b"0\r\n\r\n" }
 }
 
-/// Head and body for as few system calls as possible: a small body is copied behind the head.
+/// Prepares head and body for as few system calls as possible. A small body is appended to the head, and the
+/// second part is then empty.
 pub fn joined(mut head: Vec<u8>, body: &[u8]) -> (Vec<u8>, &[u8]) {
     if head.len() + body.len() > COPY_BYTES_MAX {
         return (head, body);
@@ -205,7 +210,7 @@ pub fn joined(mut head: Vec<u8>, body: &[u8]) -> (Vec<u8>, &[u8]) {
     (head, &[])
 }
 
-/// RFC 9110 section 15; 428, 429 and 431 are from RFC 6585.
+/// The reason phrase of a status (RFC 9110 section 15; those of 428, 429 and 431 are from RFC 6585).
 fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",

@@ -1,5 +1,5 @@
-//! The routes: path, methods, and their handlers, whose kind says what a handler needs. HEAD is answered
-//! wherever GET is, and OPTIONS everywhere.
+//! The routes: each path with its methods and their handlers. The kind of a handler says which checks come
+//! before it. Every route with GET also answers HEAD, and every route answers OPTIONS.
 
 use super::response::Response;
 use super::tasks::{self, JSON_OR_MERGE_PATCH};
@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::gate::Request;
 use std::borrow::Cow;
 
+/// A path of the service, and what can be done there.
 pub struct Route {
     /// The path, with a name in braces for each segment that a client chooses.
     pub template: &'static str,
@@ -16,17 +17,17 @@ pub struct Route {
     handlers: &'static [(&'static str, Handler)],
 }
 
-/// A handler, named by the check that must pass before it runs. A handler of tasks takes a [`Caller`],
-/// which exists only once the user is verified.
+/// A handler. Each variant has another condition under which the handler runs. A handler of tasks takes a
+/// [`Caller`], which exists only once the user is verified.
 #[derive(Clone, Copy)]
 pub enum Handler {
-    /// Nothing.
+    /// Runs for everybody.
     Open(fn(&App) -> Result<Response<'_>, Error>),
-    /// `DOCS=true`, else the path is unknown.
+    /// Runs for everybody if `DOCS=true`; otherwise its path is unknown (404).
     Docs(fn(&Request, asset: &str) -> Result<Response<'static>, Error>),
-    /// A verified user.
+    /// Runs for a verified user.
     Tasks(for<'a> fn(&'a App, Caller, &Request) -> Result<Response<'a>, Error>),
-    /// A verified user, and the task's id as the path has it.
+    /// Runs for a verified user, and takes the task's id as it is in the path.
     Task(for<'a> fn(&'a App, Caller, &Request, id: &str) -> Result<Response<'a>, Error>),
 }
 
@@ -58,8 +59,8 @@ static ROUTES: [Route; 7] = [
     },
 ];
 
-/// A path that has a route, with the segments that the client chose. Those that the template does not
-/// name are empty.
+/// A path that has a route, with the values of the segments that the client chose. A segment that the route's
+/// template does not name is empty here.
 pub struct Path<'p> {
     pub route: &'static Route,
     pub user_id: &'p str,
@@ -67,7 +68,8 @@ pub struct Path<'p> {
     pub asset: &'p str,
 }
 
-/// The path that these segments name. None for an unknown path; one with an empty segment is unknown.
+/// Finds the route of a path from its segments. None for an unknown path. Except for `/`, every path with an
+/// empty segment is unknown.
 pub fn find<'p>(segments: &'p [Cow<str>], has_docs: bool) -> Option<Path<'p>> {
     let mut shown = ROUTES.iter().filter(|route| has_docs || !route.is_of_docs());
     shown.find_map(|route| route.matched(segments))
@@ -101,7 +103,7 @@ impl Route {
         found.map(|(_, handler)| *handler).ok_or_else(|| Error::MethodNotAllowed(self.methods()))
     }
 
-    /// The answer to OPTIONS, a preflight included.
+    /// The answer to OPTIONS, also when the request is a CORS preflight.
     pub fn options(&self) -> Response<'static> {
         let methods = self.methods();
         let has_patch = methods.contains("PATCH");
@@ -109,7 +111,7 @@ impl Route {
         if has_patch { response.with("Accept-Patch", JSON_OR_MERGE_PATCH) } else { response }
     }
 
-    /// For the `Allow` field (RFC 9110 section 10.2.1).
+    /// The value of the `Allow` field (RFC 9110 section 10.2.1).
     fn methods(&self) -> String {
         let mut methods = String::new();
         for (method, _) in self.handlers {

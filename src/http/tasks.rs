@@ -11,7 +11,7 @@ use crate::task::{Content, Patch, Task, TaskId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 const JSON: &str = "application/json";
-/// A PATCH body is a merge patch (RFC 7396).
+/// The media types of a PATCH body, which is a JSON merge patch (RFC 7396).
 pub const JSON_OR_MERGE_PATCH: &str = "application/json, application/merge-patch+json";
 
 /// `POST /api/{user_id}/tasks`.
@@ -54,8 +54,9 @@ pub fn patch<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> R
     update(app, &caller, request, id, &patch)
 }
 
-/// The precondition comes after the body, because it says nothing of a request that is bad without it
-/// (RFC 9110 section 13.2.1), and before the task, which need not exist.
+/// Checks that a required precondition is present (428), then makes the change. The caller has parsed the body
+/// before, because preconditions count only for a request that is valid otherwise (RFC 9110 section 13.2.1). A
+/// missing precondition is refused even if there is no such task.
 fn update<'a>(
     app: &App,
     caller: &Caller,
@@ -77,7 +78,8 @@ pub fn delete<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> 
     Ok(Response::empty(204))
 }
 
-/// Both values. Errors: all field errors of the head and of the body; `Malformed` if the body is.
+/// Both values. Errors: `Invalid` with the field errors of head and body together; `Malformed` with them if the
+/// body is malformed.
 pub fn both<H, B>(head: Result<H, Error>, body: Result<B, Error>) -> Result<(H, B), Error> {
     match (head, body) {
         (Ok(head), Ok(body)) => Ok((head, body)),
@@ -99,11 +101,11 @@ fn location(task: &Task) -> String {
     format!("{}/{}", tasks_path(task.user_id), task.id)
 }
 
-/// The characters that are percent-encoded in the URLs of answers: all but the unreserved ones (RFC 3986
+/// The characters that are percent-encoded in the URLs of answers: all except the unreserved ones (RFC 3986
 /// section 2.3).
 pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The path of a user's tasks, the user percent-encoded.
+/// The path of a user's tasks, with the user id percent-encoded.
 pub fn tasks_path(user_id: &str) -> String {
     format!("/api/{}/tasks", utf8_percent_encode(user_id, RESERVED))
 }
