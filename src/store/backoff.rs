@@ -1,5 +1,5 @@
-//! How often a server that allows no more connections is asked for another one: ever more rarely, and
-//! the log says so once.
+//! Decides how often the pool asks for another connection while the server allows no more: after ever longer
+//! pauses. The log says once that the server allows no more connections.
 
 use crate::limits::{FULL_RETRY_EMPTY, FULL_RETRY_MAX, FULL_RETRY_MIN};
 use crate::panic::lock;
@@ -7,35 +7,37 @@ use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// The state since the server, or the role, has had as many connections as it may have.
+/// What is known since the server or the role reached its connection limit.
 #[derive(Default)]
 pub struct Backoff(Mutex<Full>);
 
 #[derive(Default)]
 struct Full {
-    /// The last attempt; none while connections are allowed.
+    /// The last attempt. None while connections are allowed.
     asked: Option<Instant>,
     /// The time until the next attempt, while the pool has a connection.
     pause: Duration,
-    /// The log has said so.
+    /// Whether the log has said that no more connections are allowed.
     is_known: bool,
 }
 
 impl Backoff {
-    /// Errors: the server is full, and it is not yet time to ask again. The pause stays short without any
-    /// connection, also where it was set while there were some: then nothing can be served.
+    /// Whether another connection may be attempted now; `open` is how many there are. Errors: the server allows no
+    /// more, and the pause is not over yet. If the pool has no connection at all, the pause is always short,
+    /// because then no request can be served.
     pub fn check(&self, open: u32) -> io::Result<()> {
         let mut full = lock(&self.0);
         let pause = if open == 0 { full.pause.min(FULL_RETRY_EMPTY) } else { full.pause };
         if full.asked.is_some_and(|at| at.elapsed() < pause) {
             return Err(io::Error::other("the database allows no more connections"));
         }
-        // Of several threads one asks.
+        // The pause begins anew, so that only one of several threads makes the attempt.
         full.asked = full.asked.map(|_| Instant::now());
         Ok(())
     }
 
-    /// The pause doubles up to `FULL_RETRY_MAX`, and begins anew when the pool has no connection.
+    /// Records that the server refused a connection. The pause doubles up to `FULL_RETRY_MAX`; it starts again from
+    /// the shortest one if the pool has no connection. `wanted` is the size of the pool.
     pub fn note_refused(&self, open: u32, wanted: u32, reason: &str) {
         let mut full = lock(&self.0);
         if !full.is_known {
@@ -49,7 +51,7 @@ impl Backoff {
         full.is_known = true;
     }
 
-    /// When the pool has all its connections, the next refusal is logged again.
+    /// Records that a connection was made. Once the pool has all its connections, the next refusal is logged again.
     pub fn note_connected(&self, open: u32, wanted: u32) {
         let mut full = lock(&self.0);
         full.asked = None;

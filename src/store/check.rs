@@ -1,5 +1,5 @@
-//! `tinytasks check`: connects as `serve` does and looks for everything that can make it fail. Speaks
-//! of the table as a whole, never of one user's tasks.
+//! `tinytasks check`: connects as `serve` does, and looks for everything in the database that can make `serve`
+//! fail. Reports on the table as a whole, never on one user's tasks.
 
 use super::connect::{Session, connect};
 use super::manager::statement_timeout;
@@ -12,8 +12,8 @@ use crate::limits::{COMMAND_STATEMENT_MAX, STATEMENT_MAX};
 use postgres::types::Type;
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
-/// Passes a line to `say` for each thing that is well. With `auto_migrate` a missing table is well where
-/// the service could make it. Errors: each thing that is not, with its remedy.
+/// Passes a line to `say` for each thing that is in order. With `auto_migrate`, a missing table is in order if the
+/// service could make it. Errors: each problem with its remedy.
 pub fn check(
     database: &DatabaseSettings,
     auto_migrate: bool,
@@ -31,7 +31,7 @@ pub fn check(
         Err(error) => reasons.push(format!("database: {}", cause(&error))),
     }
     if encoding != "UTF8" {
-        // Every other remedy would be for a database that cannot be kept.
+        // The check ends here, because this database must be replaced, whatever else is wrong with it.
         reasons.push(format!("encoding: is {encoding}, must be UTF8; make a new database"));
         return Err(reasons);
     }
@@ -52,7 +52,7 @@ pub fn check(
     }
     match statements_can_run(&mut session) {
         Ok(()) => say("schema: every statement can be done"),
-        // The table cannot be looked at any further.
+        // The examinations below would fail on such a table.
         Err(more) => return Err([reasons, more].concat()),
     }
     let client = session.within(COMMAND_STATEMENT_MAX);
@@ -73,7 +73,8 @@ fn open(database: &DatabaseSettings) -> Result<Session, String> {
 const POOLED: &str = "connections: two of them share one session of PostgreSQL, so a pooler in transaction mode \
     is in between, and prepared statements would get lost; set DATABASE_PREPARED=false";
 
-/// Whether two connections that are open at the same time turn out to have the same server process.
+/// Whether two connections that are open at the same time share a server process, or one connection changes its
+/// process: both show a pooler in transaction mode.
 fn is_pooled_by_transaction(database: &DatabaseSettings, one: &mut Session) -> Result<bool, String> {
     let mut other = open(database)?;
     let process = |session: &mut Session| -> Result<i32, String> {
@@ -81,7 +82,7 @@ fn is_pooled_by_transaction(database: &DatabaseSettings, one: &mut Session) -> R
         row.and_then(|row| row.try_get(0)).map_err(|error| cause(&error))
     };
     let (mut ones, mut others) = (Vec::new(), Vec::new());
-    // More than once, because other clients may use the pooler at the same time.
+    // Asked several times, because the outcome may vary while other clients use the pooler.
     for _ in 0..4 {
         ones.push(process(one)?);
         others.push(process(&mut other)?);
@@ -92,25 +93,25 @@ fn is_pooled_by_transaction(database: &DatabaseSettings, one: &mut Session) -> R
 
 enum Table {
     There,
-    /// The start of the service makes it.
+    /// The service makes the table when it starts.
     ToBeMade,
 }
 
-/// The kind of the object that is named `tasks`; no row where there is none.
+/// The kind of the object that is named `tasks`; no row if there is no such object.
 const KIND: &str = "
     select case (select relkind from pg_class where oid = to_regclass('tasks'))
         when 'r' then 'table' when 'p' then 'table' when 'v' then 'view' when 'm' then 'materialized view'
         when 'f' then 'foreign table' when 'S' then 'sequence' when 'i' then 'index' else 'type' end, ''
     where to_regclass('tasks') is not null";
 
-/// The role, and the schema in which it would make the table; null where it may use none of search_path.
-/// No row where the role may make the table.
+/// The role, and the schema in which it would make the table (null if it may use no schema of search_path). No
+/// row if the role may make the table.
 const CANNOT_CREATE: &str = "
     select quote_ident(current_user), quote_ident(current_schema())
         where not coalesce(has_schema_privilege(current_schema(), 'create'), false)";
 
-/// A row for each missing column that `schema.sql` does not add, with its type. The type is null where
-/// nothing but a backup knows the values. `schema.sql` adds the two columns of idempotency keys together.
+/// A row for each missing column that `schema.sql` does not add, with its type. The type is null if only a backup
+/// has the values. `schema.sql` adds the two columns of idempotency keys only if both are missing.
 const LOST_COLUMNS: &str = "
     with lost as (
         select name, type from (values
@@ -122,7 +123,9 @@ const LOST_COLUMNS: &str = "
     select name, type from lost
         where name not like 'idempotency%' or (select count(*) from lost where name like 'idempotency%') = 1";
 
-/// Errors: there is no table that the service, or `tinytasks migrate`, could work with.
+/// Whether the table is there, or will be made by the service. Without `auto_migrate` a missing table counts as
+/// there, and [`statements_can_run`] reports it. Errors: `tasks` is an object that neither the service nor
+/// `tinytasks migrate` can work with, or the service could not make the table.
 fn table(client: &mut Client, auto_migrate: bool) -> Result<Table, Vec<String>> {
     let failed = |reason| vec![format!("schema: {reason}")];
     match pairs(client, KIND).map_err(failed)?.first() {
@@ -166,7 +169,7 @@ fn may_be_made(client: &mut Client) -> Result<(), String> {
 fn statements_can_run(session: &mut Session) -> Result<(), Vec<String>> {
     let examination = examine(session.within(STATEMENT_MAX)).map_err(|error| vec![cause(&error)])?;
     let mut findings = examination.findings;
-    // `check` has said it.
+    // `check` has reported these already.
     findings.retain(|finding| finding.harm != Harm::RefusesChanges);
     let mut reasons: Vec<_> = findings.into_iter().map(|finding| finding.text).collect();
     if reasons.is_empty() {
@@ -182,8 +185,9 @@ fn statements_can_run(session: &mut Session) -> Result<(), Vec<String>> {
     if reasons.is_empty() { Ok(()) } else { Err(reasons) }
 }
 
-/// To be planned, a statement needs its columns and indexes, and the rights. With values rather than
-/// nulls: Citus refuses to insert a null into the column that a table is distributed by.
+/// A statement that makes PostgreSQL plan `statement` without running it, which fails if columns, indexes or
+/// rights are missing. The parameters are replaced by values rather than nulls, because Citus refuses to insert
+/// a null into the column by which a table is distributed.
 fn explain(statement: &Statement, has_icu: bool) -> String {
     let mut sql = statement.sql(has_icu).to_owned();
     for (number, ty) in (1..).zip(statement.types) {
@@ -199,7 +203,8 @@ fn explain(statement: &Statement, has_icu: bool) -> String {
     format!("explain {sql}")
 }
 
-/// Whether Citus distributes the table. Only there the function `citus_version` exists.
+/// Whether Citus distributes the table. The extension is looked for first, because the relations that the other
+/// statements read exist only with Citus.
 fn distribution(client: &mut Client) -> Result<String, String> {
     let has_citus = "select '', count(*) from pg_extension where extname = 'citus'";
     if pairs(client, has_citus)?.first().is_none_or(|(_, count)| count == "0") {
@@ -220,7 +225,8 @@ fn distribution(client: &mut Client) -> Result<String, String> {
     }
 }
 
-/// Rows that were imported with their ids do not move the sequence: it would give their ids again.
+/// Whether the sequence is ahead of all ids. Importing rows with their ids does not move the sequence, which would
+/// then assign the same ids again.
 fn sequence(client: &mut Client) -> Result<String, String> {
     let ids = pairs(client, SEQUENCE_STATE).map_err(|reason| format!("ids: {reason}"))?;
     let (is_behind, highest) = ids.into_iter().next().unwrap_or_default();
@@ -234,7 +240,7 @@ fn sequence(client: &mut Client) -> Result<String, String> {
     }
 }
 
-/// Rows with instants that RFC 3339 cannot write.
+/// Looks for rows with instants that RFC 3339 cannot write.
 fn instants(client: &mut Client) -> Result<String, String> {
     let found = pairs(client, OUT_OF_RANGE).map_err(|reason| format!("rows: {reason}"))?;
     match found.first() {
@@ -245,8 +251,9 @@ fn instants(client: &mut Client) -> Result<String, String> {
     }
 }
 
-/// How many rows from before break each constraint that was not validated. The rules are the table's
-/// own: query_to_xml is PostgreSQL's way to run a statement that was made from a row.
+/// The number of rows that break each constraint that is not validated: rows that are older than the constraint.
+/// The conditions come from the table itself; in PostgreSQL, query_to_xml can run a statement that was built
+/// from a row.
 const OLD_ROWS: &str = "
     select conname, (xpath('/row/count/text()', query_to_xml(
             format('select count(*) from tasks where not (%s)', pg_get_expr(conbin, conrelid)),
@@ -266,7 +273,7 @@ fn old_rows(client: &mut Client) -> Result<String, String> {
         return Ok("rows: all keep the rules".to_owned());
     }
     let broken = broken.join(", ");
-    Err(format!("rows: {broken}; they can be read, but not changed until they are mended"))
+    Err(format!("rows: {broken}; they can be read, but not changed until they are corrected"))
 }
 
 /// The first two columns of all rows, as text.

@@ -1,5 +1,5 @@
-//! Makes a connection to PostgreSQL: tries one address after the other, each for a limited time, and
-//! returns a [`Session`], on which no call waits without a limit.
+//! Makes a connection to PostgreSQL: tries one address after another, each for a limited time, and returns a
+//! [`Session`], on which every call has a time limit.
 
 use super::sqlstate::{cause, remedy};
 use super::stream::{Deadline, NegotiationError, Negotiator};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// A connection to PostgreSQL. Each use names its limit.
+/// A connection to PostgreSQL. Each use of it sets a time limit.
 pub struct Session {
     client: Client,
     deadline: Arc<Deadline>,
@@ -25,23 +25,23 @@ pub struct Session {
 }
 
 impl Session {
-    /// The driver's client, for calls that together take at most `limit`. A call that is not over then
-    /// fails as one whose connection broke, and the connection is of no use any more.
+    /// The driver's client, for calls that together take at most `limit`. A call that takes longer fails as if the
+    /// connection had broken, and the connection cannot be used any more.
     ///
-    /// Over a Unix socket there is no such limit: PostgreSQL runs on this machine, and the kernel ends
-    /// the connection when its process ends.
+    /// This limit does not work on a Unix socket. It is not needed there: PostgreSQL runs on this machine, and the
+    /// kernel ends the connection when PostgreSQL's process ends.
     pub fn within(&mut self, limit: Duration) -> &mut Client {
         self.deadline.set_after(limit);
         &mut self.client
     }
 
-    /// Whether the server answers within `limit`.
+    /// Asks the server for an answer. Errors: none came within `limit`.
     pub fn ping(&mut self, limit: Duration) -> Result<(), postgres::Error> {
-        // The driver's own limit is for Unix sockets, on which ours does not work.
+        // The driver's own limit is for Unix sockets, on which the limit of `within` does not work.
         self.within(limit).is_valid(limit * 2)
     }
 
-    /// To move the limit while a result of [`Session::within`] is still being read.
+    /// The deadline, for a caller that moves it while it still reads a result of [`Session::within`].
     pub fn deadline(&self) -> Arc<Deadline> {
         Arc::clone(&self.deadline)
     }
@@ -53,8 +53,8 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// The driver says goodbye to the server when its client is dropped, and would wait for a server
-    /// that takes no bytes.
+    /// When the driver's client is dropped, it sends a last message to the server. This limit keeps it from waiting
+    /// for a server that takes no bytes.
     fn drop(&mut self) {
         self.deadline.set_after(CLOSE_MAX);
     }
@@ -62,19 +62,19 @@ impl Drop for Session {
 
 /// Why no connection was made.
 pub struct ConnectError {
-    /// For each address what went wrong there.
+    /// For each address, why no connection was made to it.
     pub reason: String,
-    /// A server refused the connection because it, or the role, has as many as it may have.
+    /// True if a server refused the connection because the server or the role has reached its connection limit.
     pub is_full: bool,
 }
 
-/// A run-time parameter of PostgreSQL and its value, without spaces.
+/// A run-time parameter of PostgreSQL and its value. Neither may contain spaces.
 pub type Setting = (&'static str, String);
 
 const SILENCE_REMEDY: &str = "; look for a firewall, or for another program at this host and port";
 
-/// Connects to the first address on which everything succeeds up to and including `prepare`, within
-/// the URL's limit for each address. The session has these settings. Errors: the reasons, by address.
+/// Connects to the first address at which everything succeeds, including `prepare`, within the URL's time limit
+/// for each address. The session gets `settings`. Errors: the reason for each address.
 pub fn connect<T>(
     url: &DatabaseUrl,
     settings: &[Setting],
@@ -103,7 +103,7 @@ pub fn connect<T>(
     Err(ConnectError { reason: reasons.join("; "), is_full })
 }
 
-/// One attempt at one address, whose steps share one deadline.
+/// One attempt to connect to one address. Its steps share one deadline.
 struct Attempt<'u> {
     url: &'u DatabaseUrl,
     address: &'u Address,
@@ -111,8 +111,9 @@ struct Attempt<'u> {
 }
 
 impl Attempt<'_> {
-    /// Some poolers refuse a start-up message with `options` (SQLSTATE 08P01; PgBouncer unless
-    /// `ignore_startup_parameters` lists it). There statements make the settings.
+    /// Connects and makes the settings, if possible by `options` in the start-up message. Some poolers refuse
+    /// `options` (SQLSTATE 08P01; PgBouncer does unless `ignore_startup_parameters` lists it); then statements make
+    /// the settings.
     fn open(&self, settings: &[Setting]) -> Result<Session, postgres::Error> {
         if settings.is_empty() {
             return self.negotiate(None);
@@ -131,7 +132,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// As in libpq, `sslmode=prefer` goes on without TLS when the handshake fails.
+    /// As in libpq, `sslmode=prefer` connects again without TLS if the handshake fails.
     fn negotiate(&self, options: Option<&str>) -> Result<Session, postgres::Error> {
         match (self.url.tls.encryption, self.start(self.url.tls.encryption, options)) {
             (Encryption::Preferred, Err(error)) if is_handshake_failure(&error) => {
@@ -156,7 +157,7 @@ fn is_handshake_failure(error: &postgres::Error) -> bool {
     matches!(source, Some(NegotiationError::Handshake(error)) if error.kind() != ErrorKind::TimedOut)
 }
 
-/// Whether the deadline passed.
+/// Whether the error means that the deadline passed without an answer.
 pub fn is_silence(error: &postgres::Error) -> bool {
     let Some(source) = error.source() else {
         return false;

@@ -1,5 +1,5 @@
-//! One connection of the pool: a session with its prepared statements, and what the pool has to know of
-//! it to decide whether it is used again.
+//! One connection of the pool: a session with its prepared statements, and what the pool must know to decide
+//! whether the connection is used again.
 
 use super::connect::Session;
 use super::statements::{PREPARED, Statement, Values};
@@ -12,20 +12,22 @@ pub struct Connection {
     pub session: Session,
     /// Empty with `DATABASE_PREPARED=false`.
     prepared: Prepared,
-    /// Which text of a statement fits the server.
+    /// Which of the two texts of a statement is used on this server.
     has_icu: bool,
+    /// When the facts were read with which the session was made. The connection is not older than this.
     pub born: Instant,
     pub last_used: Instant,
-    /// It broke, or its statements no longer fit the table.
+    /// True once the connection broke, or its prepared statements no longer fit the table.
     pub is_spent: bool,
-    /// How many connections are open. This one is counted until it is dropped.
+    /// The number of open connections. This connection is counted until it is dropped.
     open: Arc<AtomicU32>,
 }
 
 /// The statements that a session has prepared.
 pub type Prepared = Vec<(&'static Statement, postgres::Statement)>;
 
-/// Prepares the statements of everyday requests; the others are sent as text. Each costs a round trip.
+/// Prepares the statements of the most frequent requests, each of which costs a round trip. All other statements
+/// are sent as text.
 pub fn prepare(client: &mut Client, has_icu: bool) -> Result<Prepared, postgres::Error> {
     let mut prepared = Vec::new();
     for statement in PREPARED {
@@ -35,7 +37,7 @@ pub fn prepare(client: &mut Client, has_icu: bool) -> Result<Prepared, postgres:
 }
 
 impl Connection {
-    /// `born` is when the facts were read that the session was made by.
+    /// A connection of the pool. `born` is the instant before the facts were read with which the session was made.
     pub fn new(
         session: Session,
         prepared: Prepared,
@@ -51,7 +53,7 @@ impl Connection {
         self.born.elapsed()
     }
 
-    /// The rows of a statement. Errors also: no answer came within `limit`.
+    /// Runs a statement and returns its rows. Errors: those of the driver; no answer came within `limit`.
     pub fn query(
         &mut self,
         statement: &'static Statement,
@@ -65,7 +67,8 @@ impl Connection {
         }
     }
 
-    /// How many rows a statement has changed. Errors: as those of [`Connection::query`].
+    /// Runs a statement and returns the number of changed rows. Errors: the same as those of
+    /// [`Connection::query`].
     pub fn execute(
         &mut self,
         statement: &'static Statement,

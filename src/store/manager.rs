@@ -1,4 +1,4 @@
-//! Makes the pool's connections and decides which of them may still be used: what r2d2 asks for.
+//! Makes the connections of the pool, and decides which of them may still be used. r2d2 calls it.
 
 use super::backoff::Backoff;
 use super::connect::{ConnectError, Setting, connect, is_silence};
@@ -16,26 +16,27 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// Makes connections as `DATABASE_URL` says now, and decides which ones may still be used.
+/// Makes connections according to the current `DATABASE_URL`, and decides which ones may still be used.
 pub struct Connector {
     url: Mutex<Arc<DatabaseUrl>>,
-    /// False for a pooler that cannot keep prepared statements. It keeps no session settings either.
+    /// `DATABASE_PREPARED`: false if a pooler keeps no prepared statements. Such a pooler keeps no session
+    /// settings either.
     is_prepared: bool,
     size: u32,
-    /// Connections from before this instant are not used again: one of them was broken or its
-    /// statements no longer fit the table, so the others will be as well.
+    /// Connections made before this instant are not used again: one of them was broken, or its prepared
+    /// statements no longer fitted the table, so the same is likely of the others.
     distrusted: Mutex<Option<Instant>>,
     backoff: Backoff,
-    /// The last answer of the database, on whatever connection.
+    /// The moment of the database's last answer on any connection.
     answered: Mutex<Option<Instant>>,
-    /// Connections of the pool that are open.
+    /// The number of open connections of the pool.
     open: Arc<AtomicU32>,
     has_warned: AtomicBool,
     has_row_security: AtomicBool,
     has_icu: AtomicBool,
 }
 
-/// The server ends a statement by itself.
+/// Makes the server end a statement that takes longer than `STATEMENT_SERVER_MAX`.
 pub fn statement_timeout() -> Setting {
     ("statement_timeout", STATEMENT_SERVER_MAX.as_millis().to_string())
 }
@@ -56,7 +57,7 @@ impl Connector {
         }
     }
 
-    /// The most connections there may be.
+    /// The largest number of connections in the pool.
     pub fn size(&self) -> u32 {
         self.size
     }
@@ -75,7 +76,7 @@ impl Connector {
         Arc::clone(&lock(&self.url))
     }
 
-    /// The database has answered just now.
+    /// Records that the database has answered just now.
     pub fn note_answer(&self) {
         *lock(&self.answered) = Some(Instant::now());
     }
@@ -90,6 +91,7 @@ impl Connector {
         lock(&self.answered).is_some()
     }
 
+    /// No connection that exists now is used again.
     pub fn distrust_all(&self) {
         self.distrust_before(Instant::now());
     }
@@ -103,12 +105,12 @@ impl Connector {
         lock(&self.distrusted).is_some_and(|since| connection.born <= since)
     }
 
-    /// Draws the conclusions of a failed statement for its connection and for all others.
+    /// After a failed statement, decides whether its connection and the other connections may still be used.
     pub fn note_failure(&self, connection: &mut Connection, fate: Fate, error: &postgres::Error) {
         if matches!(fate, Fate::Lost | Fate::Stale) {
             connection.is_spent = true;
-            // A statement that got no answer casts doubt on the connections that are older than it. Those that
-            // were made while it waited may work.
+            // A statement that got no answer makes all connections suspect that are older than the statement.
+            // Connections that were made while it waited may work.
             self.distrust_before(if is_silence(error) { connection.last_used } else { Instant::now() });
         }
         self.count_silence(error);
@@ -127,21 +129,22 @@ impl Connector {
         }
     }
 
-    /// The settings of a new session. A pooler that cannot keep prepared statements keeps no settings either.
+    /// The settings of a new session. There are none for a pooler that keeps no prepared statements, because it
+    /// keeps no settings either.
     fn settings(&self) -> Vec<Setting> {
         let mut settings = Vec::new();
         if self.is_prepared {
             settings.push(statement_timeout());
             if !self.has_row_security.load(Relaxed) {
-                // PostgreSQL then refuses a statement from which row security would hide rows, so one
-                // that is switched on later makes no list short.
+                // With this setting PostgreSQL refuses a statement from which row security would hide rows. So if
+                // row security is switched on later, no list silently lacks tasks.
                 settings.push(("row_security", "off".to_owned()));
             }
         }
         settings
     }
 
-    /// Takes over the facts of an examination. Connections that were made by other facts are made anew.
+    /// Adopts the facts of an examination. If they have changed, connections made before are replaced.
     pub fn adopt(&self, facts: Facts) {
         let had_row_security = self.has_row_security.swap(facts.has_row_security, Relaxed);
         let had_icu = self.has_icu.swap(facts.has_icu, Relaxed);
@@ -150,16 +153,16 @@ impl Connector {
         }
     }
 
-    /// A connection with its prepared statements. The limit of an attempt covers both.
+    /// Makes a connection and prepares its statements. The time limit for an attempt includes both.
     fn open(&self) -> Result<Connection, ConnectError> {
-        // Before the facts are read: if they change meanwhile, this connection is made anew.
+        // Taken before the facts are read, so that this connection is replaced if the facts change meanwhile.
         let born = Instant::now();
         let has_icu = self.has_icu.load(Relaxed);
         let (session, prepared) = connect(&self.url(), &self.settings(), |client| match self.is_prepared {
             true => prepare(client, has_icu),
             false => Ok(Vec::new()),
         })?;
-        // A statement that returns other types would change a task whose row nobody can read.
+        // Otherwise a statement could change a task and return a row that the service cannot read.
         if !prepared.iter().all(|(_, statement)| can_be_read(statement.columns())) {
             let reason = "a column of tasks has a type that the service cannot read".to_owned();
             return Err(ConnectError { reason, is_full: false });
@@ -172,14 +175,14 @@ impl Connector {
 pub struct Manager(Arc<Connector>);
 
 impl Manager {
-    /// A pool that is filled from now on, by threads of r2d2.
+    /// A pool. Threads of r2d2 fill it with connections from now on.
     pub fn fill(connector: Arc<Connector>) -> r2d2::Pool<Self> {
         r2d2::Pool::builder()
             .max_size(connector.size)
             .connection_timeout(CHECKOUT_MAX)
-            // Calls `is_valid`, which asks the server only where that is needed.
+            // Makes r2d2 call `is_valid`, which asks the server only if that is necessary.
             .test_on_check_out(true)
-            // Connections are kept for ever: a broken one is found when it is used.
+            // Connections have no maximum age, because a broken one is detected when it is used.
             .idle_timeout(None)
             .max_lifetime(None)
             // The reason is in the log line of each request that gets no connection.
@@ -189,11 +192,12 @@ impl Manager {
 }
 
 impl ManageConnection for Manager {
-    /// In a box, because r2d2 moves it several times for each use.
+    /// Boxed, because r2d2 moves a connection several times for each use.
     type Connection = Box<Connection>;
     type Error = io::Error;
 
-    /// The driver panics where its runtime gets no file descriptor; r2d2 would lose this place.
+    /// Catches panics: the driver panics if its runtime gets no file descriptor, and r2d2 would then never use
+    /// this connection's place in the pool again.
     fn connect(&self) -> io::Result<Box<Connection>> {
         let connector = &self.0;
         connector.backoff.check(connector.open.load(Relaxed))?;
@@ -216,7 +220,8 @@ impl ManageConnection for Manager {
         guarded(open, io::Error::other)
     }
 
-    /// A ping costs a round trip, so a connection in constant use gets none.
+    /// Whether a connection may be handed out. A ping costs a round trip, so a connection that was used a moment
+    /// ago is not pinged.
     fn is_valid(&self, connection: &mut Box<Connection>) -> io::Result<()> {
         if self.0.is_distrusted(connection) {
             return Err(io::Error::other("a connection of the same age was broken"));
@@ -226,7 +231,8 @@ impl ManageConnection for Manager {
         }
         connection.session.ping(PING_MAX).map_err(|error| {
             self.0.count_silence(&error);
-            // The others are pinged one after the other only while the server is known to answer.
+            // While the server is known to answer, each of the other connections is pinged when it is handed out.
+            // Otherwise pinging them all would take too long, so all are replaced.
             if !self.0.is_answering() {
                 self.0.distrust_all();
             }

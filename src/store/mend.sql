@@ -1,15 +1,15 @@
 begin;
 set local statement_timeout = 0;
 
--- Inserts take their id while they hold a lock that conflicts with this one, so none is given between
--- the look at the table and the move of the sequence. Only where the sequence lies behind.
+-- Moves the sequence if it is behind the ids in the table. The table lock below conflicts with the lock
+-- under which inserts take their ids, so no id is taken between the look at the table and the move.
 do $$
 declare
   sequence text := pg_get_serial_sequence('tasks', 'id');
   next_id bigint;
   highest_id bigint;
 begin
-  -- A role that may only read and write rows leaves it as it is.
+  -- A role that may only read and write rows cannot move the sequence.
   if sequence is null or not has_sequence_privilege(sequence, 'update')
     or not has_sequence_privilege(sequence, 'select') then
     return;
@@ -25,8 +25,8 @@ begin
 end
 $$;
 
--- Instants that RFC 3339 cannot write. The upper end leaves room for changes, each of which is later
--- than the one before.
+-- Moves instants that RFC 3339 cannot write to the nearest instant that it can. The upper end leaves room
+-- for later changes, because each change has a later updated_at than the one before.
 do $$
 declare
   task record;
@@ -41,7 +41,7 @@ begin
         updated_at = greatest('0001-01-01 00:00:00+00', least(updated_at, '9999-12-30 00:00:00+00'))
         where user_id = task.user_id and id = task.id;
     exception when check_violation then
-      -- The row breaks another rule as well, which `tinytasks check` names.
+      -- The row breaks another constraint too. `tinytasks check` names it.
       null;
     end;
   end loop;

@@ -1,6 +1,6 @@
-//! Tasks in PostgreSQL: what a [`Caller`] may read and change, and the mapping from row to [`Task`].
-//! Relies on [`Caller`]: every statement of a request carries its user id as `$1`, and no request reaches
-//! the database in another way. Guarantees: a change that returned Ok is committed.
+//! Tasks in PostgreSQL: reads and changes the tasks of a [`Caller`]. Relies on [`Caller`]: every statement of a
+//! request has the caller's user id as its parameter `$1`, and no request reaches the database in another way.
+//! Guarantees: when a change returns Ok, it is committed.
 
 mod backoff;
 mod check;
@@ -38,24 +38,25 @@ use statements::{
     DELETE, DELETE_MANY, FIND_KEY, GET, INSERT, INSERT_ONCE, Statement, TOTALS, UPDATE, UPDATE_MANY, Values,
 };
 
-/// The tasks of all users; each method reaches those of its [`Caller`] alone, and holds a connection for
-/// the length of one statement.
+/// The tasks of all users. Each method reaches only the tasks of its [`Caller`], and holds a connection only
+/// while one statement runs.
 ///
-/// Errors of every method with a caller: `Unavailable` when the database does not answer in time,
-/// `Unknown` when it may have made a change without saying so, `Database` when it refuses for good.
-/// Methods with an id: also `NoSuchTask`. Changes: also `Invalid` when a row that is older than the table's
-/// rules breaks one that the change would have to keep.
+/// Errors of every method with a caller: `Unavailable` if the database does not answer in time; `Unknown` if it
+/// may have made the change although no answer came; `Database` if it refuses the statement permanently.
+/// Methods with an id also return `NoSuchTask`. Changes also return `Invalid` if the changed row is older than
+/// the table's constraints and breaks one of them.
 pub struct Store {
     pub pool: Pool,
 }
 
 impl Store {
-    /// Does not wait for the database: until it is there, every call is `Unavailable`.
+    /// Does not wait for the database: until it can be reached, every call returns `Unavailable`.
     pub fn open(database: DatabaseSettings, auto_migrate: bool) -> Result<Self, String> {
         Pool::open(database, auto_migrate).map(|pool| Self { pool })
     }
 
-    /// The first `rows_max` tasks of the page, in its order. The page's own limit is for the handler.
+    /// The first `rows_max` tasks of the page, in its order. The page's own `limit` is not applied here; the
+    /// handler does that.
     pub fn list<'c>(&self, caller: &'c Caller, page: &Page, rows_max: i64) -> Result<Tasks<'c>, Error> {
         let search = page.filter.search.as_ref().map(Search::as_str);
         let after = page.after.as_ref();
@@ -71,7 +72,7 @@ impl Store {
         self.tasks(list_statement(page.order), caller, &[common, value].concat())
     }
 
-    /// How many tasks the search chooses; without one, how many there are.
+    /// How many tasks the search finds; without a search, how many tasks there are.
     pub fn totals(&self, caller: &Caller, search: Option<&Search>) -> Result<Totals, Error> {
         let found = self.tasks(&TOTALS, caller, &[&search.map(Search::as_str)])?;
         let row = found.rows.first().ok_or_else(|| Error::Bug("a count has no row".to_owned()))?;
@@ -83,8 +84,9 @@ impl Store {
         self.tasks(&GET, caller, &[&id.get()])
     }
 
-    /// A new task and false; or the task that an earlier request with the same key has made, and true.
-    /// Errors also: `KeyReused` when that request had another content.
+    /// Inserts a task and returns it with false. If an earlier request with the same idempotency key has already
+    /// made a task, returns that task with true. Errors also: `KeyReused` if the earlier request had another
+    /// content.
     pub fn insert<'c>(
         &self,
         caller: &'c Caller,
@@ -97,7 +99,7 @@ impl Store {
             return Ok((self.tasks(&INSERT, caller, values)?, false));
         };
         let values: Values = &[&title, &description, &new.complete, &key];
-        // A second round is needed only when the task is deleted in between, which frees the key.
+        // A second round is needed only if the task is deleted between the two statements, which frees the key.
         for _ in 0..IDEMPOTENCY_KEY_TRIES_MAX {
             for (what, is_replay) in [(&INSERT_ONCE, false), (&FIND_KEY, true)] {
                 let found = self.tasks(what, caller, values)?;
@@ -107,12 +109,13 @@ impl Store {
                 }
             }
         }
-        Err(Error::Unavailable("the idempotency key is used and freed all the time".to_owned()))
+        Err(Error::Unavailable("other requests keep using and freeing the idempotency key".to_owned()))
     }
 
-    /// The changed task; or the task as it is, where `If-Match` does not hold for it and it has already all
-    /// that the patch asks for. So a request whose answer was lost is not refused for its own success
-    /// (RFC 9110 section 13.1.1). Errors of this and the next also: `PreconditionFailed`.
+    /// Changes a task and returns it. If only `If-Match` fails, and the task already has all the values that the
+    /// patch sets, returns the unchanged task: so a client that repeats a request whose answer was lost is not
+    /// refused because the first attempt succeeded (RFC 9110 section 13.1.1). Errors also:
+    /// `PreconditionFailed`.
     pub fn update<'c>(
         &self,
         caller: &'c Caller,
@@ -139,6 +142,7 @@ impl Store {
         }
     }
 
+    /// Deletes a task. Errors also: `PreconditionFailed`.
     pub fn delete(&self, caller: &Caller, id: TaskId, when: &Precondition) -> Result<(), Error> {
         match self.change(&DELETE, caller, id, when, &[])? {
             Outcome::Changed(_) => Ok(()),
@@ -146,20 +150,20 @@ impl Store {
         }
     }
 
-    /// Sets `complete` of all chosen tasks, or of none. Returns how many they were.
+    /// Sets `complete` of all chosen tasks, or of none. Returns the number of chosen tasks.
     pub fn update_many(&self, caller: &Caller, chosen: &Chosen, complete: bool) -> Result<u64, Error> {
         let search = chosen.search.as_ref().map(Search::as_str);
         self.change_many(&UPDATE_MANY, caller, &[&chosen.complete, &search, &complete])
     }
 
-    /// Deletes all chosen tasks, or none. Returns how many they were.
+    /// Deletes all chosen tasks, or none. Returns the number of chosen tasks.
     pub fn delete_many(&self, caller: &Caller, chosen: &Chosen) -> Result<u64, Error> {
         let search = chosen.search.as_ref().map(Search::as_str);
         self.change_many(&DELETE_MANY, caller, &[&chosen.complete, &search])
     }
 
-    /// One statement checks the precondition and makes the change; a second one runs only to find out why
-    /// nothing was changed.
+    /// One statement checks the precondition and makes the change. A second statement runs only if nothing was
+    /// changed, to find out the reason.
     fn change<'c>(
         &self,
         what: &'static Statement,
@@ -175,7 +179,7 @@ impl Store {
         };
         let none_of = match &when.if_none_match {
             None => None,
-            // No version of the task may be changed.
+            // `If-None-Match: *` excludes every version of the task.
             Some(Tags::Any) => return self.get(caller, id).map(Outcome::Refused),
             Some(Tags::Listed(versions)) => Some(versions.as_slice()),
         };
@@ -191,8 +195,8 @@ impl Store {
         }
     }
 
-    /// Runs a statement with the caller as `$1`. This and `change_many` are the only ways from a method to a
-    /// statement.
+    /// Runs a statement with the caller's user id as `$1`. All methods run their statements through this function
+    /// or `change_many`.
     fn tasks<'c>(
         &self,
         what: &'static Statement,
@@ -229,6 +233,6 @@ fn list_statement(order: Order) -> &'static Statement {
 /// The outcome of a change of one task.
 enum Outcome<'c> {
     Changed(Tasks<'c>),
-    /// The precondition does not hold. Holds the task as it is; it has no row where there is no task.
+    /// The precondition does not hold. Contains the unchanged task, or no row if there is no such task.
     Refused(Tasks<'c>),
 }

@@ -1,6 +1,6 @@
-//! The pool of connections that requests use, and the one way from a request to PostgreSQL.
-//! Knows no task. Guarantees: [`Pool::query`] returns within `REQUEST_MAX`; a broken or silent
-//! connection is replaced; a statement that may have been done is never sent again unless that is
+//! The pool of connections that requests use, and the only way from a request to PostgreSQL.
+//! Knows nothing of tasks. Guarantees: [`Pool::query`] returns within `REQUEST_MAX`; a broken or silent
+//! connection is replaced; a statement that may already have taken effect is sent again only if that is
 //! harmless.
 
 use super::connection::Connection;
@@ -21,21 +21,22 @@ use std::time::{Duration, Instant};
 pub struct Pool {
     connector: Arc<Connector>,
     watch: Arc<Watch>,
-    /// As many permits as the pool may have connections, because r2d2 does not give connections to
-    /// threads in the order in which they came. Where PostgreSQL allows fewer, the order is r2d2's.
+    /// As many permits as the pool may have connections. They make threads get connections in the order in which
+    /// they asked, which r2d2 alone does not ensure. If PostgreSQL allows fewer connections than there are
+    /// permits, the order is again that of r2d2.
     permits: Semaphore,
 }
 
-/// A connection in use. Its fields are dropped in this order: the connection is back in the pool before the
-/// permit wakes the next thread.
+/// A connection in use. The fields are dropped in the order of their declaration, so the connection is back in
+/// the pool before the permit wakes the next thread.
 struct CheckedOut<'p> {
     connection: PooledConnection<Manager>,
     _permit: Permit<'p>,
 }
 
 impl Pool {
-    /// Starts the watching thread, which connects, applies the schema and fills the pool. Does not
-    /// wait for it. Errors: no thread can be started.
+    /// Starts the watching thread, which connects, applies the schema and fills the pool. Does not wait until
+    /// that is done. Errors: no thread can be started.
     pub(super) fn open(database: DatabaseSettings, auto_migrate: bool) -> Result<Self, String> {
         let connector = Arc::new(Connector::new(database));
         let watch = Arc::new(Watch::new(Arc::clone(&connector)));
@@ -44,19 +45,19 @@ impl Pool {
         Ok(Self { connector, watch, permits })
     }
 
-    /// Whether requests can be served. Does not wait, unless the service has asked the database
-    /// nothing for a while; then for the answer to one question, at most `FIRST_ANSWER_MAX`.
+    /// Whether requests can be served. Returns at once, unless the watching thread has been resting; then waits
+    /// for its next answer from the database, at most `FIRST_ANSWER_MAX`.
     pub fn readiness(&self) -> Readiness {
         self.watch.readiness()
     }
 
-    /// Whether the database has answered within `ANSWER_AGE_MAX`, or did before the service began to
-    /// ask it nothing. Asks and wakes nobody.
+    /// Whether the database has answered within `ANSWER_AGE_MAX`; while the watching thread rests, whether the
+    /// database was well before. Does not end the rest.
     pub fn is_up(&self) -> bool {
         self.watch.is_up()
     }
 
-    /// Connections that are idle, that are busy, and the most there can be.
+    /// The number of idle connections, the number of busy ones, and the largest number of connections.
     pub fn counts(&self) -> [f64; 3] {
         let Some(pool) = self.watch.connections() else {
             return [0.0, 0.0, self.connector.size().into()];
@@ -66,18 +67,18 @@ impl Pool {
         [idle, all.saturating_sub(idle), pool.max_size()].map(f64::from)
     }
 
-    /// Connections made from now on use `url`. Errors: it names another database; requests would be
-    /// served by both.
+    /// Connections made from now on use `url`. Errors: it names another database, so that for a while requests
+    /// would use both databases.
     pub fn reconnect_with(&self, url: DatabaseUrl) -> Result<(), String> {
         self.connector.reconnect_with(url)
     }
 
-    /// Runs the statement on a connection of its own, and returns its rows.
+    /// Runs the statement on a connection of the pool, and returns its rows.
     pub(super) fn query(&self, statement: &'static Statement, values: Values) -> Result<Vec<Row>, Error> {
         self.run(statement, |connection, limit| connection.query(statement, values, limit))
     }
 
-    /// The same; returns how many rows it has changed.
+    /// The same, but returns the number of changed rows.
     pub(super) fn execute(&self, statement: &'static Statement, values: Values) -> Result<u64, Error> {
         self.run(statement, |connection, limit| connection.execute(statement, values, limit))
     }
@@ -120,7 +121,8 @@ impl Pool {
         }
     }
 
-    /// Waits for a connection, at most `CHECKOUT_MAX` and not beyond `end`. Errors: why there is none.
+    /// Waits for a connection, at most `CHECKOUT_MAX` and not beyond `end`. Errors: why no connection was
+    /// available.
     fn check_out(&self, pool: &r2d2::Pool<Manager>, end: Instant) -> Result<CheckedOut<'_>, String> {
         let asked = Instant::now();
         let patience = CHECKOUT_MAX.min(end.saturating_duration_since(asked));

@@ -1,6 +1,6 @@
-//! The commands `export` and `purge`: all tasks of one user are printed or deleted, as the law may
-//! demand. Whoever runs them has `DATABASE_URL` and with it all tasks, so they take a plain user id and
-//! no token. Each is one statement: it sees one moment, and is done as a whole or not at all.
+//! The commands `export` and `purge`, which print or delete all tasks of one user, as the law may demand.
+//! They take a plain user id and no token, because a person who has `DATABASE_URL` can read all tasks anyway.
+//! Each command is one statement, so it sees the state of one moment, and is done as a whole or not at all.
 
 use super::connect::{Session, connect};
 use super::readiness::row_security;
@@ -14,8 +14,8 @@ use postgres::Transaction;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::{ToSql, Type};
 
-/// Passes the user's tasks to `take`, by id, until it returns false. Holds one task at a time.
-/// Errors of this and the next: the reason for which the database cannot be reached or refuses.
+/// Passes the user's tasks to `take` in the order of their ids, until `take` returns false. Holds one task in
+/// memory at a time. Errors: why the database cannot be reached, or why it refuses the statement.
 pub fn export(
     url: &DatabaseUrl,
     user_id: &UserId,
@@ -29,7 +29,7 @@ pub fn export(
     let rows = transaction.query_typed_raw(EXPORT, values);
     let mut rows = rows.map_err(|error| refused(&error))?;
     loop {
-        // The reader of the output may be slow, so the limit is that of one row.
+        // Each row has a time limit of its own, because the program that reads the output may be slow.
         deadline.set_after(EXPORT_ROW_MAX);
         let Some(row) = rows.next().map_err(|error| cause(&error))? else {
             return Ok(());
@@ -40,7 +40,8 @@ pub fn export(
     }
 }
 
-/// How many tasks of the user were deleted; with `only_count`, how many would be.
+/// Deletes the user's tasks and returns their number; with `only_count`, only counts them. Errors: as those of
+/// [`export`].
 pub fn purge(url: &DatabaseUrl, user_id: &UserId, only_count: bool) -> Result<u64, String> {
     let (mut session, ()) = connect(url, &[], |_| Ok(())).map_err(|error| error.reason)?;
     let mut transaction = begin(&mut session)?;
@@ -55,8 +56,8 @@ pub fn purge(url: &DatabaseUrl, user_id: &UserId, only_count: bool) -> Result<u6
     count.and_then(|count| transaction.commit().map(|()| count)).map_err(|error| refused(&error))
 }
 
-/// A transaction whose statements see every row, or are refused. Errors: row-level security hides rows from
-/// this role, so an export would be short, and a purge would leave tasks behind.
+/// Begins a transaction in which each statement sees every row or is refused. Errors: row-level security hides
+/// rows from this role, so an export would lack tasks, and a purge would leave tasks behind.
 fn begin(session: &mut Session) -> Result<Transaction<'_>, String> {
     let client = session.within(COMMAND_STATEMENT_MAX);
     let (is_active, hidden) = row_security(client).map_err(|error| refused(&error))?;
@@ -64,8 +65,9 @@ fn begin(session: &mut Session) -> Result<Transaction<'_>, String> {
         return Err(reason);
     }
     let mut transaction = client.transaction().map_err(|error| refused(&error))?;
-    // PostgreSQL then refuses the statement if row security has been switched on since. Active row security
-    // has policies that let every row through, and would be refused as well.
+    // With this setting PostgreSQL refuses the statement if row security has been switched on since. If row
+    // security is active already, its policies let every row through; the setting is then not made, because
+    // PostgreSQL would refuse the statement in this case too.
     if !is_active {
         let setting = "set local row_security = off";
         transaction.execute_typed(setting, &[]).map_err(|error| refused(&error))?;

@@ -1,22 +1,23 @@
-//! Finds the reasons why the service's statements would fail or give wrong answers: missing or different
-//! columns and indexes, missing rights, rows that row-level security hides, a server that accepts no change.
-//! Reads the catalogue only, so it waits for no lock on the table.
+//! Finds the reasons for which the service's statements would fail or give wrong answers: columns and indexes
+//! that are missing or different, missing rights, rows that row-level security hides, a server that accepts no
+//! change. Reads only the system catalogue, so it does not wait for locks on the table.
 
 use postgres::Client;
 
-/// One thing that is wrong, with its remedy.
+/// One problem, with its remedy in the text.
 pub struct Finding {
     pub text: String,
     pub harm: Harm,
 }
 
+/// What a problem does to the service's statements.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Harm {
     /// Statements fail.
     Fails,
-    /// Statements run, and do not see every row.
+    /// Statements run but do not see every row.
     HidesRows,
-    /// Reads run as ever, and every change is refused.
+    /// Reads run as usual, but every change is refused.
     RefusesChanges,
 }
 
@@ -26,17 +27,17 @@ pub struct Examination {
     pub facts: Facts,
 }
 
-/// Facts that connections depend on, beside the findings.
+/// Facts about the database on which the connections of the pool depend.
 #[derive(Clone, Copy, Default)]
 pub struct Facts {
-    /// Row-level security is active on the table for this role. Without a finding, its policies let
-    /// every row through.
+    /// Whether row-level security is active on the table for this role. If there is no finding about it, its
+    /// policies let every row through.
     pub has_row_security: bool,
-    /// PostgreSQL has the collations of ICU.
+    /// Whether PostgreSQL has the collations of ICU.
     pub has_icu: bool,
 }
 
-/// Errors: the database did not answer, or refused to.
+/// Examines the database. Errors: the database did not answer, or refused a statement.
 pub fn examine(client: &mut Client) -> Result<Examination, postgres::Error> {
     if client.query_typed_one("select to_regclass('tasks') is null", &[])?.try_get(0)? {
         let text = "schema: there is no table tasks; run `tinytasks migrate`".to_owned();
@@ -57,18 +58,19 @@ pub fn examine(client: &mut Client) -> Result<Examination, postgres::Error> {
     Ok(Examination { findings, facts })
 }
 
-/// Whether row-level security is active on the table for this role, and the finding where it hides rows.
+/// Whether row-level security is active on the table for this role, and the text of a finding if it hides rows.
 pub fn row_security(client: &mut Client) -> Result<(bool, Option<String>), postgres::Error> {
     let row = client.query_typed_one(ROW_SECURITY, &[])?;
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
-/// The finding where every change would be refused.
+/// The text of a finding if the server would refuse every change.
 pub fn read_only(client: &mut Client) -> Result<Option<String>, postgres::Error> {
     client.query_typed_one(READ_ONLY, &[])?.try_get(0)
 }
 
-/// Of this session. A standby that is promoted accepts changes at once; a default counts for new sessions.
+/// The text of a finding if this session can change nothing, else null. Sessions accept changes as soon as their
+/// standby is promoted; a changed `default_transaction_read_only` counts only for new sessions.
 const READ_ONLY: &str = "
 select case when current_setting('transaction_read_only') = 'off' then null when pg_is_in_recovery() then
         'database: is a standby, which accepts no change; name the primary in DATABASE_URL, or all hosts with '
@@ -77,13 +79,13 @@ select case when current_setting('transaction_read_only') = 'off' then null when
         'database: default_transaction_read_only is on for this role, database or DATABASE_URL, so no change is '
         'accepted; switch it off' end";
 
-/// PostgreSQL may have been built without ICU, and ICU does not know every encoding
-/// (https://www.postgresql.org/docs/current/collation.html).
+/// Whether Unicode's root collation can be used. PostgreSQL may have been built without ICU, and ICU does not
+/// support every encoding (https://www.postgresql.org/docs/current/collation.html).
 const HAS_ICU: &str =
     "select current_setting('server_encoding') = 'UTF8' and exists (select from pg_collation
     where collname = 'und-x-icu' and collnamespace = 'pg_catalog'::regnamespace)";
 
-/// A row for each column that is missing, has another type, or that an insert could not fill.
+/// A row for each column that is missing, has another type, or could not be filled by an insert.
 const COLUMNS: &str = "
 with wanted (name, type, may_be_null, needs_default) as (values
     ('user_id', 'text', false, false), ('id', 'bigint', false, true), ('title', 'text', false, false),
@@ -127,7 +129,7 @@ select format('schema: tasks has no unique index on (%s); run `tinytasks migrate
         select from unique_index as found
             where found.columns = wanted.columns and (may_be_partial or not is_partial))";
 
-/// A row that names the rights that the role lacks; none where it has all.
+/// A row that names the rights that the role lacks; no row if it has all of them.
 const RIGHTS: &str = "
 select format('rights: role %1$s may not %2$s; run `grant select, insert, update, delete on tasks to %1$s`',
         quote_ident(current_user), string_agg(command, ', ' order by number))
@@ -135,10 +137,10 @@ select format('rights: role %1$s may not %2$s; run `grant select, insert, update
     where not has_table_privilege(to_regclass('tasks')::oid, command)
     having count(*) > 0";
 
-/// Whether row-level security is active on the table for this role, and what it hides, else null. One
-/// statement says both: if two did, row security could be switched on between them, and policies that
-/// nobody has looked at would count as open. PostgreSQL lets a row through that one permissive policy lets
-/// through, unless a restrictive policy does not
+/// Whether row-level security is active on the table for this role; and the text of a finding if it hides rows,
+/// else null. Both are in one statement: if row security were switched on between two statements, policies that
+/// were never examined would be taken for harmless. PostgreSQL shows a row if at least one permissive policy
+/// allows it and no restrictive policy forbids it
 /// (https://www.postgresql.org/docs/current/sql-createpolicy.html).
 const ROW_SECURITY: &str = "
 with policy as (

@@ -1,4 +1,4 @@
-//! Rows of PostgreSQL → tasks, and instants in the form that the driver sends.
+//! Converts rows of PostgreSQL into tasks, and instants into the type that the driver sends.
 
 use super::sqlstate;
 use super::statements::Effect;
@@ -9,7 +9,7 @@ use postgres::{Column, Row};
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
-/// The database's answer. Tasks borrow their texts from it.
+/// The rows that a statement returned. The tasks made from them borrow their texts.
 pub struct Tasks<'c> {
     pub user_id: &'c str,
     pub rows: Vec<Row>,
@@ -18,26 +18,29 @@ pub struct Tasks<'c> {
 }
 
 impl Tasks<'_> {
-    /// Errors of this and the next: as [`Tasks::unreadable`] has them.
+    /// All tasks. Errors: a row cannot be read, see [`Tasks::unreadable`].
     pub fn all(&self) -> Result<Vec<Task<'_>>, Error> {
         let task = |row| task(self.user_id, row).map_err(|error| self.unreadable(&error));
         self.rows.iter().map(task).collect()
     }
 
-    /// Errors also: `NoSuchTask`.
+    /// The first task. Errors: `NoSuchTask` if there is no row; the row cannot be read, see
+    /// [`Tasks::unreadable`].
     pub fn one(&self) -> Result<Task<'_>, Error> {
         let row = self.rows.first().ok_or(Error::NoSuchTask)?;
         task(self.user_id, row).map_err(|error| self.unreadable(&error))
     }
 
-    /// The error where a column has another type than the service can read. The watching thread reports
-    /// that type until the table is mended. A change has been made, although its row cannot be shown.
+    /// The error for a column whose type the service cannot read. Until the table is corrected, the watching
+    /// thread reports that type. If the statement was a change, the change has been made although its row cannot
+    /// be shown.
     pub fn unreadable(&self, error: &postgres::Error) -> Error {
         Error::unanswered(self.effect.is_change(), sqlstate::cause(error))
     }
 }
 
-/// A task of this user. Every statement that returns tasks has these columns first, in this order.
+/// Converts a row into a task of this user. Every statement that returns tasks begins with these columns, in this
+/// order.
 pub fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Error> {
     Ok(Task {
         id: row.try_get(0)?,
@@ -50,7 +53,8 @@ pub fn task<'t>(user_id: &'t str, row: &'t Row) -> Result<Task<'t>, postgres::Er
     })
 }
 
-/// Whether [`task`] can read rows with these columns. Statements that return less return its first columns.
+/// Whether [`task`] can read rows with these columns. A statement that returns fewer columns returns the first
+/// ones.
 pub fn can_be_read(columns: &[Column]) -> bool {
     let accepts = [
         i64::accepts,
@@ -63,8 +67,9 @@ pub fn can_be_read(columns: &[Column]) -> bool {
     columns.iter().zip(accepts).all(|(column, accepts)| accepts(column.type_()))
 }
 
-/// The binary form of a `timestamptz`: microseconds since 2000-01-01T00:00:00Z as a big-endian i64, the
-/// largest for `infinity` (https://www.postgresql.org/docs/current/datatype-datetime.html).
+/// Reads the binary form of a `timestamptz`: microseconds since 2000-01-01T00:00:00Z as a big-endian i64. The
+/// smallest number means `-infinity` and the largest `infinity`
+/// (https://www.postgresql.org/docs/current/datatype-datetime.html).
 impl<'a> FromSql<'a> for UtcMicros {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
         Ok(Self::from_micros_since_2000(i64::from_be_bytes(raw.try_into()?)))
@@ -75,7 +80,7 @@ impl<'a> FromSql<'a> for UtcMicros {
     }
 }
 
-/// In the type that the driver sends as a `timestamptz`.
+/// Converts an instant into the type that the driver sends as a `timestamptz`.
 pub fn as_timestamp(instant: UtcMicros) -> Timestamp<SystemTime> {
     const YEAR_2000: Duration = Duration::from_secs(946_684_800);
     match instant.micros_since_2000() {

@@ -1,4 +1,5 @@
-//! Decides what follows from a statement's failure: for its connection, for another try, for the client.
+//! Decides what the failure of a statement means: whether its connection can be used again, whether another try
+//! makes sense, and which error the client gets.
 
 use super::stream::NegotiationError;
 use crate::error::{Error, FieldError};
@@ -11,32 +12,32 @@ use std::time::Duration;
 
 const POOLER_REMEDY: &str = "; where a pooler in transaction mode is in between, set DATABASE_PREPARED=false";
 
-/// The outcome of a failed statement.
+/// What is known about a failed statement.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Fate {
-    /// Rolled back for a reason that may be gone at the next try.
+    /// Rolled back. The reason may be gone at the next try.
     Aborted,
-    /// Not done on this connection: a prepared statement no longer fits the table or is gone, or the
-    /// server accepts no writes any more. On a new connection it may be done.
+    /// Not done, because of this connection: a prepared statement no longer fits the table or is gone, or the
+    /// server no longer accepts writes. On a new connection the statement may succeed.
     Stale,
-    /// The connection broke or fell silent: nobody knows whether the statement was done.
+    /// The connection broke or no answer came: it is unknown whether the statement was done.
     Lost,
-    /// The server lost a connection of its own, to a server behind it: nobody knows whether the
-    /// statement was done. The connection to this server is well.
+    /// The server lost its own connection to another server behind it: it is unknown whether the statement was
+    /// done. The connection to this server is intact.
     Unclear,
-    /// Rolled back for a reason that passes by itself, but not at once.
+    /// Rolled back. The reason passes by itself, but not at once, so another try is useless now.
     Passing,
-    /// Rolled back for good.
+    /// Rolled back. Another try would fail in the same way.
     Refused,
 }
 
 impl Fate {
-    /// By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html), for a statement
-    /// on a connection of that age.
+    /// Decides by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html). `age` is the age of the
+    /// statement's connection.
     pub fn of(error: &postgres::Error, age: Duration) -> Self {
         let Some(state) = error.code() else {
-            // A value that could not be converted was not sent. In all other cases the connection broke, or
-            // the driver could not make out the answer.
+            // The statement was not sent if the driver could not convert a value. In all other cases the connection
+            // broke, or the driver could not understand the answer.
             let is_sent = error.source().is_none_or(|source| source.is::<std::io::Error>());
             return if is_sent { Self::Lost } else { Self::Refused };
         };
@@ -44,13 +45,13 @@ impl Fate {
             SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Self::Aborted,
             SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME => Self::Stale,
             SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => Self::Passing,
-            // A right was taken away, or row security was switched on: until an administrator or the
-            // watching thread has acted, the service is not ready.
+            // A right was taken away, or row security was switched on. The service is not ready until an
+            // administrator or the watching thread has acted.
             SqlState::INSUFFICIENT_PRIVILEGE => Self::Passing,
-            // A standby, or a primary that has become one: a new connection may find the primary.
+            // The server is a standby, or has become one. A new connection may find the primary.
             SqlState::READ_ONLY_SQL_TRANSACTION if age >= READ_ONLY_RETRY => Self::Stale,
             SqlState::READ_ONLY_SQL_TRANSACTION => Self::Passing,
-            // Citus reports a dead worker like this, on a connection that goes on.
+            // Citus reports a dead worker with such an SQLSTATE, on a connection that still works.
             _ if state.code().starts_with("08") && !ends_connection(error) => Self::Unclear,
             _ if state.code().starts_with("08") || state.code().starts_with("57P") => Self::Lost,
             _ if state.code().starts_with("53") => Self::Passing,
@@ -58,7 +59,8 @@ impl Fate {
         }
     }
 
-    /// The error for the client. `may_be_done`: the fate of this or of an earlier try of a change is unknown.
+    /// The error for the client. `may_be_done` is true if the statement is a change, and it is unknown whether this
+    /// try or an earlier one was done.
     pub fn error(self, error: &postgres::Error, may_be_done: bool) -> Error {
         match (self, broken_rule(error)) {
             (Self::Refused, Some(rule)) if !may_be_done => Error::Invalid(vec![rule]),
@@ -75,15 +77,15 @@ fn ends_connection(error: &postgres::Error) -> bool {
     !matches!(severity, Some(Severity::Error))
 }
 
-/// Whether a prepared statement is not there, or another one is in its place: a pooler has given the
-/// connection another session of PostgreSQL.
+/// Whether a prepared statement is missing, or another one has its name: a pooler has then given the connection
+/// another session of PostgreSQL.
 pub fn is_lost_statement(error: &postgres::Error) -> bool {
     let lost = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT];
     error.code().is_some_and(|code| lost.contains(code))
 }
 
-/// The field whose rule the change breaks. The request's own fields are checked before, so it is a
-/// field of a row from before the rules, which the change leaves as it is.
+/// The error for the field whose constraint the change breaks. The fields of the request were checked before, so
+/// this is a field that the change leaves as it is, in a row that is older than the constraint.
 fn broken_rule(error: &postgres::Error) -> Option<FieldError> {
     match error.as_db_error()?.constraint()? {
         "tasks_title_length" => Some(broken("title", TITLE_LENGTH)),
@@ -93,8 +95,8 @@ fn broken_rule(error: &postgres::Error) -> Option<FieldError> {
     }
 }
 
-/// The remedy for a connection or a command that failed, as the end of the sentence that [`cause`] begins;
-/// empty where the message itself says it.
+/// The remedy for a failed connection or command, as the end of the sentence that [`cause`] begins. Empty if the
+/// message itself says it, or if no remedy is known.
 pub fn remedy(error: &postgres::Error) -> &'static str {
     let Some(state) = error.code() else {
         return error.source().map_or("", remedy_of_source);
@@ -124,25 +126,26 @@ const PASSWORD_REMEDY: &str = "; give postgres://user:password@host/database in 
 const ATTRIBUTES_REMEDY: &str = "; target_session_attrs in DATABASE_URL refuses this server: the service needs a primary, and read-write \
                                  finds it among several hosts";
 
-/// Where no server has answered with an SQLSTATE.
+/// The remedy for an error without an SQLSTATE, which comes from the driver or from the system.
 fn remedy_of_source(source: &(dyn std::error::Error + 'static)) -> &'static str {
     if let Some(NegotiationError::NoTls) = source.downcast_ref() {
         return NO_TLS_REMEDY;
     }
     let Some(io) = source.downcast_ref::<std::io::Error>() else {
-        // The driver has no type for this error.
+        // The driver has no type for this error, so its text is compared.
         return if source.to_string() == "password missing" { PASSWORD_REMEDY } else { "" };
     };
     match io.kind() {
-        // The second is that of a Unix socket.
+        // `NotFound`: the Unix socket does not exist.
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => REFUSED_REMEDY,
-        // An error that the driver makes, not the system, is about target_session_attrs.
+        // An error without a code of the operating system comes from the driver, and is about
+        // target_session_attrs.
         ErrorKind::PermissionDenied if io.raw_os_error().is_none() => ATTRIBUTES_REMEDY,
         _ => "",
     }
 }
 
-/// The error and its sources, for the log. Leaves out the server's DETAIL, which quotes rows.
+/// The text of an error and of its sources, for the log. The server's DETAIL is left out, because it quotes rows.
 pub fn cause(error: &postgres::Error) -> String {
     if let Some(refusal) = error.as_db_error() {
         let remedy = if is_lost_statement(error) { POOLER_REMEDY } else { "" };

@@ -2,11 +2,11 @@
 
 use postgres::types::{ToSql, Type};
 
-/// A statement and the types of its parameters, which make it mean the same whether it is prepared
-/// first or sent at once.
+/// A statement and the types of its parameters. The types are given, not inferred, so that the statement means
+/// the same whether it is prepared first or sent at once.
 pub struct Statement {
     sql: &'static str,
-    /// The text for a PostgreSQL that was built without ICU, where it differs.
+    /// The text for a PostgreSQL without the collations of ICU, if it differs.
     sql_without_icu: Option<&'static str>,
     pub types: &'static [Type],
     pub effect: Effect,
@@ -16,9 +16,9 @@ pub struct Statement {
 #[derive(Clone, Copy, PartialEq)]
 pub enum Effect {
     Read,
-    /// It changes tasks, and would change more a second time.
+    /// Changes tasks; running it a second time could change more.
     Change,
-    /// It changes tasks, and nothing more a second time.
+    /// Changes tasks; running it a second time changes nothing more.
     ChangeOnce,
 }
 
@@ -27,8 +27,8 @@ impl Effect {
         self != Self::Read
     }
 
-    /// Whether doing it twice is harmless. If so, the statement is sent again after a connection broke
-    /// before its answer.
+    /// Whether it is harmless to run the statement twice. If so, it is sent again when a connection broke before
+    /// the answer came.
     pub fn may_repeat(self) -> bool {
         self != Self::Change
     }
@@ -39,7 +39,7 @@ impl Statement {
         self.sql_without_icu.filter(|_| !has_icu).unwrap_or(self.sql)
     }
 
-    /// The values, each with the type of its parameter.
+    /// Pairs each value with the type of its parameter.
     pub fn typed<'v>(&self, values: Values<'v>) -> Vec<(&'v (dyn ToSql + Sync), Type)> {
         values.iter().copied().zip(self.types.iter().cloned()).collect()
     }
@@ -57,9 +57,9 @@ pub const EXPORT: &str = "select id, title, description, complete, created_at, u
 pub const COUNT: &str = "select count(*) from tasks where user_id = $1";
 pub const PURGE: &str = "delete from tasks where user_id = $1";
 
-/// The statements that serve requests. All use the primary key `(user_id, id)`; only INSERT_ONCE and
-/// FIND_KEY use the unique index on `(user_id, idempotency_key)`. A change is atomic through the row's
-/// lock: PostgreSQL evaluates the precondition again after it had to wait for another change.
+/// The statements that serve requests. All use the primary key `(user_id, id)`; only INSERT_ONCE and FIND_KEY
+/// use the unique index on `(user_id, idempotency_key)`. A change is atomic because PostgreSQL locks the row: if
+/// it had to wait for another change of the row, it evaluates the precondition again afterwards.
 pub static STATEMENTS: [&Statement; 17] = [
     &BY_ID,
     &BY_ID_DOWN,
@@ -80,14 +80,14 @@ pub static STATEMENTS: [&Statement; 17] = [
     &DELETE_MANY,
 ];
 
-/// Those of everyday requests, which each connection prepares. The others sort, count or change many rows;
-/// parsing them each time is a small part of what they cost.
+/// The statements of the most frequent requests. Each connection prepares them. The other statements sort,
+/// count or change many rows, so parsing them each time is a small part of their cost.
 pub static PREPARED: [&Statement; 8] =
     [&BY_ID, &BY_ID_DOWN, &GET, &INSERT, &INSERT_ONCE, &FIND_KEY, &UPDATE, &DELETE];
 
-/// Whether the text of a parameter is in the title or the description, case ignored; true where the
-/// parameter is null. `upper(lower())` makes texts equal that differ in case alone, also where a letter
-/// has three forms, such as the Greek sigma. No character is special, because nothing is a pattern.
+/// A condition: the title or the description contains the text of a parameter, compared without regard to case.
+/// It is true if the parameter is null. `upper(lower())` makes texts equal that differ only in case, even if a
+/// letter has three forms, like the Greek sigma. The text is not a pattern, so no character in it is special.
 #[rustfmt::skip]
 macro_rules! is_found {
     ($text:literal, $collate:literal) => { concat!("(", $text, " is null
@@ -95,7 +95,7 @@ macro_rules! is_found {
             or strpos(upper(lower(description ", $collate, ")), upper(lower(", $text, " ", $collate, "))) > 0)") };
 }
 
-/// A list by id: a range of the primary key, which begins beyond the id `$6`.
+/// A list ordered by id. It reads a range of the primary key, which begins after the id `$6`.
 #[rustfmt::skip]
 macro_rules! by_id {
     ($beyond:literal, $direction:literal, $collate:literal) => { concat!(
@@ -105,8 +105,8 @@ macro_rules! by_id {
         order by id ", $direction, " limit $4 offset $5") };
 }
 
-/// A list by an instant: reads all tasks of the user, and sorts them. It begins beyond the instant `$7`
-/// and, where that is the same, the id `$6`; at the first task where `$7` is null.
+/// A list ordered by an instant. It reads and sorts all tasks of the user. The list begins after the task whose
+/// instant is `$7` and whose id is `$6`, or with the first task if `$7` is null.
 #[rustfmt::skip]
 macro_rules! by_instant {
     ($key:literal, $beyond:literal, $direction:literal, $collate:literal) => { concat!(
@@ -116,8 +116,8 @@ macro_rules! by_instant {
         order by ", $key, " ", $direction, ", id ", $direction, " limit $4 offset $5") };
 }
 
-/// The same by the first 200 characters of the title. Rows from before the rules may have longer titles,
-/// which would not fit into a cursor.
+/// The same, ordered by the first 200 characters of the title. Rows that are older than the table's constraints
+/// may have longer titles, which would not fit into a cursor.
 #[rustfmt::skip]
 macro_rules! by_title {
     ($beyond:literal, $direction:literal, $collate:literal) => { concat!(
@@ -127,8 +127,8 @@ macro_rules! by_title {
         order by left(title, 200) ", $collate, " ", $direction, ", id ", $direction, " limit $4 offset $5") };
 }
 
-/// The two texts of a statement that compares texts: by Unicode's root collation, which ICU brings, or by
-/// that of the database.
+/// A statement that compares texts has two versions: one uses Unicode's root collation, which is part of ICU, and
+/// the other uses the database's default collation.
 macro_rules! collated {
     ($sql:ident!($($argument:literal),*), $types:expr, $effect:expr) => {
         Statement {
@@ -174,7 +174,7 @@ pub static GET: Statement = Statement {
     types: &[Type::TEXT, Type::INT8],
     effect: Effect::Read,
 };
-/// Both times are the column's default, `now()`: one instant.
+/// Both times get the default of their columns, `now()`, so they are the same instant.
 pub static INSERT: Statement = Statement {
     sql: "insert into tasks (user_id, title, description, complete) values ($1, $2, $3, $4)
         returning id, title, description, complete, created_at, updated_at",
@@ -182,8 +182,8 @@ pub static INSERT: Statement = Statement {
     types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL],
     effect: Effect::Change,
 };
-/// Of several requests with one key, the unique index lets one insert; the others wait for its commit
-/// and then return no row.
+/// Of several requests with the same key, the unique index lets only one insert a row. The others wait until that
+/// one commits, and then return no row.
 pub static INSERT_ONCE: Statement = Statement {
     sql: "insert into tasks (user_id, title, description, complete, idempotency_key, idempotency_hash)
         values ($1, $2, $3, $4, $5,
@@ -194,6 +194,7 @@ pub static INSERT_ONCE: Statement = Statement {
     types: &[Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TEXT],
     effect: Effect::ChangeOnce,
 };
+/// Finds the task that was made with an idempotency key.
 pub static FIND_KEY: Statement = Statement {
     sql: "select id, title, description, complete, created_at, updated_at, idempotency_hash
             = sha256(convert_to(json_build_array($2, $3, $4)::text, 'UTF8')) as is_same
@@ -203,9 +204,9 @@ pub static FIND_KEY: Statement = Statement {
     effect: Effect::Read,
 };
 
-/// The `updated_at` of a changed task: now, or a microsecond after the old one where the clock says less.
-/// Citus accepts no volatile function in an update, so `now()` stands for the clock; and no stable
-/// function of a column, so the microsecond is added to a time without zone, which is immutable.
+/// The new `updated_at` of a changed task: the current time, or a microsecond after the old value if the clock
+/// shows an earlier time. In an update, Citus accepts no volatile function, so this uses `now()`; and no stable
+/// function of a column, so the microsecond is added to a time without zone, which is an immutable operation.
 macro_rules! later {
     () => {
         "greatest(now(), (greatest(created_at, updated_at) at time zone 'UTC'
@@ -213,8 +214,8 @@ macro_rules! later {
     };
 }
 
-/// A null keeps title and complete. For the description null is a value, so `$7` says whether `$6` is
-/// to be set. `$3` is null without `If-Match`; `$4` without `If-None-Match`.
+/// A null for title (`$5`) or complete (`$8`) keeps the old value. For the description null is a possible value,
+/// so `$7` says whether `$6` is to be set. `$3` is null without `If-Match`, and `$4` without `If-None-Match`.
 #[rustfmt::skip]
 pub static UPDATE: Statement = Statement {
     sql: concat!(
@@ -248,8 +249,8 @@ macro_rules! delete_many {
     ($collate:literal) => { concat!(
         "delete from tasks where user_id = $1 and complete = $2 and ", is_found!("$3", $collate)) };
 }
-/// Both read all tasks of the user. They are not repeated: a second run would count anew, and take tasks
-/// that came into that state since.
+/// This statement and the next one read all tasks of the user. They are not repeated after a lost answer: a
+/// second run would return another count, and would also change tasks that came into the state since.
 pub static UPDATE_MANY: Statement =
     collated!(update_many!(), &[Type::TEXT, Type::BOOL, Type::TEXT, Type::BOOL], Effect::Change);
 pub static DELETE_MANY: Statement =

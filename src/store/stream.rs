@@ -1,10 +1,10 @@
-//! The bytes between the driver and PostgreSQL, plain or encrypted, with an end to every wait.
+//! The byte stream between the driver and PostgreSQL, plain or encrypted, in which every wait has a deadline.
 //!
-//! The driver has no limit for a server that accepts bytes and sends none. So it gets a stream of
-//! ours: its methods are the only place where the driver waits, and each wait ends with an error at the
-//! deadline that [`Session`](super::connect::Session) sets before it uses the driver. To put the stream
-//! under a plain connection as well, the driver is told that every connection begins with TLS
-//! (`sslnegotiation=direct`), and [`Negotiation`] decides whether one does.
+//! The driver has no time limit for a server that accepts bytes and sends none. Therefore it gets the stream
+//! of this module. The driver waits only in the stream's methods, and each wait ends with an error at the
+//! deadline that [`Session`](super::connect::Session) sets before it uses the driver. The driver accepts such a
+//! stream only for TLS. So it is told that every connection begins with TLS (`sslnegotiation=direct`), and
+//! [`Negotiation`] decides whether the connection is really encrypted.
 
 use super::tls::Encryption;
 use crate::panic::lock;
@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// When the current use of a connection has to be over.
+/// The moment at which the current use of a connection must have ended.
 pub struct Deadline(Mutex<Instant>);
 
 impl Deadline {
@@ -53,8 +53,8 @@ impl Timed {
         Self { socket, deadline, alarm }
     }
 
-    /// Passes on the outcome of a read or write; once the deadline has passed, an error in place of
-    /// `Pending`.
+    /// Returns the outcome of a read or write; but if the outcome is `Pending` and the deadline has passed, an
+    /// error.
     fn limit<T>(&mut self, cx: &mut Context, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             return outcome;
@@ -142,14 +142,14 @@ impl TlsStream for Stream {
     }
 }
 
-/// Why no stream came about.
+/// Why the negotiation gave no stream.
 #[derive(Debug)]
 pub enum NegotiationError {
-    /// The server does not do TLS, which was required.
+    /// TLS was required, and the server does not support it.
     NoTls,
-    /// The server does TLS, and the handshake failed.
+    /// The server supports TLS, but the handshake failed.
     Handshake(io::Error),
-    /// The connection broke, or the deadline passed, before the server said whether it does TLS.
+    /// The connection broke, or the deadline passed, before the server said whether it supports TLS.
     Io(io::Error),
 }
 
@@ -164,7 +164,7 @@ impl fmt::Display for NegotiationError {
 
 impl std::error::Error for NegotiationError {}
 
-/// Gives the driver the [`Stream`] of one connection.
+/// Makes the [`Stream`] of one connection for the driver.
 #[derive(Clone)]
 pub struct Negotiator {
     encryption: Encryption,
@@ -178,7 +178,7 @@ impl Negotiator {
         Self { encryption, tls, deadline, is_encrypted: Arc::default() }
     }
 
-    /// Becomes true when the connection turns out to be encrypted.
+    /// A flag that becomes true once the connection is encrypted.
     pub fn is_encrypted(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_encrypted)
     }
@@ -195,7 +195,7 @@ impl MakeTlsConnect<Socket> for Negotiator {
     }
 }
 
-/// Decides with the server of one connection whether it is encrypted.
+/// Negotiates with the server whether one connection is encrypted.
 pub struct Negotiation {
     with: Negotiator,
     handshake: Handshake,
@@ -230,7 +230,7 @@ impl TlsConnect<Socket> for Negotiation {
     }
 }
 
-/// Asks the server whether it does TLS
+/// Asks the server whether it supports TLS
 /// (SSLRequest, https://www.postgresql.org/docs/current/protocol-message-formats.html).
 async fn does_tls(stream: &mut Timed) -> io::Result<bool> {
     /// The message's length, 8, and the code 80877103.

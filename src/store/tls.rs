@@ -1,7 +1,7 @@
 //! TLS to PostgreSQL: libpq's `sslmode` and `sslrootcert`, through rustls
 //! (https://www.postgresql.org/docs/current/libpq-ssl.html).
-//! Guarantees: no connection is less protected than `DATABASE_URL` asks for; a mode that cannot be had
-//! is an error that names the parameter and never its value, but for a path in a folder that is there.
+//! Guarantees: no connection is less protected than `DATABASE_URL` asks for. A mode that is not possible is an
+//! error. An error names the parameter and never its value, except for a path whose folder exists.
 
 use percent_encoding::percent_decode_str;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,16 +15,16 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Whether a connection is encrypted, by libpq's `sslmode` and `sslnegotiation`.
+/// Whether connections are encrypted, according to libpq's `sslmode` and `sslnegotiation`.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Encryption {
     /// `disable`.
     Disabled,
-    /// `prefer`: where the server does TLS; plain where it does not, or where the handshake fails.
+    /// `prefer`: encrypted if the server supports TLS and the handshake succeeds, plain otherwise.
     Preferred,
     /// `require` and stricter.
     Required,
-    /// The same with `sslnegotiation=direct`: the first byte is one of TLS.
+    /// The same with `sslnegotiation=direct`: the connection begins with the TLS handshake.
     Direct,
 }
 
@@ -39,35 +39,35 @@ pub struct Tls {
 struct Verifier {
     trust: Trust,
     algorithms: WebPkiSupportedAlgorithms,
-    /// The protocol version of the first handshake.
+    /// The protocol version that the first handshake negotiated.
     version: OnceLock<&'static str>,
 }
 
 #[derive(Debug)]
 enum Trust {
-    /// The certificate is not looked at.
+    /// The certificate is not verified.
     Any,
     /// The certificate must come from one of these authorities.
     Chain(RootCertStore),
-    /// It must also carry the host's name.
+    /// The certificate must also contain the host's name.
     ChainAndName(RootCertStore),
 }
 
 impl Tls {
-    /// Takes the parameters out of the URL that the driver does not know, and returns the URL without
-    /// them. Errors: the parameter and what is wrong with it.
+    /// Reads the TLS parameters of the URL, and returns the URL without those that the driver does not know.
+    /// Errors: the name of a parameter, and what is wrong with it.
     pub fn parse(url: &str) -> Result<(Self, String), String> {
-        // A password may contain a question mark: the query begins behind the first @.
+        // A password may contain a question mark, so the query is looked for after the first @.
         let (credentials, place) = url.split_at(url.find('@').unwrap_or(0));
         let (place, query) = place.split_once('?').unwrap_or((place, ""));
         let (mut given, mut rest) = (HashMap::new(), Vec::new());
-        // Names are decoded as well: the driver would understand an encoded `sslmode`.
+        // Names are decoded too, because the driver would also understand an encoded `sslmode`.
         let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let (name, value) = (decoded(name), decoded(value));
             match (&*name, &*value) {
-                // This service does no GSSAPI encryption, so these two values ask for nothing.
+                // The service does not support GSSAPI encryption, and these two values do not require it.
                 ("sslmode" | "sslrootcert", _) | ("gssencmode", "disable" | "prefer") => {}
                 _ => rest.push(parameter),
             }
@@ -104,7 +104,7 @@ fn connector(verifier: Arc<Verifier>) -> Result<MakeRustlsConnect, String> {
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    // PostgreSQL 17 and newer require it with sslnegotiation=direct.
+    // PostgreSQL 17 and newer require this protocol name with sslnegotiation=direct.
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     Ok(MakeRustlsConnect::new(config))
 }
@@ -145,7 +145,8 @@ fn read(file: &str) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err(none) } else { Ok(roots) }
 }
 
-/// The path of a file, or other words where a password may have been mistyped into its place.
+/// The path of a file for a message; or the words "the file" if the path's folder does not exist, because the
+/// text may then be a misplaced password.
 fn shown(file: &str) -> String {
     let folder = Path::new(file).parent().filter(|folder| folder.parent().is_some() && folder.is_dir());
     folder.map_or_else(|| "the file".to_owned(), |_| format!("{file:?}"))
@@ -161,9 +162,9 @@ fn system() -> Result<RootCertStore, String> {
 
 type Signed = Result<HandshakeSignatureValid, Error>;
 
-/// With `Trust::Any` no part of the certificate is read, not even the handshake's signature: anybody can
-/// present some certificate and sign with its key, and webpki cannot read certificates of X.509 version 1,
-/// which servers that were set up by hand have.
+/// With `Trust::Any` the certificate is not read, and the handshake's signature is not verified. Verifying it
+/// would prove nothing, because anybody can present some certificate and sign with its key. And webpki cannot
+/// read certificates of X.509 version 1, which servers that were set up by hand often have.
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,

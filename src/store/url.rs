@@ -1,6 +1,6 @@
-//! `DATABASE_URL`, parsed once: where PostgreSQL is, and how to talk to it. Guarantees: a parameter that
-//! this service does not support is refused by name, and no message repeats a value (a password may be
-//! mistyped into any of them) but the path of `sslrootcert`.
+//! `DATABASE_URL`, parsed once: where PostgreSQL is, and how to connect to it. Guarantees: a parameter that
+//! this service does not support is refused by name; no message repeats a value except the path of
+//! `sslrootcert`, because a password may have been mistyped into any value.
 
 use super::sqlstate::cause;
 use super::tls::{Encryption, Tls};
@@ -15,10 +15,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How to reach PostgreSQL, as the configuration has it.
+/// The part of the configuration that is about PostgreSQL.
 pub struct DatabaseSettings {
     pub url: DatabaseUrl,
-    /// The most connections.
+    /// The largest number of connections (`DATABASE_POOL_SIZE`).
     pub pool_size: NonZeroU32,
     /// `DATABASE_PREPARED`.
     pub is_prepared: bool,
@@ -28,13 +28,13 @@ pub struct DatabaseSettings {
 pub struct DatabaseUrl {
     config: Config,
     pub tls: Tls,
-    /// For one address: from the first packet to a connection that can be used.
+    /// How long an attempt at one address may take, from the first packet to a usable connection.
     pub connect_max: Duration,
-    /// The addresses that did not answer in time, and when that was.
+    /// The addresses that did not answer in time, each with the moment at which that was found out.
     silent: Mutex<HashMap<Address, Instant>>,
 }
 
-/// The address that one attempt to connect uses.
+/// The address at which one attempt to connect is made.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// `host` is the name that the server's certificate must have.
@@ -43,19 +43,20 @@ pub enum Address {
     Unix { directory: PathBuf, port: u16 },
 }
 
-/// A host as the URL has it.
+/// A host of the URL: a name that must be resolved, or an address.
 enum Server {
     Named { host: String, port: u16 },
     Known(Address),
 }
 
 impl DatabaseUrl {
-    /// Errors: what is wrong with the text, and what would be right.
+    /// Parses the text of `DATABASE_URL`. Errors: what is wrong with the text, and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
         if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
             return Err(why_no_url(text).to_owned());
         }
-        // The driver would take the password behind that ? for the name of a parameter, and print it.
+        // The driver would take the part of the password after that ? for the name of a parameter, and its message
+        // would contain it.
         if text.split_once('?').is_some_and(|(_, parameters)| parameters.contains('@')) {
             return Err("has an @ behind a ?; in a password or a value write %40 and %3F for them".to_owned());
         }
@@ -80,7 +81,7 @@ impl DatabaseUrl {
         Ok(Self { config, tls, connect_max, silent: Mutex::default() })
     }
 
-    /// Whether both name the same hosts and the same database, with whatever user and password.
+    /// Whether both URLs name the same hosts and the same database; user and password may differ.
     pub fn is_same_database(&self, other: &Self) -> bool {
         let name = |config: &Config| config.get_dbname().or(config.get_user()).map(str::to_owned);
         let (one, two) = (&self.config, &other.config);
@@ -90,8 +91,8 @@ impl DatabaseUrl {
             && name(one) == name(two)
     }
 
-    /// Every address of every host, in the order in which they are to be tried: as in the URL, but
-    /// those last that did not answer a moment ago. Errors: no name could be resolved.
+    /// Every address of every host, in the order in which they are to be tried: in the order of the URL, except
+    /// that addresses which did not answer a moment ago come last. Errors: no name could be resolved.
     pub fn addresses(&self) -> Result<Vec<Address>, String> {
         let (mut addresses, mut reasons) = (Vec::new(), Vec::new());
         for server in self.servers() {
@@ -113,10 +114,11 @@ impl DatabaseUrl {
         Ok(addresses)
     }
 
-    /// The address did not answer in time; for a while it is tried after the others.
+    /// Records that an address did not answer in time. For a while it is tried after the others.
     pub fn mark_silent(&self, address: Address) {
         let mut silent = lock(&self.silent);
-        // A name may stand for other addresses every time, so old entries have to go.
+        // A name may resolve to other addresses each time, so old entries are removed; otherwise the table would
+        // grow.
         silent.retain(|_, since| since.elapsed() < SILENT_ADDRESS_LAST);
         silent.insert(address, Instant::now());
     }
@@ -125,7 +127,8 @@ impl DatabaseUrl {
         lock(&self.silent).get(address).is_some_and(|since| since.elapsed() < SILENT_ADDRESS_LAST)
     }
 
-    /// A host belongs to the address at the same place, and to the port; a single port is that of all.
+    /// The hosts of the URL. The lists `host`, `hostaddr` and `port` belong together by position; a single port
+    /// holds for all hosts.
     fn servers(&self) -> Vec<Server> {
         let (hosts, ips, ports) =
             (self.config.get_hosts(), self.config.get_hostaddrs(), self.config.get_ports());
@@ -139,7 +142,7 @@ impl DatabaseUrl {
                 (Some(Host::Tcp(host)), Some(ip)) => {
                     Server::Known(Address::Tcp { host: host.clone(), ip: *ip, port })
                 }
-                // A certificate then has to carry the address.
+                // Without a name, the server's certificate must contain the address.
                 (None, Some(ip)) => Server::Known(Address::Tcp { host: ip.to_string(), ip: *ip, port }),
                 (None, None) => Server::Named { host: String::new(), port },
             }
@@ -147,8 +150,8 @@ impl DatabaseUrl {
         (0..hosts.len().max(ips.len())).map(server).collect()
     }
 
-    /// The driver's settings for one address. It takes every connection over TCP for one that begins
-    /// with TLS; [`Negotiation`](super::stream::Negotiation) decides.
+    /// The driver's settings for one address. They tell the driver that every TCP connection begins with TLS;
+    /// whether it does is decided by [`Negotiation`](super::stream::Negotiation).
     pub fn config_for(&self, address: &Address, options: Option<&str>) -> Config {
         let (from, mut to) = (&self.config, Config::new());
         if let Some(user) = from.get_user() {
@@ -184,7 +187,7 @@ impl DatabaseUrl {
                 .port(*port)
                 .ssl_mode(SslMode::Require)
                 .ssl_negotiation(SslNegotiation::Direct),
-            // PostgreSQL does no TLS over a Unix socket, so a mode that requires it fails there.
+            // PostgreSQL does not support TLS over a Unix socket, so a mode that requires TLS fails there.
             Address::Unix { directory, port } => {
                 to.host_path(directory).port(*port).ssl_mode(match self.tls.encryption {
                     Encryption::Disabled | Encryption::Preferred => SslMode::Disable,
@@ -225,8 +228,8 @@ fn check_numbers(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// The addresses of a name, each once. The system's resolver ends by limits of its own (resolv.conf(5)),
-/// which the limit of an attempt does not include. Errors: the name and why it has none.
+/// The addresses of a name, each once. The system's resolver has time limits of its own (resolv.conf(5)), which
+/// are not part of the time limit of an attempt. Errors: the name, and why it has no address.
 fn resolve(host: &str, port: u16) -> Result<Vec<Address>, String> {
     use std::net::ToSocketAddrs;
     let found = (host, port)
@@ -242,7 +245,7 @@ fn resolve(host: &str, port: u16) -> Result<Vec<Address>, String> {
     if addresses.is_empty() { Err(format!("{host}: has no address")) } else { Ok(addresses) }
 }
 
-/// `load_balance_hosts=random`: an order that differs from one connection to the next.
+/// Shuffles the addresses for `load_balance_hosts=random`, in another order for each connection.
 fn shuffle(addresses: &mut [Address]) {
     use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new();

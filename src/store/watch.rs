@@ -1,7 +1,7 @@
-//! Watches the database on a connection of its own, or on those of the pool where it gets none: applies the schema, fills the pool, and knows at
-//! every moment whether requests can be served. So `/health` needs no connection of the pool and does
-//! not wait for one. After a minute without requests and questions about health it asks nothing, so
-//! it does not keep a database awake that is suspended when idle.
+//! The watching thread: applies the schema, fills the pool, and knows at every moment whether requests can be
+//! served, so that `/health` neither needs nor waits for a connection. It has a connection of its own; if the
+//! database allows no more, it uses connections of the pool. After a minute without requests and health checks
+//! it rests: it asks the database nothing, so that a database that is suspended when idle can go to sleep.
 
 use super::connect::{Session, connect};
 use super::manager::{Connector, Manager};
@@ -24,28 +24,29 @@ pub enum Readiness {
     Ready,
     /// The database does not answer.
     Unreachable,
-    /// It answers, but it accepts no change, or its schema or the role's rights do not let the statements of
-    /// the service run.
+    /// The database answers, but it accepts no change, or its schema or the role's rights do not let the service's
+    /// statements run.
     NotReady,
 }
 
+/// What the watching thread and the threads of requests share.
 pub struct Watch {
     connector: Arc<Connector>,
-    /// Empty until the database was ready for the first time.
+    /// The pool. Empty until reads can be served for the first time.
     connections: OnceLock<r2d2::Pool<Manager>>,
     state: Mutex<State>,
-    /// Signalled when the database has answered, and when somebody asks after a rest.
+    /// Signalled when the database has answered, and when a request or health check ends a rest.
     changed: Condvar,
 }
 
 struct State {
     /// The findings of the last examination.
     findings: Vec<Finding>,
-    /// The last request, or question about health.
+    /// The time of the last request or health check.
     asked: Instant,
-    /// Why the database cannot be reached, or is not ready: what the log has said last.
+    /// Why the database cannot be reached or is not ready, as last logged. Empty if all is well.
     trouble: String,
-    /// The watching thread uses connections of the pool, and the log has said so.
+    /// Whether the watching thread uses connections of the pool, which the log has then said.
     is_borrowing: bool,
 }
 
@@ -55,14 +56,14 @@ impl State {
     }
 }
 
-/// Starts the watching thread. Errors: there can be no more threads.
+/// Starts the watching thread. Errors: the thread cannot be started.
 pub fn start(watch: Arc<Watch>, auto_migrate: bool) -> Result<(), String> {
     let work = move || {
         if let Err(reason) = watch.keep_one_connection(auto_migrate) {
             watch.note_trouble("database out of reach", &reason);
         }
     };
-    every(WATCH_INTERVAL, "watch", work).map_err(|error| format!("no thread for the database: {error}"))
+    every(WATCH_INTERVAL, "watch", work).map_err(|error| format!("cannot start a thread: {error}"))
 }
 
 impl Watch {
@@ -77,14 +78,16 @@ impl Watch {
         Self { connector, connections, state: Mutex::new(state), changed }
     }
 
+    /// The pool. None until reads can be served for the first time.
     pub fn connections(&self) -> Option<&r2d2::Pool<Manager>> {
         self.connections.get()
     }
 
+    /// See [`Pool::readiness`](super::pool::Pool::readiness).
     pub fn readiness(&self) -> Readiness {
         let (mut state, was_resting) = self.note_question();
         let end = Instant::now() + FIRST_ANSWER_MAX;
-        // After a rest the last answer says nothing, and the next one is on its way.
+        // After a rest the last answer is too old, so this waits for the next one.
         while was_resting && !self.connector.is_answering() && Instant::now() < end {
             let left = end.saturating_duration_since(Instant::now());
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -98,8 +101,8 @@ impl Watch {
         }
     }
 
-    /// Errors: `Unavailable` while row-level security hides rows from the service's role: a list would
-    /// be short.
+    /// Records a request, which ends a rest. Errors: `Unavailable` while row-level security hides rows from the
+    /// service's role, because a list would lack tasks.
     pub fn note_request(&self) -> Result<(), Error> {
         let (state, _) = self.note_question();
         match state.findings.iter().find(|finding| finding.harm == Harm::HidesRows) {
@@ -108,7 +111,7 @@ impl Watch {
         }
     }
 
-    /// The state, and whether this question ended a rest.
+    /// Records a request or health check. Returns the state, and whether this ended a rest.
     fn note_question(&self) -> (MutexGuard<'_, State>, bool) {
         let mut state = lock(&self.state);
         let was_resting = state.is_resting();
@@ -119,24 +122,26 @@ impl Watch {
         (state, was_resting)
     }
 
-    /// The database has answered just now.
+    /// Records that the database has answered just now.
     pub fn note_answer(&self) {
         let was_answering = self.connector.is_answering();
         self.connector.note_answer();
-        // No thread waits for an answer while answers come, so most requests need no wake-up.
+        // While the database is answering, no thread waits for an answer, so most calls need not wake one.
         if !was_answering {
-            // The lock makes sure that a thread which has just seen no answer waits by now.
+            // A thread that has just found no answer holds the lock until it waits. Taking the lock ensures that
+            // the signal does not come before that.
             drop(lock(&self.state));
             self.changed.notify_all();
         }
     }
 
+    /// See [`Pool::is_up`](super::pool::Pool::is_up).
     pub fn is_up(&self) -> bool {
         let state = lock(&self.state);
         self.connector.is_answering() || state.is_resting() && state.trouble.is_empty()
     }
 
-    /// Why a request gets no connection: the trouble with the database, else this reason.
+    /// Why a request gets no connection: the known trouble with the database, or else `otherwise`.
     pub fn trouble_or(&self, otherwise: &str) -> String {
         let trouble = lock(&self.state).trouble.clone();
         if trouble.is_empty() { otherwise.to_owned() } else { trouble }
@@ -144,14 +149,15 @@ impl Watch {
 
     fn note_trouble(&self, what: &str, reason: &str) {
         let mut state = lock(&self.state);
-        // The same trouble again is not news.
+        // The same trouble is logged only once.
         if state.trouble != reason {
             log::error!(reason = reason; "{what}");
             reason.clone_into(&mut state.trouble);
         }
     }
 
-    /// Returns when it is time for a new connection. Errors: why there is none, or no longer.
+    /// Watches the database on one connection until a new connection should be made. Errors: why there is no
+    /// connection, or why it has ended.
     fn keep_one_connection(self: &Arc<Self>, auto_migrate: bool) -> Result<(), String> {
         self.wait_while_resting();
         let mut session = match connect(&self.connector.url(), &[], |_| Ok(())) {
@@ -160,7 +166,8 @@ impl Watch {
         };
         lock(&self.state).is_borrowing = false;
         let (made, mut examined) = (Instant::now(), None);
-        // A new session may find the primary, or another default.
+        // While changes are refused, the connection is replaced every `READ_ONLY_RETRY`, because a new session may
+        // reach the primary, or a changed default of the role.
         while !(self.refuses_changes() && made.elapsed() >= READ_ONLY_RETRY) {
             self.ask(&mut session, &mut examined, auto_migrate)?;
             thread::sleep(WATCH_INTERVAL);
@@ -173,8 +180,8 @@ impl Watch {
         lock(&self.state).findings.iter().any(|finding| finding.harm == Harm::RefusesChanges)
     }
 
-    /// Asks through connections of the pool while the database allows no other one, and returns when it is
-    /// time to try again. Errors: `reason`; no connection of the pool answers either.
+    /// Watches the database through connections of the pool after no connection could be made because of `reason`.
+    /// Returns when it is time to try again. Errors: `reason`, if no connection of the pool answers either.
     fn borrow_connections(self: &Arc<Self>, reason: String) -> Result<(), String> {
         let began = Instant::now();
         let mut examined = None;
@@ -182,18 +189,21 @@ impl Watch {
             let answer = self.connections.get().map(|pool| match pool.get_timeout(WATCH_CHECKOUT_MAX) {
                 Ok(mut connection) => {
                     let is_answering = self.ask(&mut connection.session, &mut examined, false).is_ok();
-                    // As in `keep_one_connection`: the pool makes a new one.
+                    // For the same reason as in `keep_one_connection`, the pool then makes a new connection.
                     connection.is_spent |= self.refuses_changes() && connection.age() >= READ_ONLY_RETRY;
                     is_answering
                 }
-                // Requests use them all, and are answered.
+                // Requests use all connections. Their answers show whether the database is answering.
                 Err(_) => self.connector.is_answering(),
             });
             if answer != Some(true) {
                 return Err(reason);
             }
             if !std::mem::replace(&mut lock(&self.state).is_borrowing, true) {
-                log::warn!(reason = reason.as_str(); "no connection to watch the database by; those of the pool are used");
+                log::warn!(
+                    reason = reason.as_str();
+                    "the watching thread gets no connection of its own, and uses those of the pool"
+                );
             }
             thread::sleep(WATCH_INTERVAL);
             self.wait_while_resting();
@@ -201,7 +211,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Asks whether the database answers, and examines it when it is time. Errors: it does not answer.
+    /// Examines the database if it is time for that, then pings it. Errors: the database does not answer.
     fn ask(
         self: &Arc<Self>,
         session: &mut Session,
@@ -221,12 +231,12 @@ impl Watch {
         if lock(&self.state).findings.is_empty() { EXAMINE_INTERVAL } else { NOT_READY_RETRY }
     }
 
-    /// Examines the database, applies the schema where that is wanted and not yet done, and fills the
+    /// Examines the database, applies the schema if that is wanted and the pool does not exist yet, and fills the
     /// pool once reads can be served. Errors: the database does not answer.
     fn make_ready(self: &Arc<Self>, session: &mut Session, auto_migrate: bool) -> Result<(), String> {
         let Examination { mut findings, mut facts } = self.examine(session)?;
         if auto_migrate && self.connections.get().is_none() {
-            // A schema that is complete takes milliseconds.
+            // If reads can be served, the schema is complete, and applying it takes milliseconds.
             let limit = if can_read(&findings) { STATEMENT_MAX } else { SCHEMA_MAX };
             if let Err(error) = schema::apply(session, limit) {
                 if session.is_closed() {
@@ -242,8 +252,8 @@ impl Watch {
         let reasons: Vec<_> = findings.iter().map(|finding| finding.text.clone()).collect();
         lock(&self.state).findings = findings;
         if can_read {
-            // Without findings the policies let every row through. With findings the sessions keep
-            // `row_security = off`, and PostgreSQL refuses the statements.
+            // If row security is active, its policies let every row through here. If they did not, there would be
+            // a finding, and the sessions would keep `row_security = off`, so that PostgreSQL refuses statements.
             self.connector.adopt(facts);
             self.connections.get_or_init(|| Manager::fill(Arc::clone(&self.connector)));
         }

@@ -266,7 +266,7 @@ fn health_is_that_of_the_pool_where_the_role_has_no_connection_left_to_watch_by(
     assert!(is_healthy());
     eventually_settles("the list", is_served);
     assert!(is_taken());
-    let said = || app.log_so_far().matches("no connection to watch the database by").count();
+    let said = || app.log_so_far().matches("gets no connection of its own").count();
     assert_eq!(said(), 1, "{}", app.log_so_far());
 
     // What is wrong with the schema is found there as well.
