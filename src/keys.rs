@@ -7,8 +7,8 @@
 
 use crate::error::TokenRefusal;
 use crate::limits::{VERIFIED_TOKEN_BYTES_MAX, VERIFIED_TOKENS_MAX};
-use crate::panic::lock;
 use crate::task::UserId;
+use crate::threads::lock;
 use crate::token::{Claims, Jws, numeric_date, string};
 use crate::watched::Watched;
 use jwt_simple::algorithms::{Ed25519PublicKey, EdDSAPublicKeyLike, HS256Key, MACLike};

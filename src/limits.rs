@@ -39,8 +39,6 @@ pub const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// The time from a new TLS connection to its first request, the handshake included.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Failed TLS handshakes have one line in the log in this time at most.
-pub const HANDSHAKE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the kernel may take to have room for [`WRITE_BYTES`] more of an answer. A client that reads more
 /// slowly is cut off. Linux says that there is room when a third of [`SEND_BUFFER_BYTES`] has been read, so it is
 /// enough to read 16 KiB a second.
@@ -93,9 +91,9 @@ pub const THREAD_IDLE: Duration = Duration::from_secs(10);
 pub const STACK_BYTES: usize = 256 * 1024;
 /// The pause after a connection could not be accepted, when descriptors or threads have run out.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// At most one line of the log in this time says that a connection cannot be accepted, or that it had to take the
-/// thread of another.
-pub const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// The log has at most one line in this time about failed TLS handshakes, and one about connections that cannot be
+/// accepted or that had to take the thread of another.
+pub const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the accepting thread waits for a connection before it looks if the service stops.
 pub const ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a connection to our own address may take: it stays on this machine.

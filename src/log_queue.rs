@@ -4,7 +4,7 @@
 
 use crate::limits::{LOG_BATCH_DELAY, LOG_BUFFER_BYTES, LOG_FLUSH_TIMEOUT, LOG_QUEUE_BYTES_MAX};
 use crate::metrics;
-use crate::panic::lock;
+use crate::threads::{lock, spawn};
 use std::io::{self, Write};
 use std::sync::{Condvar, Mutex};
 use std::thread;
@@ -46,7 +46,7 @@ pub fn start(line_for_dropped: LineForDropped) -> io::Result<()> {
             QUEUE.write(&lines, dropped, &line_for_dropped);
         }
     };
-    thread::Builder::new().name("log".to_owned()).spawn(work)?;
+    spawn("log", work)?;
     let mut state = lock(&QUEUE.state);
     state.lines.reserve(LOG_BUFFER_BYTES);
     state.is_started = true;

@@ -18,10 +18,11 @@ mod help; //      what --help prints
 mod failure; //   why a command failed, and its exit code
 mod logging; //   log records → lines
 mod log_queue; // lines → standard error, without waiting for it
+mod log_throttle; // at most one line a second about the same thing
 mod metrics; //   what is counted, as text for Prometheus
 mod watched; //   values that follow files
 mod systemd; //   socket activation and notifications
-mod panic; //     locks that survive a panic, and the one place that catches one
+mod threads; //   starting threads, locks that survive a panic, and the one place that catches one
 mod semaphore; // permits, given in the order in which threads came
 
 use commands::{check, explain, export, healthcheck, issue, migrate, print, purge, settings};

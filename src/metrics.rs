@@ -3,7 +3,7 @@
 
 use crate::error::{Error, TokenRefusal};
 use crate::limits::SERIES_PER_THREAD_MAX;
-use crate::panic::lock;
+use crate::threads::lock;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{

@@ -2,7 +2,7 @@
 //! thread that has waited longest. With a lock and a condition alone a thread that comes later takes it
 //! first, because it is running already, and the one that was woken for it waits once more.
 
-use crate::panic::lock;
+use crate::threads::lock;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,7 @@
 //! Socket activation and notifications of systemd (sd_listen_fds(3), sd_notify(3)). Does nothing where
 //! something else has started the service.
 
-use crate::panic::every;
+use crate::threads::every;
 use listenfd::ListenFd;
 use sd_notify::{NotifyState, notify, watchdog_enabled};
 use socket2::Socket;

@@ -5,7 +5,7 @@
 //! cannot be used leaves the value as it was.
 
 use crate::limits::{FILE_LOOK_INTERVAL, FILE_LOOK_WAIT};
-use crate::panic::{every, lock};
+use crate::threads::{every, lock};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@ use super::read::{Reader, Stop};
 use super::registry::Admission;
 use super::request::Request;
 use crate::error::Error;
+use log::kv::Value;
 use socket2::SockAddr;
 use std::sync::Arc;
 
@@ -63,8 +64,13 @@ impl Client {
         let Some(reason) = self.connection.handshake_failure() else {
             return;
         };
-        if !gate.address.is_own_probe(&self.peer) {
-            gate.failed_handshakes.log(ip(&self.peer), &reason);
+        if gate.address.is_own_probe(&self.peer) {
+            return;
+        }
+        if let Some(not_logged) = gate.failed_handshakes.next_line() {
+            let client = ip(&self.peer);
+            let client = client.as_ref().map_or(Value::from("unix"), Value::from_display);
+            log::info!(client, reason = reason.as_str(), not_logged; "TLS handshake failed");
         }
     }
 

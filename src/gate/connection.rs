@@ -9,7 +9,7 @@ use crate::limits::{
     LAST_WORD_TIMEOUT, LATE_ANSWER, LINGER_BYTES_MAX, LINGER_BYTES_PER_SECOND_MIN, LINGER_IDLE,
     LINGER_INTERVAL, LINGER_MAX, READ_BYTES, WRITE_BYTES, WRITE_TIMEOUT,
 };
-use crate::panic::lock;
+use crate::threads::lock;
 use rustls::ServerConnection;
 use socket2::Socket;
 use std::io::{self, Read};

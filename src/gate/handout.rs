@@ -5,7 +5,7 @@
 
 use super::client::Client;
 use crate::log_queue;
-use crate::panic::lock;
+use crate::threads::lock;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};

@@ -3,7 +3,7 @@
 //! left behind when it ended is taken over, and the path of a running process is not.
 
 use crate::limits::{ACCEPT_TIMEOUT, BACKLOG, CONNECT_SELF_TIMEOUT, WRITE_TIMEOUT};
-use crate::panic::lock;
+use crate::threads::lock;
 use socket2::{SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};

@@ -28,6 +28,7 @@ pub use tls::Certificate;
 pub use x509::Complaint;
 
 use crate::limits::{DRAIN_INTERVAL, HANDSHAKE_TIMEOUT, SEND_BUFFER_BYTES, THREAD_IDLE};
+use crate::log_throttle::Throttle;
 use handout::Handout;
 use listen::{accept, ip, listen};
 use socket2::{SockAddr, Socket};
@@ -37,7 +38,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
-use tls::FailedHandshakes;
 
 /// The gate of one listener.
 pub struct Gate {
@@ -47,7 +47,8 @@ pub struct Gate {
     /// on a Unix socket.
     trusted_proxies: Vec<Option<IpAddr>>,
     certificate: Option<Arc<Certificate>>,
-    failed_handshakes: FailedHandshakes,
+    /// For the lines about failed TLS handshakes.
+    failed_handshakes: Throttle,
     idle_timeout: Duration,
     handout: Handout,
     accepted: AtomicU64,
@@ -86,7 +87,7 @@ impl Gate {
             registry,
             trusted_proxies,
             certificate,
-            failed_handshakes: FailedHandshakes::default(),
+            failed_handshakes: Throttle::default(),
             idle_timeout,
             handout: Handout::open()?,
             accepted: AtomicU64::new(0),

@@ -4,7 +4,7 @@
 
 use super::connection::Connection;
 use crate::limits::{CONNECTIONS_MIN, DRAIN_IDLE};
-use crate::panic::lock;
+use crate::threads::lock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;

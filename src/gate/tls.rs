@@ -2,19 +2,14 @@
 //! the new certificate.
 
 use super::x509::{Chain, Complaint};
-use crate::limits::HANDSHAKE_LOG_INTERVAL;
-use crate::panic::lock;
 use crate::watched::Watched;
 use jiff::Timestamp;
-use log::kv::Value;
 use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, ServerConnection};
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
-use std::{fs, io, mem};
+use std::sync::Arc;
+use std::{fs, io};
 
 /// The name of a PEM file, and its content.
 type Pem = (String, Vec<u8>);
@@ -163,31 +158,4 @@ fn config(
     config.ticketer = Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
-}
-
-/// Logs failed handshakes, at most one line per [`HANDSHAKE_LOG_INTERVAL`], because any client can cause them.
-/// Each line gives the number of failures since the previous line that were not logged.
-#[derive(Default)]
-pub struct FailedHandshakes(Mutex<Unlogged>);
-
-#[derive(Default)]
-struct Unlogged {
-    last_line: Option<Instant>,
-    count: u64,
-}
-
-impl FailedHandshakes {
-    /// Logs a failed handshake, or counts it for the next line. `client` is None on a Unix socket.
-    pub fn log(&self, client: Option<IpAddr>, reason: &str) {
-        let mut unlogged = lock(&self.0);
-        if unlogged.last_line.is_some_and(|line| line.elapsed() < HANDSHAKE_LOG_INTERVAL) {
-            unlogged.count += 1;
-            return;
-        }
-        unlogged.last_line = Some(Instant::now());
-        let count = mem::take(&mut unlogged.count);
-        drop(unlogged);
-        let client = client.as_ref().map_or(Value::from("unix"), Value::from_display);
-        log::info!(client = client, reason = reason, not_logged = count; "TLS handshake failed");
-    }
 }

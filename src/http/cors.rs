@@ -36,11 +36,10 @@ impl Cors {
                 response.with("Vary", both)
             }
         };
-        let Some(origin) = request.single("Origin") else {
+        let Some(origin) = request.single("Origin").filter(|origin| self.allows(origin)) else {
             return response;
         };
         let response = match self {
-            _ if self.refused_origin(request).is_some() => return response,
             Self::Any => response.with("Access-Control-Allow-Origin", "*"),
             Self::Listed(_) => response
                 .with("Access-Control-Allow-Origin", origin.to_owned())
@@ -57,12 +56,11 @@ impl Cors {
         }
     }
 
-    /// The origin of a request if that origin may not read the answer.
-    pub fn refused_origin<'r>(&self, request: &'r Request) -> Option<&'r str> {
-        let origin = request.single("Origin")?;
+    /// Whether pages of this origin may read answers.
+    pub fn allows(&self, origin: &str) -> bool {
         match self {
-            Self::Listed(origins) if !origins.iter().any(|listed| listed == origin) => Some(origin),
-            _ => None,
+            Self::Any => true,
+            Self::Listed(origins) => origins.iter().any(|listed| listed == origin),
         }
     }
 

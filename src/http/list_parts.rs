@@ -12,10 +12,10 @@ use crate::task::{Page, Position, SortKey, Totals, append_tasks};
 pub struct Part<'a> {
     pub json: Vec<u8>,
     /// The turn in which the part was made. The sending thread drops it once the memory of the text is counted.
-    pub turn: Option<Permit<'a>>,
+    pub turn: Permit<'a>,
 }
 
-/// The state of a list that is being sent.
+/// What is still to be sent of a list.
 pub struct ListParts<'a> {
     pub app: &'a App,
     pub caller: Caller,
@@ -23,8 +23,6 @@ pub struct ListParts<'a> {
     pub rest: Page,
     pub count: usize,
     pub totals: Option<Totals>,
-    /// The beginning of the JSON text, with the tasks that the first statement returned.
-    pub first: Option<Vec<u8>>,
     pub is_done: bool,
 }
 
@@ -37,9 +35,6 @@ impl<'a> ListParts<'a> {
     /// The next piece of the JSON text. None after its end. Errors: those of the store, and `Unavailable` if there
     /// is no turn. After an error the text that was sent is incomplete.
     pub fn next_part(&mut self) -> Result<Option<Part<'a>>, Error> {
-        if let Some(json) = self.first.take() {
-            return Ok(Some(Part { json, turn: None }));
-        }
         if self.is_done {
             return Ok(None);
         }
@@ -59,7 +54,7 @@ impl<'a> ListParts<'a> {
         if self.is_done {
             append_end(&mut part, self.count, self.totals);
         }
-        Ok(Some(Part { json: part, turn: Some(turn) }))
+        Ok(Some(Part { json: part, turn }))
     }
 }
 

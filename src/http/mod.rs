@@ -22,18 +22,18 @@ mod rate_limit;
 pub use cors::Cors;
 pub use list_parts::Part;
 pub use rate_limit::RateLimiter;
-pub use response::{Body, Response, chunk, joined, last_chunk};
+pub use response::{Body, Response};
 
 use crate::error::Error;
 use crate::gate::{Certificate, Request};
 use crate::keys::Keys;
 use crate::limits::{SHORT_LIST_TURNS, TURN_WAIT, TURNS};
 use crate::metrics;
-use crate::panic::guarded;
 use crate::semaphore::{Permit, Semaphore};
 use crate::store::Store;
+use crate::threads::guarded;
 use jiff::Timestamp;
-use record::{Trace, record};
+use record::Trace;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -74,7 +74,7 @@ pub enum Face {
 /// A response, together with what is logged about it.
 pub struct Answer<'a> {
     pub response: Response<'a>,
-    request_id: String,
+    pub request_id: String,
     trace: Trace,
     error: Option<Error>,
 }
@@ -95,14 +95,11 @@ impl App {
     /// Does what a request asks for, and returns the answer. A panic becomes an answer with status 500.
     pub fn answer<'a>(&'a self, face: Face, request: &Request) -> Answer<'a> {
         let mut trace = Trace::new(face, Instant::now());
-        let outcome = guarded(
-            || match face {
-                Face::Public => checks::answer(self, request, &mut trace),
-                Face::Admin => admin::answer(self, request, &mut trace),
-            },
-            Error::Bug,
-        );
-        self.finish(request, trace, outcome)
+        let outcome = guarded(|| match face {
+            Face::Public => checks::answer(self, request, &mut trace),
+            Face::Admin => admin::answer(self, request, &mut trace),
+        });
+        self.finish(request, trace, outcome.unwrap_or_else(|bug| Err(Error::Bug(bug))))
     }
 
     /// The answer to a request that is refused for a reason outside this module. `started` is the moment at which
@@ -144,12 +141,15 @@ impl App {
             Ok(response) => (response, None),
             Err(error) => (Response::problem(&error, &request_id), Some(error)),
         };
-        for (name, value) in trace.allowance.take().into_iter().flatten() {
-            response = response.with(name, value);
+        if let Some(fields) = &trace.allowance {
+            for (name, value) in fields.clone() {
+                response = response.with(name, value);
+            }
         }
         response = match trace.face {
             Face::Public => {
-                trace.refused_origin = self.options.cors.refused_origin(request).map(str::to_owned);
+                let origin = request.single("Origin").filter(|origin| !self.options.cors.allows(origin));
+                trace.refused_origin = origin.map(str::to_owned);
                 let response = response.complete(&request_id, self.options.certificate.is_some());
                 self.options.cors.apply(response, request)
             }
@@ -163,15 +163,6 @@ impl Answer<'_> {
     /// The verified user; an empty text if no user was verified.
     pub fn user_id(&self) -> &str {
         &self.trace.user_id
-    }
-
-    pub fn request_id(&self) -> &str {
-        &self.request_id
-    }
-
-    /// Counts the answer in the metrics and logs its line. The thread that sends the answer calls this once.
-    pub fn record(&self, request: &Request) {
-        record(request, &self.request_id, self.response.status, &self.trace, self.error.as_ref());
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use crate::limits::{RATE_BURST, RATE_USERS_MAX};
-use crate::panic::lock;
+use crate::threads::lock;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;

@@ -5,7 +5,6 @@
 use super::list_parts::ListParts;
 use crate::error::{Error, FieldError};
 use crate::gate::Request;
-use crate::limits::COPY_BYTES_MAX;
 use crate::semaphore::Permit;
 use crate::task::UtcMicros;
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
@@ -24,8 +23,11 @@ pub struct Response<'a> {
 
 pub enum Body<'a> {
     Whole(Cow<'static, [u8]>),
-    /// A list that is made and sent in parts.
-    Parts(Box<ListParts<'a>>),
+    /// A list that is made and sent in parts. `first` is made already.
+    Parts {
+        first: Vec<u8>,
+        rest: Box<ListParts<'a>>,
+    },
 }
 
 /// A problem document (RFC 9457) with the members of the contract.
@@ -79,8 +81,9 @@ impl<'a> Response<'a> {
     }
 
     /// A list that is sent in parts.
-    pub fn list_in_parts(parts: ListParts<'a>) -> Self {
-        Self { body: Body::Parts(Box::new(parts)), ..Self::data(200, "application/json", Cow::default()) }
+    pub fn list_in_parts(first: Vec<u8>, rest: ListParts<'a>) -> Self {
+        let body = Body::Parts { first, rest: Box::new(rest) };
+        Self { body, ..Self::data(200, "application/json", Cow::default()) }
     }
 
     /// Stores the turn in which a list was made.
@@ -139,21 +142,13 @@ impl<'a> Response<'a> {
         if is_https { response.with("Strict-Transport-Security", HSTS) } else { response }
     }
 
-    /// The bytes of a body that is sent whole. Empty for a body that is sent in parts.
-    pub fn whole_body(&self) -> &[u8] {
-        match &self.body {
-            Body::Whole(body) => body,
-            Body::Parts(_) => &[],
-        }
-    }
-
     /// The memory that the body takes now, in bytes: 0 if it is part of the program. Of a list in parts, only the
     /// first part is in memory.
     pub fn bytes_held(&self) -> usize {
         match &self.body {
             Body::Whole(Cow::Owned(body)) => body.len(),
             Body::Whole(Cow::Borrowed(_)) => 0,
-            Body::Parts(list) => list.first.as_ref().map_or(0, Vec::len),
+            Body::Parts { first, .. } => first.len(),
         }
     }
 
@@ -170,8 +165,8 @@ impl<'a> Response<'a> {
             Body::Whole(_) if [204, 304].contains(&self.status) => {}
             Body::Whole(body) => head.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]),
             // HTTP/1.0 has no chunks, so the end of the connection marks the end of the body.
-            Body::Parts(_) if request.is_http_1_0 => {}
-            Body::Parts(_) => head.push_str("Transfer-Encoding: chunked\r\n"),
+            Body::Parts { .. } if request.is_http_1_0 => {}
+            Body::Parts { .. } => head.push_str("Transfer-Encoding: chunked\r\n"),
         }
         head.push_str(if is_last { "Connection: close\r\n\r\n" } else { "\r\n" });
         head.into_bytes()
@@ -185,29 +180,6 @@ impl<'a> Response<'a> {
             _ => head,
         }
     }
-}
-
-/// One chunk (RFC 9112 section 7.1); for HTTP/1.0 the data alone.
-pub fn chunk(data: Vec<u8>, request: &Request) -> Vec<u8> {
-    if request.is_http_1_0 {
-        return data;
-    }
-    [format!("{:x}\r\n", data.len()).as_bytes(), &data, b"\r\n"].concat()
-}
-
-/// The bytes that end a chunked body; none for HTTP/1.0, which has no chunks.
-pub fn last_chunk(request: &Request) -> &'static [u8] {
-    if request.is_http_1_0 { b"" } else { b"0\r\n\r\n" }
-}
-
-/// Prepares head and body for as few system calls as possible. A small body is appended to the head, and the
-/// second part is then empty.
-pub fn joined(mut head: Vec<u8>, body: &[u8]) -> (Vec<u8>, &[u8]) {
-    if head.len() + body.len() > COPY_BYTES_MAX {
-        return (head, body);
-    }
-    head.extend_from_slice(body);
-    (head, &[])
 }
 
 /// The reason phrase of a status (RFC 9110 section 15; those of 428, 429 and 431 are from RFC 6585).

@@ -6,7 +6,7 @@
 use crate::error::Error;
 use crate::gate::Connection;
 use crate::limits::{LARGE_ANSWER_SAFE, LARGE_ANSWER_WAIT, LARGE_ANSWERS_BYTES_MAX, SMALL_ANSWER_BYTES_MAX};
-use crate::panic::lock;
+use crate::threads::lock;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
@@ -40,15 +40,10 @@ struct Holder {
 pub struct Share<'a> {
     all: &'a LargeAnswers,
     /// None for a small answer, which is not counted.
-    number: Option<u64>,
+    number: u64,
 }
 
 impl LargeAnswers {
-    /// The share of a small answer, which is not counted.
-    pub fn small(&self) -> Share<'_> {
-        Share { all: self, number: None }
-    }
-
     /// Counts an answer of `bytes` bytes that is about to be written. If there is too little memory, cuts off
     /// other answers and waits until their threads give their memory back. Errors: `Unavailable` if cutting
     /// off every answer that may be cut off does not make enough room, or if the memory is not given back
@@ -58,9 +53,9 @@ impl LargeAnswers {
         bytes: usize,
         user_id: &str,
         connection: &Arc<Connection>,
-    ) -> Result<Share<'_>, Error> {
+    ) -> Result<Option<Share<'_>>, Error> {
         if bytes <= SMALL_ANSWER_BYTES_MAX {
-            return Ok(self.small());
+            return Ok(None);
         }
         let refused = || Error::Unavailable("too many large answers are being read".to_owned());
         let end = Instant::now() + LARGE_ANSWER_WAIT;
@@ -81,7 +76,7 @@ impl LargeAnswers {
         shares.by_number.insert(number, holder);
         shares.next_number += 1;
         shares.bytes += bytes;
-        Ok(Share { all: self, number: Some(number) })
+        Ok(Some(Share { all: self, number }))
     }
 }
 
@@ -106,27 +101,30 @@ impl Shares {
     /// share is older than [`LARGE_ANSWER_SAFE`] and its user holds at least as much as `user_id` holds now.
     /// The user who holds the most loses shares first, the oldest share before newer ones.
     fn to_cut_off(&self, user_id: &str, bytes: usize) -> Option<Vec<u64>> {
-        let mut staying: BTreeMap<u64, &Holder> =
-            self.by_number.iter().map(|(number, holder)| (*number, holder)).collect();
-        staying.retain(|_, holder| !holder.is_cut);
-        let mut held: HashMap<&str, usize> = HashMap::new();
-        for holder in staying.values() {
-            *held.entry(&holder.user_id).or_default() += holder.bytes;
+        let mut staying = BTreeMap::new();
+        let mut held = HashMap::from([(user_id, 0)]);
+        for (number, holder) in &self.by_number {
+            if !holder.is_cut {
+                staying.insert(*number, holder);
+                *held.entry(holder.user_id.as_str()).or_default() += holder.bytes;
+            }
         }
         let mut chosen = Vec::new();
         while !fits(held.values().sum(), bytes) {
-            let held_by = |user_id: &str| held.get(user_id).copied().unwrap_or(0);
-            let own = held_by(user_id);
-            let may_be_cut = |holder: &Holder| {
-                let theirs = held_by(&holder.user_id);
-                theirs > own + bytes || theirs >= own && holder.since.elapsed() >= LARGE_ANSWER_SAFE
-            };
-            // `max_by_key` returns the last of equal elements, which is the oldest one in reversed order.
-            let candidates = staying.iter().rev().filter(|(_, holder)| may_be_cut(holder));
-            let (number, holder) = candidates.max_by_key(|(_, holder)| held_by(&holder.user_id))?;
-            let (number, holder) = (*number, *holder);
-            staying.remove(&number);
-            *held.entry(&holder.user_id).or_default() -= holder.bytes;
+            let own = held.get(user_id).copied().unwrap_or_default();
+            let (mut next, mut most) = (None, 0);
+            // From the oldest to the newest, so that of several with the same amount the oldest is chosen.
+            for (number, holder) in &staying {
+                let theirs = held.get(holder.user_id.as_str()).copied().unwrap_or_default();
+                let is_slow = holder.since.elapsed() >= LARGE_ANSWER_SAFE;
+                let may_be_cut = theirs > own + bytes || theirs >= own && is_slow;
+                if may_be_cut && theirs > most {
+                    (next, most) = (Some(*number), theirs);
+                }
+            }
+            let number = next?;
+            let holder = staying.remove(&number)?;
+            *held.entry(holder.user_id.as_str()).or_default() -= holder.bytes;
             chosen.push(number);
         }
         Some(chosen)
@@ -141,13 +139,11 @@ impl Shares {
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        if let Some(number) = self.number {
-            let removed = lock(&self.all.shares).remove(number);
-            self.all.freed.notify_all();
-            // Dropped only after the lock is released: if this is the last reference to the connection, the
-            // drop closes its socket.
-            drop(removed);
-        }
+        let removed = lock(&self.all.shares).remove(self.number);
+        self.all.freed.notify_all();
+        // Dropped only after the lock is released: if this is the last reference to the connection, the drop closes
+        // its socket.
+        drop(removed);
     }
 }
 

@@ -14,14 +14,15 @@ use crate::limits::{
     ADMIN_CONNECTIONS_MAX, ADMIN_DESCRIPTORS, DATABASE_CONNECTION_DESCRIPTORS, DRAIN_TIMEOUT,
     IDLE_TIMEOUT_DEFAULT, OTHER_DESCRIPTORS, START_DATABASE_INTERVAL, START_DATABASE_WAIT, TURNED_AWAY_MAX,
 };
-use crate::panic::guarded;
 use crate::store::{Readiness, Store};
+use crate::threads::{guarded, spawn};
 use crate::{logging, systemd};
 use preempt_rt::sched::{Pid, Scheduler, SchedulerParams, get_scheduler};
 use serving::Service;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{SockAddr, Socket};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
@@ -32,13 +33,13 @@ use std::time::Instant;
 pub fn serve() -> Result<(), Failure> {
     let config = config::load()?;
     set_batch_policy();
-    logging::start(config.log_is_json, &config.log_filter)
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    // Before a second thread is started, because it removes variables from the environment.
+    let inherited =
+        systemd::inherited().map_err(|error| format!("cannot use the inherited socket: {error}"))?;
+    logging::start(config.log_is_json, &config.log_filter).map_err(no_thread)?;
     for warning in &config.warnings {
         log::warn!(reason = warning.as_str(); "configuration");
     }
-    let inherited =
-        systemd::inherited().map_err(|error| format!("cannot use the inherited socket: {error}"))?;
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let service = start(config, inherited)?;
@@ -68,8 +69,10 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
     let descriptors = own_descriptors(&config);
     let keys = Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
     let certificate = Certificate::open(config.tls).map_err(Failure::of_configuration)?.map(Arc::new);
-    let followed = certificate.as_deref().map_or(Ok(()), Certificate::follow).and_then(|()| keys.follow());
-    followed.map_err(|error| format!("cannot start a thread: {error}"))?;
+    if let Some(certificate) = &certificate {
+        certificate.follow().map_err(no_thread)?;
+    }
+    keys.follow().map_err(no_thread)?;
     let is_https = certificate.is_some();
     let options = http::Options {
         cors: Cors::new(config.cors_origins),
@@ -106,8 +109,7 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
     let scheme = if is_https { "https" } else { "http" };
     log::info!(address = format!("{scheme}://{}", service.gate.address).as_str(); "listening");
     let watched = Arc::clone(&service);
-    let watchdog = systemd::start_watchdog(move |patience| watched.gate.address.is_alive(patience));
-    watchdog.map_err(|error| format!("cannot start a thread: {error}"))?;
+    systemd::start_watchdog(move |patience| watched.gate.address.is_alive(patience)).map_err(no_thread)?;
     systemd::ready();
     Ok(service)
 }
@@ -123,11 +125,14 @@ fn start_admin(address: SocketAddr, app: &Arc<App>) -> Result<(), Failure> {
 }
 
 fn start_service(gate: Gate, listener: Socket, app: &Arc<App>, face: Face) -> Result<Arc<Service>, Failure> {
-    Service::start(gate, Arc::clone(app), face, listener)
-        .map_err(|error| format!("cannot start a thread: {error}").into())
+    Service::start(gate, Arc::clone(app), face, listener).map_err(no_thread)
 }
 
-fn cannot_listen(address: &SockAddr, error: &std::io::Error, variables: &str) -> Failure {
+fn no_thread(error: io::Error) -> Failure {
+    format!("cannot start a thread: {error}").into()
+}
+
+fn cannot_listen(address: &SockAddr, error: &io::Error, variables: &str) -> Failure {
     format!("cannot listen on {}: {error}; give another {variables}", Address::name(address)).into()
 }
 
@@ -154,16 +159,11 @@ fn reload_until_stopped(mut signals: Signals, app: &Arc<App>) -> Result<(), Fail
     let work = move || {
         for () in signals_to_reload {
             systemd::reloading();
-            let work = || {
-                reload(&app);
-                Ok(())
-            };
-            let _ = guarded(work, drop::<String>);
+            let _ = guarded(|| reload(&app));
             systemd::ready();
         }
     };
-    let thread = thread::Builder::new().name("reload".to_owned()).spawn(work);
-    thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+    spawn("reload", work).map_err(no_thread)?;
     for _ in signals.forever().take_while(|signal| *signal == SIGHUP) {
         // The channel is full if a reload is already waiting to begin. That reload serves this signal too.
         if signalled.try_send(()).is_err() {

@@ -7,11 +7,10 @@ use super::write::{Incomplete, write};
 use crate::error::Error;
 use crate::gate::{Accepted, Client, Connection, Gate, Received, Request};
 use crate::http::{Answer, App, Face};
-use crate::limits::{
-    ACCEPT_LOG_INTERVAL, ACCEPT_RETRY, DEADLINE_INTERVAL, LINGER_IDLE, STACK_BYTES, TURNED_AWAY_MAX,
-};
+use crate::limits::{ACCEPT_RETRY, DEADLINE_INTERVAL, LINGER_IDLE, STACK_BYTES, TURNED_AWAY_MAX};
+use crate::log_throttle::Throttle;
 use crate::metrics;
-use crate::panic::{every, guarded, lock};
+use crate::threads::{every, guarded, lock, spawn};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io;
@@ -29,18 +28,18 @@ pub struct Service {
     /// They stay open for [`LINGER_IDLE`]: if the client sent more bytes to a closed connection, the kernel
     /// would reset the connection, and the client might never read its answer.
     turned_away: Mutex<VecDeque<(Instant, Connection)>>,
-    /// When the log last said that descriptors or threads have run out.
-    complained: Mutex<Option<Instant>>,
+    /// For the lines that say that file descriptors or threads have run out.
+    complaints: Throttle,
 }
 
 impl Service {
     /// Starts the accepting thread and the deadline thread. Errors: a thread cannot be started.
     pub fn start(gate: Gate, app: Arc<App>, face: Face, listener: Socket) -> io::Result<Arc<Self>> {
         let large_answers = LargeAnswers::default();
-        let (turned_away, complained) = (Mutex::default(), Mutex::default());
-        let service = Arc::new(Self { gate, app, face, large_answers, turned_away, complained });
+        let (turned_away, complaints) = (Mutex::default(), Throttle::default());
+        let service = Arc::new(Self { gate, app, face, large_answers, turned_away, complaints });
         let (accepting, watching) = (Arc::clone(&service), Arc::clone(&service));
-        thread::Builder::new().name("accept".to_owned()).spawn(move || accepting.accept_clients(listener))?;
+        spawn("accept", move || accepting.accept_clients(listener))?;
         every(DEADLINE_INTERVAL, "deadlines", move || watching.enforce_deadlines())?;
         Ok(service)
     }
@@ -48,7 +47,8 @@ impl Service {
     /// The accepting thread: admits clients until the service stops.
     fn accept_clients(self: &Arc<Self>, listener: Socket) {
         loop {
-            let error = match guarded(|| self.accept_client(&listener), io::Error::other) {
+            let outcome = guarded(|| self.accept_client(&listener));
+            let error = match outcome.unwrap_or_else(|bug| Err(io::Error::other(bug))) {
                 Ok(true) => continue,
                 Ok(false) => break,
                 Err(error) => error,
@@ -79,12 +79,10 @@ impl Service {
         Ok(true)
     }
 
-    /// Logs that file descriptors or threads have run out, at most once per [`ACCEPT_LOG_INTERVAL`].
+    /// Logs that file descriptors or threads have run out.
     fn complain(&self, what: &str, error: &io::Error) {
-        let mut complained = lock(&self.complained);
-        if complained.is_none_or(|last| last.elapsed() >= ACCEPT_LOG_INTERVAL) {
+        if self.complaints.next_line().is_some() {
             log::error!(reason = error.to_string().as_str(); "{what}");
-            *complained = Some(Instant::now());
         }
     }
 
@@ -122,14 +120,13 @@ impl Service {
     fn serve_clients(&self) {
         while let Some(mut client) = self.gate.next_client() {
             // A panic ends only this client's connection. The panic hook has logged the message.
-            let _ = guarded(|| self.serve_client(&mut client), drop);
+            let _ = guarded(|| self.serve_client(&mut client));
         }
     }
 
     /// Serves one client to its end.
-    fn serve_client(&self, client: &mut Client) -> Result<(), ()> {
+    fn serve_client(&self, client: &mut Client) {
         while self.serve_request(client) {}
-        Ok(())
     }
 
     /// Serves a client's next request. Returns whether the connection stays open for another one.
@@ -170,17 +167,16 @@ impl Service {
         let bytes = answer.response.bytes_held();
         let (mut answer, share) = match self.large_answers.admit(bytes, answer.user_id(), connection) {
             Ok(share) => (answer, share),
-            Err(error) => (self.app.replace(request, answer, error), self.large_answers.small()),
+            Err(error) => (self.app.replace(request, answer, error), None),
         };
         // The memory of the body is counted now, so the next list may be made.
         answer.response.turn = None;
         answer.record(request);
-        let request_id = answer.request_id().to_owned();
         match write(answer.response, share, &self.large_answers, request, is_last, connection) {
             Ok(()) => true,
             Err(Incomplete::ClientGone) => false,
             Err(Incomplete::Failed(error)) => {
-                let (id, reason) = (request_id.as_str(), error.reason());
+                let (id, reason) = (answer.request_id.as_str(), error.reason());
                 log::error!(request_id = id, reason = reason.as_str(); "answer not completed");
                 false
             }

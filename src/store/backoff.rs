@@ -2,7 +2,7 @@
 //! pauses. The log says once that the server allows no more connections.
 
 use crate::limits::{FULL_RETRY_EMPTY, FULL_RETRY_MAX, FULL_RETRY_MIN};
-use crate::panic::lock;
+use crate::threads::lock;
 use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

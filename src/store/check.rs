@@ -67,7 +67,7 @@ pub fn check(
 
 fn open(database: &DatabaseSettings) -> Result<Session, String> {
     let settings = if database.is_prepared { vec![statement_timeout()] } else { Vec::new() };
-    connect(&database.url, &settings, |_| Ok(())).map(|(session, ())| session).map_err(|error| error.reason)
+    connect(&database.url, &settings)
 }
 
 const POOLED: &str = "connections: two of them share one session of PostgreSQL, so a pooler in transaction mode \

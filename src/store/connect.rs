@@ -73,9 +73,17 @@ pub type Setting = (&'static str, String);
 
 const SILENCE_REMEDY: &str = "; look for a firewall, or for another program at this host and port";
 
-/// Connects to the first address at which everything succeeds, including `prepare`, within the URL's time limit
-/// for each address. The session gets `settings`. Errors: the reason for each address.
-pub fn connect<T>(
+/// Connects to the first address at which that succeeds within the URL's time limit for each address. The session
+/// gets `settings`. Errors: the reason for each address.
+pub fn connect(url: &DatabaseUrl, settings: &[Setting]) -> Result<Session, String> {
+    match connect_and_prepare(url, settings, |_| Ok(())) {
+        Ok((session, ())) => Ok(session),
+        Err(error) => Err(error.reason),
+    }
+}
+
+/// The same, but `prepare` must also succeed within the time limit.
+pub fn connect_and_prepare<T>(
     url: &DatabaseUrl,
     settings: &[Setting],
     mut prepare: impl FnMut(&mut Client) -> Result<T, postgres::Error>,

@@ -1,7 +1,7 @@
 //! Makes the connections of the pool, and decides which of them may still be used. r2d2 calls it.
 
 use super::backoff::Backoff;
-use super::connect::{ConnectError, Setting, connect, is_silence};
+use super::connect::{ConnectError, Setting, connect_and_prepare, is_silence};
 use super::connection::{Connection, prepare};
 use super::readiness::Facts;
 use super::rows::can_be_read;
@@ -9,9 +9,10 @@ use super::sqlstate::{Fate, cause, is_lost_statement};
 use super::url::{DatabaseSettings, DatabaseUrl};
 use crate::limits::{ANSWER_AGE_MAX, CHECKOUT_MAX, PING_AFTER, PING_MAX, STATEMENT_SERVER_MAX};
 use crate::metrics;
-use crate::panic::{guarded, lock};
+use crate::threads::{guarded, lock};
 use r2d2::ManageConnection;
 use std::io;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -32,8 +33,8 @@ pub struct Connector {
     /// The number of open connections of the pool.
     open: Arc<AtomicU32>,
     has_warned: AtomicBool,
-    has_row_security: AtomicBool,
-    has_icu: AtomicBool,
+    /// The facts of the last examination.
+    facts: Mutex<Facts>,
 }
 
 /// Makes the server end a statement that takes longer than `STATEMENT_SERVER_MAX`.
@@ -52,8 +53,7 @@ impl Connector {
             answered: Mutex::default(),
             open: Arc::default(),
             has_warned: AtomicBool::new(false),
-            has_row_security: AtomicBool::new(false),
-            has_icu: AtomicBool::new(false),
+            facts: Mutex::default(),
         }
     }
 
@@ -76,19 +76,16 @@ impl Connector {
         Arc::clone(&lock(&self.url))
     }
 
-    /// Records that the database has answered just now.
-    pub fn note_answer(&self) {
-        *lock(&self.answered) = Some(Instant::now());
+    /// Records that the database has answered just now. Returns whether it had not answered within
+    /// `ANSWER_AGE_MAX` before.
+    pub fn note_answer(&self) -> bool {
+        let before = lock(&self.answered).replace(Instant::now());
+        before.is_none_or(|at| at.elapsed() > ANSWER_AGE_MAX)
     }
 
     /// Whether the database has answered within `ANSWER_AGE_MAX`.
     pub fn is_answering(&self) -> bool {
         lock(&self.answered).is_some_and(|at| at.elapsed() <= ANSWER_AGE_MAX)
-    }
-
-    /// Whether the database has answered at all since the start.
-    pub fn has_answered(&self) -> bool {
-        lock(&self.answered).is_some()
     }
 
     /// No connection that exists now is used again.
@@ -131,11 +128,11 @@ impl Connector {
 
     /// The settings of a new session. There are none for a pooler that keeps no prepared statements, because it
     /// keeps no settings either.
-    fn settings(&self) -> Vec<Setting> {
+    fn settings(&self, facts: Facts) -> Vec<Setting> {
         let mut settings = Vec::new();
         if self.is_prepared {
             settings.push(statement_timeout());
-            if !self.has_row_security.load(Relaxed) {
+            if !facts.has_row_security {
                 // With this setting PostgreSQL refuses a statement from which row security would hide rows. So if
                 // row security is switched on later, no list silently lacks tasks.
                 settings.push(("row_security", "off".to_owned()));
@@ -146,9 +143,8 @@ impl Connector {
 
     /// Adopts the facts of an examination. If they have changed, connections made before are replaced.
     pub fn adopt(&self, facts: Facts) {
-        let had_row_security = self.has_row_security.swap(facts.has_row_security, Relaxed);
-        let had_icu = self.has_icu.swap(facts.has_icu, Relaxed);
-        if had_row_security != facts.has_row_security || had_icu != facts.has_icu {
+        let before = mem::replace(&mut *lock(&self.facts), facts);
+        if before != facts {
             self.distrust_all();
         }
     }
@@ -157,17 +153,18 @@ impl Connector {
     fn open(&self) -> Result<Connection, ConnectError> {
         // Taken before the facts are read, so that this connection is replaced if the facts change meanwhile.
         let born = Instant::now();
-        let has_icu = self.has_icu.load(Relaxed);
-        let (session, prepared) = connect(&self.url(), &self.settings(), |client| match self.is_prepared {
-            true => prepare(client, has_icu),
-            false => Ok(Vec::new()),
-        })?;
+        let facts = *lock(&self.facts);
+        let (session, prepared) =
+            connect_and_prepare(&self.url(), &self.settings(facts), |client| match self.is_prepared {
+                true => prepare(client, facts.has_icu),
+                false => Ok(Vec::new()),
+            })?;
         // Otherwise a statement could change a task and return a row that the service cannot read.
         if !prepared.iter().all(|(_, statement)| can_be_read(statement.columns())) {
             let reason = "a column of tasks has a type that the service cannot read".to_owned();
             return Err(ConnectError { reason, is_full: false });
         }
-        Ok(Connection::new(session, prepared, has_icu, born, Arc::clone(&self.open)))
+        Ok(Connection::new(session, prepared, facts.has_icu, born, Arc::clone(&self.open)))
     }
 }
 
@@ -217,7 +214,7 @@ impl ManageConnection for Manager {
                 Err(io::Error::other(error.reason))
             }
         };
-        guarded(open, io::Error::other)
+        guarded(open).unwrap_or_else(|bug| Err(io::Error::other(bug)))
     }
 
     /// Whether a connection may be handed out. A ping costs a round trip, so a connection that was used a moment

@@ -10,7 +10,7 @@ use super::statements::{Statement, Values};
 use super::url::{DatabaseSettings, DatabaseUrl};
 use super::watch::{self, Readiness, Watch};
 use crate::error::Error;
-use crate::limits::{CHECKOUT_MAX, REQUEST_MAX, STATEMENT_MAX, STATEMENT_TRIES_MAX};
+use crate::limits::{CHECKOUT_MAX, PING_MAX, REQUEST_MAX, STATEMENT_MAX, STATEMENT_TRIES_MAX};
 use crate::metrics::waited_for_connection;
 use crate::semaphore::{Permit, Semaphore};
 use postgres::Row;
@@ -89,8 +89,9 @@ impl Pool {
         send: impl Fn(&mut Connection, Duration) -> Result<T, postgres::Error>,
     ) -> Result<T, Error> {
         self.watch.note_request()?;
-        let absent = || Error::Unavailable(self.watch.trouble_or("no database yet"));
-        let pool = self.watch.connections().ok_or_else(absent)?;
+        let Some(pool) = self.watch.connections() else {
+            return Err(Error::Unavailable(self.watch.trouble().unwrap_or_default()));
+        };
         let end = Instant::now() + REQUEST_MAX;
         let (mut tries, mut may_be_done) = (0, false);
         loop {
@@ -115,7 +116,9 @@ impl Pool {
                 Fate::Lost => statement.effect.may_repeat(),
                 Fate::Passing | Fate::Unclear | Fate::Refused => false,
             };
-            if !may_succeed || tries == STATEMENT_TRIES_MAX || Instant::now() >= end {
+            // With less time than this, a statement that the server would answer could look like one that is lost.
+            let is_over = end.saturating_duration_since(Instant::now()) < PING_MAX;
+            if !may_succeed || tries == STATEMENT_TRIES_MAX || is_over {
                 return Err(fate.error(&error, may_be_done));
             }
         }
@@ -126,14 +129,23 @@ impl Pool {
     fn check_out(&self, pool: &r2d2::Pool<Manager>, end: Instant) -> Result<CheckedOut<'_>, String> {
         let asked = Instant::now();
         let patience = CHECKOUT_MAX.min(end.saturating_duration_since(asked));
-        let permit = self.permits.acquire(patience);
-        let connection =
-            permit.map(|permit| (pool.get_timeout(patience.saturating_sub(asked.elapsed())), permit));
+        let outcome = self.connection_within(pool, patience);
         waited_for_connection(asked.elapsed());
-        match connection {
-            Some((Ok(connection), permit)) => Ok(CheckedOut { connection, _permit: permit }),
-            Some((Err(error), _)) => Err(error.to_string()),
-            None => Err(self.watch.trouble_or("no connection became free in time")),
-        }
+        outcome
+    }
+
+    fn connection_within(
+        &self,
+        pool: &r2d2::Pool<Manager>,
+        patience: Duration,
+    ) -> Result<CheckedOut<'_>, String> {
+        let asked = Instant::now();
+        let Some(permit) = self.permits.acquire(patience) else {
+            let trouble = self.watch.trouble();
+            return Err(trouble.unwrap_or_else(|| "no connection became free in time".to_owned()));
+        };
+        let left = patience.saturating_sub(asked.elapsed());
+        let connection = pool.get_timeout(left).map_err(|error| error.to_string())?;
+        Ok(CheckedOut { connection, _permit: permit })
     }
 }

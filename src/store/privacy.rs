@@ -22,7 +22,7 @@ pub fn export(
     take: &mut dyn FnMut(&Task) -> bool,
 ) -> Result<(), String> {
     let user_id = user_id.as_str();
-    let (mut session, ()) = connect(url, &[], |_| Ok(())).map_err(|error| error.reason)?;
+    let mut session = connect(url, &[])?;
     let deadline = session.deadline();
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&user_id, Type::TEXT)];
     let mut transaction = begin(&mut session)?;
@@ -43,7 +43,7 @@ pub fn export(
 /// Deletes the user's tasks and returns their number; with `only_count`, only counts them. Errors: as those of
 /// [`export`].
 pub fn purge(url: &DatabaseUrl, user_id: &UserId, only_count: bool) -> Result<u64, String> {
-    let (mut session, ()) = connect(url, &[], |_| Ok(())).map_err(|error| error.reason)?;
+    let mut session = connect(url, &[])?;
     let mut transaction = begin(&mut session)?;
     let user_id = user_id.as_str();
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&user_id, Type::TEXT)];

@@ -28,7 +28,7 @@ pub struct Examination {
 }
 
 /// Facts about the database on which the connections of the pool depend.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub struct Facts {
     /// Whether row-level security is active on the table for this role. If there is no finding about it, its
     /// policies let every row through.

@@ -10,7 +10,7 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// `tinytasks migrate`. Errors: why the database cannot be reached, or why it refuses a statement.
 pub fn migrate(url: &DatabaseUrl) -> Result<(), String> {
-    let (mut session, ()) = connect(url, &[], |_| Ok(())).map_err(|error| error.reason)?;
+    let mut session = connect(url, &[])?;
     apply(&mut session, SCHEMA_MAX)?;
     let mended = session.within(SCHEMA_MAX).batch_execute(MEND);
     mended.map_err(|error| format!("the rows cannot be repaired: {}", cause(&error)))

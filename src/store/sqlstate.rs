@@ -62,10 +62,12 @@ impl Fate {
     /// The error for the client. `may_be_done` is true if the statement is a change, and it is unknown whether this
     /// try or an earlier one was done.
     pub fn error(self, error: &postgres::Error, may_be_done: bool) -> Error {
-        match (self, broken_rule(error)) {
-            (Self::Refused, Some(rule)) if !may_be_done => Error::Invalid(vec![rule]),
-            (Self::Refused, None) if !may_be_done => Error::Database(cause(error)),
-            _ => Error::unanswered(may_be_done, cause(error)),
+        if may_be_done || self != Self::Refused {
+            return Error::unanswered(may_be_done, cause(error));
+        }
+        match broken_rule(error) {
+            Some(rule) => Error::Invalid(vec![rule]),
+            None => Error::Database(cause(error)),
         }
     }
 }

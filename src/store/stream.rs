@@ -7,7 +7,7 @@
 //! [`Negotiation`] decides whether the connection is really encrypted.
 
 use super::tls::Encryption;
-use crate::panic::lock;
+use crate::threads::lock;
 use postgres::Socket;
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use std::convert::Infallible;

@@ -5,7 +5,7 @@
 use super::sqlstate::cause;
 use super::tls::{Encryption, Tls};
 use crate::limits::{CONNECT_CEILING, CONNECT_MAX, SILENT_ADDRESS_LAST, UNACKNOWLEDGED_MAX};
-use crate::panic::lock;
+use crate::threads::lock;
 use postgres::Config;
 use postgres::config::{ChannelBinding, Host, LoadBalanceHosts, SslMode, SslNegotiation};
 use std::collections::HashMap;
@@ -110,7 +110,8 @@ impl DatabaseUrl {
         if self.config.get_load_balance_hosts() == LoadBalanceHosts::Random {
             shuffle(&mut addresses);
         }
-        addresses.sort_by_key(|address| self.was_silent(address));
+        // A cached key, because the key of an address may change while the sort runs.
+        addresses.sort_by_cached_key(|address| self.was_silent(address));
         Ok(addresses)
     }
 

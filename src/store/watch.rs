@@ -13,7 +13,7 @@ use crate::limits::{
     EXAMINE_INTERVAL, FIRST_ANSWER_MAX, FULL_RETRY_MAX, NOT_READY_RETRY, PING_MAX, READ_ONLY_RETRY,
     REST_AFTER, SCHEMA_MAX, STATEMENT_MAX, WATCH_CHECKOUT_MAX, WATCH_INTERVAL,
 };
-use crate::panic::{every, lock};
+use crate::threads::{every, lock};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,6 +56,9 @@ impl State {
     }
 }
 
+/// The trouble from the start until the database is ready for the first time.
+const NO_DATABASE_YET: &str = "no database yet";
+
 /// Starts the watching thread. Errors: the thread cannot be started.
 pub fn start(watch: Arc<Watch>, auto_migrate: bool) -> Result<(), String> {
     let work = move || {
@@ -71,7 +74,7 @@ impl Watch {
         let state = State {
             findings: Vec::new(),
             asked: Instant::now(),
-            trouble: String::new(),
+            trouble: NO_DATABASE_YET.to_owned(),
             is_borrowing: false,
         };
         let (connections, changed) = (OnceLock::new(), Condvar::new());
@@ -124,10 +127,9 @@ impl Watch {
 
     /// Records that the database has answered just now.
     pub fn note_answer(&self) {
-        let was_answering = self.connector.is_answering();
-        self.connector.note_answer();
+        let is_after_silence = self.connector.note_answer();
         // While the database is answering, no thread waits for an answer, so most calls need not wake one.
-        if !was_answering {
+        if is_after_silence {
             // A thread that has just found no answer holds the lock until it waits. Taking the lock ensures that
             // the signal does not come before that.
             drop(lock(&self.state));
@@ -141,10 +143,10 @@ impl Watch {
         self.connector.is_answering() || state.is_resting() && state.trouble.is_empty()
     }
 
-    /// Why a request gets no connection: the known trouble with the database, or else `otherwise`.
-    pub fn trouble_or(&self, otherwise: &str) -> String {
+    /// Why the database cannot be reached or is not ready. None if all is well.
+    pub fn trouble(&self) -> Option<String> {
         let trouble = lock(&self.state).trouble.clone();
-        if trouble.is_empty() { otherwise.to_owned() } else { trouble }
+        if trouble.is_empty() { None } else { Some(trouble) }
     }
 
     fn note_trouble(&self, what: &str, reason: &str) {
@@ -160,9 +162,9 @@ impl Watch {
     /// connection, or why it has ended.
     fn keep_one_connection(self: &Arc<Self>, auto_migrate: bool) -> Result<(), String> {
         self.wait_while_resting();
-        let mut session = match connect(&self.connector.url(), &[], |_| Ok(())) {
-            Ok((session, ())) => session,
-            Err(error) => return self.borrow_connections(error.reason),
+        let mut session = match connect(&self.connector.url(), &[]) {
+            Ok(session) => session,
+            Err(reason) => return self.borrow_connections(reason),
         };
         lock(&self.state).is_borrowing = false;
         let (made, mut examined) = (Instant::now(), None);
@@ -183,20 +185,23 @@ impl Watch {
     /// Watches the database through connections of the pool after no connection could be made because of `reason`.
     /// Returns when it is time to try again. Errors: `reason`, if no connection of the pool answers either.
     fn borrow_connections(self: &Arc<Self>, reason: String) -> Result<(), String> {
+        let Some(pool) = self.connections.get() else {
+            return Err(reason);
+        };
         let began = Instant::now();
         let mut examined = None;
         while began.elapsed() < FULL_RETRY_MAX {
-            let answer = self.connections.get().map(|pool| match pool.get_timeout(WATCH_CHECKOUT_MAX) {
+            let is_answering = match pool.get_timeout(WATCH_CHECKOUT_MAX) {
                 Ok(mut connection) => {
-                    let is_answering = self.ask(&mut connection.session, &mut examined, false).is_ok();
+                    let outcome = self.ask(&mut connection.session, &mut examined, false);
                     // For the same reason as in `keep_one_connection`, the pool then makes a new connection.
                     connection.is_spent |= self.refuses_changes() && connection.age() >= READ_ONLY_RETRY;
-                    is_answering
+                    outcome.is_ok()
                 }
                 // Requests use all connections. Their answers show whether the database is answering.
                 Err(_) => self.connector.is_answering(),
-            });
-            if answer != Some(true) {
+            };
+            if !is_answering {
                 return Err(reason);
             }
             if !std::mem::replace(&mut lock(&self.state).is_borrowing, true) {
@@ -234,20 +239,20 @@ impl Watch {
     /// Examines the database, applies the schema if that is wanted and the pool does not exist yet, and fills the
     /// pool once reads can be served. Errors: the database does not answer.
     fn make_ready(self: &Arc<Self>, session: &mut Session, auto_migrate: bool) -> Result<(), String> {
-        let Examination { mut findings, mut facts } = self.examine(session)?;
+        let mut examination = self.examine(session)?;
         if auto_migrate && self.connections.get().is_none() {
             // If reads can be served, the schema is complete, and applying it takes milliseconds.
-            let limit = if can_read(&findings) { STATEMENT_MAX } else { SCHEMA_MAX };
-            if let Err(error) = schema::apply(session, limit) {
-                if session.is_closed() {
-                    return Err(error);
+            let limit = if can_read(&examination.findings) { STATEMENT_MAX } else { SCHEMA_MAX };
+            match schema::apply(session, limit) {
+                Ok(()) => examination = self.examine(session)?,
+                Err(reason) if session.is_closed() => return Err(reason),
+                Err(reason) => {
+                    examination.findings.retain(|finding| finding.harm == Harm::RefusesChanges);
+                    examination.findings.push(Finding { text: reason, harm: Harm::Fails });
                 }
-                findings.retain(|finding| finding.harm == Harm::RefusesChanges);
-                findings.push(Finding { text: error, harm: Harm::Fails });
-            } else {
-                Examination { findings, facts } = self.examine(session)?;
             }
         }
+        let Examination { findings, facts } = examination;
         let can_read = can_read(&findings);
         let reasons: Vec<_> = findings.iter().map(|finding| finding.text.clone()).collect();
         lock(&self.state).findings = findings;
@@ -259,11 +264,10 @@ impl Watch {
         }
         if reasons.is_empty() {
             self.note_ready();
-        }
-        self.note_answer();
-        if !reasons.is_empty() {
+        } else {
             self.note_trouble("database not ready", &reasons.join("; "));
         }
+        self.note_answer();
         Ok(())
     }
 
@@ -273,8 +277,7 @@ impl Watch {
 
     fn note_ready(&self) {
         let mut state = lock(&self.state);
-        let is_first = !self.connector.has_answered();
-        if is_first || !state.trouble.is_empty() {
+        if !state.trouble.is_empty() {
             log::info!("database connected");
             state.trouble.clear();
         }

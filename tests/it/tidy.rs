@@ -82,7 +82,7 @@ fn a_crate_is_named_in_its_module_alone() {
         ("env::var_os", "src/config/source.rs"),
         ("env::vars_os", "src/config/source.rs"),
         ("env::vars", "src/config/source.rs"),
-        ("catch_unwind", "src/panic.rs"),
+        ("catch_unwind", "src/threads.rs"),
         ("tokio", "src/store/stream.rs"),
         ("set_hook", "src/logging.rs"),
     ] {

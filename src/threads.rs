@@ -1,5 +1,5 @@
-//! Keeps one panic from stopping the service: a lock that survives it, the one place that catches it,
-//! and a loop that goes on after it.
+//! Starting threads, and keeping one panic from stopping the service: a lock that survives it, the one place
+//! that catches it, and a loop that goes on after it.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,36 +14,37 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Does the work, and turns a panic into an error. The only place that catches one.
-pub fn guarded<T, E>(work: impl FnOnce() -> Result<T, E>, error: impl FnOnce(String) -> E) -> Result<T, E> {
-    let panic = |_| Err(error("BUG: panic, see the line before".to_owned()));
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panic)
+pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| "BUG: panic, see the line before".to_owned())
+}
+
+/// Starts a thread. Errors: no thread can be started.
+pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
 /// Starts a thread that does `work` for ever, with a pause after each time. A panic ends only the
 /// turn in which it happens. Errors: no thread can be started.
-pub fn every<T>(pause: Duration, name: &str, mut work: impl FnMut() -> T + Send + 'static) -> io::Result<()> {
-    let again = move || {
+pub fn every(pause: Duration, name: &str, mut work: impl FnMut() + Send + 'static) -> io::Result<()> {
+    spawn(name, move || {
         loop {
-            let _ = guarded(|| Ok(work()), drop);
+            let _ = guarded(&mut work);
             thread::sleep(pause);
         }
-    };
-    thread::Builder::new().name(name.to_owned()).spawn(again).map(drop)
+    })
 }
 
 #[cfg(test)]
 #[allow(clippy::panic, clippy::unwrap_used)]
 mod tests {
     use super::{Duration, every, guarded};
-    use crate::error::Error;
     use std::sync::mpsc;
 
     #[test]
     fn a_panic_is_an_error() {
-        let outcome: Result<(), String> = guarded(|| panic!("a defect"), |reason| reason);
+        let outcome: Result<(), String> = guarded(|| panic!("a defect"));
         assert_eq!(outcome.unwrap_err(), "BUG: panic, see the line before");
-        let outcome: Result<(), Error> = guarded(|| panic!("a defect"), Error::Bug);
-        assert_eq!(outcome.map_err(|error| error.entry().1), Err("INTERNAL_ERROR"));
+        assert_eq!(guarded(|| 1), Ok(1));
     }
 
     #[test]
