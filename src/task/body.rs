@@ -1,5 +1,5 @@
-//! Parses a request body into the content of a task. Knows no header and no route.
-//! Guarantees: the answer lists every rule that the body breaks, and only this file makes a [`Text`].
+//! Parses a request body into the content or the change of a task. Knows no header field and no route.
+//! Guarantees: an error lists every rule that the body breaks, and only this file makes a [`Text`].
 
 use super::Task;
 use crate::error::{Error, FieldError};
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A title or a description that keeps its rule.
+/// A title or a description that obeys its rules.
 pub struct Text(String);
 
 impl Text {
@@ -19,7 +19,7 @@ impl Text {
     }
 }
 
-/// The fields of a task that its client decides: the body of POST and of PUT.
+/// The fields of a task that the client chooses: the body of POST and of PUT.
 pub struct Content {
     pub title: Text,
     pub description: Option<Text>,
@@ -56,8 +56,8 @@ impl Content {
     }
 }
 
-/// The change of one field. An absent field, `null` and a value are three cases, so a
-/// nullable field is a `Change<Option<T>>`.
+/// The change of one field. In a body a field can be absent, `null` or a value; for these three cases a field
+/// that may be null is a `Change<Option<T>>`.
 #[derive(Default)]
 pub enum Change<T> {
     #[default]
@@ -103,7 +103,7 @@ impl Patch {
         if errors.is_empty() { Ok(patch) } else { Err(Error::Invalid(errors)) }
     }
 
-    /// Whether the task has already all that the patch asks for.
+    /// Whether the task already has all the values that the patch sets.
     pub fn is_done_in(&self, task: &Task) -> bool {
         let has = |wanted: &Option<Text>| wanted.as_ref().map(Text::as_str) == task.description;
         self.title.as_ref().into_option().is_none_or(|title| title.as_str() == task.title)
@@ -112,7 +112,7 @@ impl Patch {
     }
 }
 
-/// Parses the body of a PATCH of many tasks: the value of `complete`, the one member that it knows.
+/// Parses the body of a PATCH of many tasks: returns the value of `complete`, the only member that it may set.
 /// Errors: `Malformed`, `Invalid`.
 pub fn parse_complete(body: &[u8]) -> Result<bool, Error> {
     let members = Members::parse(body)?;
@@ -145,7 +145,7 @@ pub const TITLE_NOT_BLANK: Rule = ("must not be empty or white space alone", "bl
 pub const TITLE_LENGTH: Rule = ("must be at most 200 characters", "too_long");
 pub const DESCRIPTION_LENGTH: Rule = ("must be at most 1000 characters", "too_long");
 
-/// The error for a member of the body that breaks `rule`.
+/// The [`FieldError`] for a member of the body that breaks `rule`.
 pub fn broken(member: &'static str, rule: Rule) -> FieldError {
     let (msg, kind) = rule;
     FieldError::new(&["body", member], msg, kind)
@@ -173,8 +173,8 @@ impl<'a> Member<'a> {
         matches!(self, Self::Absent)
     }
 
-    /// Parses the value with `parse`. `Keep` means that the member is absent, `Set(None)` that it is
-    /// `null`. Errors: the rule that it breaks.
+    /// Parses the value with `parse`. `Keep` means that the member is absent, `Set(None)` that it is `null`.
+    /// Errors: the rule that the member breaks.
     fn check<T>(&self, parse: impl FnOnce(&str) -> Result<T, Rule>) -> Result<Change<Option<T>>, Rule> {
         match self {
             Self::Absent => Ok(Change::Keep),
@@ -211,7 +211,7 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// The members that keep their rules, and an error for each of the others.
+    /// The values of the members that obey their rules, and an error for each of the other members.
     fn check(&self) -> (Patch, Vec<FieldError>) {
         let (mut patch, mut errors) = (Patch::default(), Vec::new());
         match self.title.check_not_null(title) {
@@ -249,7 +249,7 @@ fn description(json: &str) -> Result<Text, Rule> {
     if fits { Ok(Text(description)) } else { Err(DESCRIPTION_LENGTH) }
 }
 
-/// The value of a JSON string. Errors: it is no string, or PostgreSQL cannot store its text.
+/// The value of a JSON string. Errors: `json` is not a string, or PostgreSQL cannot store its text.
 fn text(json: &str) -> Result<String, Rule> {
     if !json.starts_with('"') {
         return Err(STRING);
@@ -259,12 +259,12 @@ fn text(json: &str) -> Result<String, Rule> {
     text.filter(|text| !text.contains('\0')).ok_or(STORABLE)
 }
 
-/// A JSON string as bytes. serde_json decodes a lone surrogate into bytes that are not UTF-8, so
-/// that one field can be refused; decoding into text would make it refuse the whole body.
+/// A JSON string as bytes. For bytes, serde_json decodes a lone surrogate into bytes that are not UTF-8, so that
+/// only the field can be refused. For text, serde_json would refuse the whole body.
 #[derive(Deserialize)]
 struct Octets<'a>(#[serde(borrow)] Cow<'a, [u8]>);
 
-/// Written by hand, because a derived implementation refuses the whole body for a repeated member.
+/// Not derived, because a derived implementation would refuse the whole body for a repeated member.
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
@@ -296,8 +296,8 @@ impl<'de> Deserialize<'de> for Members<'de> {
 mod tests {
     use super::Content;
 
-    /// The table refuses a long text with the same message, so a test through HTTP would not notice
-    /// that this check is missing.
+    /// The table's constraints refuse a long text with the same message, so a test through HTTP would not notice
+    /// if this check were missing.
     #[test]
     fn lengths_are_judged_before_the_table_is_asked() {
         for (title, description, fits) in [(200, 1000, true), (201, 1, false), (1, 1001, false)] {

@@ -1,4 +1,4 @@
-//! The parts of a question for a list: which tasks, in which order, from where on, and how many.
+//! The parts of a request for a list: which tasks, in which order, beginning where, and how many.
 
 use super::{Task, UtcMicros};
 use crate::limits::{SEARCH_CHARS_MAX, TITLE_CHARS_MAX};
@@ -6,24 +6,25 @@ use crate::limits::{SEARCH_CHARS_MAX, TITLE_CHARS_MAX};
 /// Which of a user's tasks a list shows.
 #[derive(Clone)]
 pub struct Filter {
-    /// Only tasks in this state.
+    /// Only tasks whose `complete` has this value.
     pub complete: Option<bool>,
-    /// Only tasks with this text in their title or description.
+    /// Only tasks that contain this text in their title or description.
     pub search: Option<Search>,
 }
 
-/// Which of a user's tasks are changed at once: all in this state that the search, if any, finds.
+/// Which of a user's tasks a bulk change selects: all whose `complete` has this value and that the search, if
+/// there is one, finds.
 pub struct Chosen {
     pub complete: bool,
     pub search: Option<Search>,
 }
 
-/// A text to look for: 1–200 characters that PostgreSQL can hold (no U+0000).
+/// A text to search for: 1–200 characters that PostgreSQL can hold (no U+0000).
 #[derive(Clone)]
 pub struct Search(String);
 
 impl Search {
-    /// Returns None when the text is empty, longer than 200 characters or has a U+0000.
+    /// Returns None if the text is empty, longer than 200 characters, or contains U+0000.
     pub fn parse(text: String) -> Option<Self> {
         let fits = (1..=SEARCH_CHARS_MAX).contains(&text.chars().count()) && !text.contains('\0');
         fits.then_some(Self(text))
@@ -34,16 +35,18 @@ impl Search {
     }
 }
 
-/// The key that a list is ordered by. Tasks of the same key are ordered by their id, in the same direction.
+/// The key by which a list is ordered. Tasks with the same key are ordered by their id, in the same direction.
 #[derive(Clone, Copy, PartialEq)]
 pub enum SortKey {
     Id,
     CreatedAt,
     UpdatedAt,
-    /// The first 200 characters of the title; rows from before the rules may have more.
+    /// The first 200 characters of the title. Rows that are older than the table's constraints may have longer
+    /// titles.
     Title,
 }
 
+/// The order of a list.
 #[derive(Clone, Copy)]
 pub struct Order {
     pub by: SortKey,
@@ -53,23 +56,23 @@ pub struct Order {
 impl Order {
     pub const DEFAULT: Self = Self { by: SortKey::Id, is_descending: false };
 
-    /// An id that no task comes before in this order.
+    /// An id before which no task comes in this order.
     pub fn first_id(self) -> i64 {
         if self.is_descending { i64::MAX } else { i64::MIN }
     }
 }
 
-/// A place in an order: that of a task as a list has shown it, whatever has become of it since.
+/// A position in an order: that of a task when a list showed it. The task may have been changed or deleted since.
 #[derive(Clone)]
 pub struct Position {
     pub value: SortValue,
     pub id: i64,
 }
 
-/// The key of one task in an order, beside its id.
+/// The sort key of one task, without its id.
 #[derive(Clone)]
 pub enum SortValue {
-    /// In the orders by id.
+    /// In the orders by id, in which the id alone is the key.
     None,
     Instant(UtcMicros),
     Title(String),
@@ -92,6 +95,7 @@ impl SortValue {
 }
 
 impl Position {
+    /// The position of a task in an order by this key.
     pub fn of(task: &Task, by: SortKey) -> Self {
         let value = match by {
             SortKey::Id => SortValue::None,
@@ -110,6 +114,7 @@ pub struct Page {
     pub order: Order,
     /// Only tasks that follow this position in the order.
     pub after: Option<Position>,
+    /// How many tasks are skipped at the beginning.
     pub offset: i64,
     /// At most this many tasks; None means all.
     pub limit: Option<i64>,
@@ -117,7 +122,7 @@ pub struct Page {
     pub has_totals: bool,
 }
 
-/// How many tasks of a user a search chooses, whatever their state.
+/// How many tasks of a user a search finds, in all and by state.
 #[derive(Clone, Copy)]
 pub struct Totals {
     pub all: i64,

@@ -1,5 +1,5 @@
 //! The domain types: a task, its owner, its versions, a page of a list. No I/O, no HTTP, no SQL.
-//! Guarantees: a parsed value keeps the contract's rules and holds exactly what the client sent.
+//! Guarantees: a parsed value obeys the contract's rules and is exactly what the client sent.
 //! A *character* is a Unicode code point.
 
 mod body;
@@ -26,10 +26,10 @@ use std::ops::Range;
 pub struct UserId(String);
 
 impl UserId {
-    /// Returns None when the text is empty, longer than 255 characters, `.`, `..`, or has a U+0000.
+    /// Returns None if the text is empty, longer than 255 characters, `.` or `..`, or if it contains U+0000.
     pub fn parse(text: String) -> Option<Self> {
         let fits = (1..=USER_ID_CHARS_MAX).contains(&text.chars().count()) && !text.contains('\0');
-        // RFC 3986 section 5.2.4: a client removes these segments from a path, so no URL names them.
+        // RFC 3986 section 5.2.4: clients remove these segments from a path, so no URL can name such a user.
         let has_path = text != "." && text != "..";
         (fits && has_path).then_some(Self(text))
     }
@@ -39,7 +39,7 @@ impl UserId {
     }
 }
 
-/// A task's number as a client may ask for it: 1 … 2^63 − 1.
+/// The id of a task for which a client may ask: 1 … 2^63 − 1.
 pub struct TaskId(i64);
 
 impl TaskId {
@@ -56,7 +56,7 @@ impl TaskId {
     }
 }
 
-/// A stored task in the form that clients see. Borrows from the database's answer.
+/// A stored task in the form that clients see. Borrows its texts from the database's answer.
 pub struct Task<'a> {
     pub id: i64,
     pub user_id: &'a str,
@@ -74,7 +74,8 @@ impl Task<'_> {
         self.updated_at.etag()
     }
 
-    /// The error for a precondition that does not hold for this task. Shows the task to its client.
+    /// The error for a precondition that does not hold for this task. It contains the task, so that the client
+    /// sees the current state.
     pub fn precondition_failed(&self) -> Error {
         match serde_json::from_slice(&self.to_json()) {
             Ok(json) => Error::PreconditionFailed(Current { etag: self.etag(), json }),
@@ -87,11 +88,12 @@ impl Task<'_> {
 pub enum Tags {
     /// `*`: every version of a task that exists.
     Any,
-    /// Tags that this service never gives out name no version and are left out.
+    /// The versions that the tags name. A tag that this service never issues names no version and is left out.
     Listed(Vec<UtcMicros>),
 }
 
 impl Tags {
+    /// Whether one of the tags names this version.
     pub fn match_version(&self, version: UtcMicros) -> bool {
         match self {
             Self::Any => true,
@@ -100,8 +102,8 @@ impl Tags {
     }
 }
 
-/// A condition on the current version of a task (RFC 9110 section 13.1). A version is
-/// named by its `updated_at`, which changes with every change. None: the field is absent.
+/// A condition on the current version of a task (RFC 9110 section 13.1). A version is identified by its
+/// `updated_at`, which changes with every change. None means that the request does not have the field.
 pub struct Precondition {
     /// The current version must be one of these.
     pub if_match: Option<Tags>,
@@ -110,7 +112,7 @@ pub struct Precondition {
 }
 
 impl Precondition {
-    /// Whether `If-Match` does not hold for this version, and everything else that is asked holds.
+    /// Whether `If-Match` does not hold for this version, and `If-None-Match` holds or is absent.
     pub fn fails_by_if_match_alone(&self, version: UtcMicros) -> bool {
         let is_other = self.if_match.as_ref().is_some_and(|tags| !tags.match_version(version));
         let is_excluded = self.if_none_match.as_ref().is_some_and(|tags| tags.match_version(version));
@@ -118,9 +120,9 @@ impl Precondition {
     }
 }
 
-/// An instant as PostgreSQL's `timestamptz` holds it: microseconds since 2000-01-01T00:00:00Z, where
-/// the smallest and the largest number mean `-infinity` and `infinity`. Every stored instant has
-/// exactly one value here, so each can be compared and sent back unchanged.
+/// An instant in the form of PostgreSQL's `timestamptz`: microseconds since 2000-01-01T00:00:00Z; the smallest
+/// and the largest number mean `-infinity` and `infinity`. Every stored instant has exactly one value here, so
+/// instants can be compared and sent back to PostgreSQL unchanged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UtcMicros(i64);
 
@@ -140,13 +142,13 @@ impl UtcMicros {
         format!("\"{:x}\"", self.version())
     }
 
-    /// The number that an entity tag shows: for instants that clocks show, microseconds since 1970.
+    /// The number in an entity tag: microseconds since 1970, modulo 2^64.
     pub fn version(self) -> u64 {
         self.0.wrapping_add(Self::UNIX_MICROS_OF_2000).cast_unsigned()
     }
 
-    /// The reverse of [`UtcMicros::version`]. Returns None where PostgreSQL has no such instant: it has
-    /// those from 4714 BC to 294276, `-infinity` and `infinity`.
+    /// The reverse of [`UtcMicros::version`]. Returns None if PostgreSQL has no such instant: its instants are
+    /// those of the years 4714 BC to 294276, `-infinity` and `infinity`.
     pub fn from_version(version: u64) -> Option<Self> {
         const FINITE: Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
         let micros = version.cast_signed().wrapping_sub(Self::UNIX_MICROS_OF_2000);
@@ -158,13 +160,13 @@ impl UtcMicros {
         Self(Timestamp::now().as_microsecond() - Self::UNIX_MICROS_OF_2000)
     }
 
-    /// Writes RFC 3339: UTC, six fraction digits, `Z`. Shows the years 0 to 9999; an instant outside them,
-    /// which only other programs can have stored, is shown as the nearest one inside.
+    /// Writes the instant as RFC 3339: UTC, six fraction digits, `Z`. RFC 3339 has only the years 0 to 9999; an
+    /// instant outside them, which only other programs can have stored, is written as the nearest one inside.
     fn print(self, text: impl jiff::fmt::Write) -> Result<(), jiff::Error> {
         const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
-        /// 0000-01-01T00:00:00Z, since 1970.
+        /// 0000-01-01T00:00:00Z, in microseconds since 1970.
         const UNIX_MICROS_MIN: i64 = -62_167_219_200_000_000;
-        /// 9999-12-30T22:00:00Z, since 1970: the last second that jiff can write.
+        /// 9999-12-30T22:00:00Z, in microseconds since 1970: the last second that jiff can write.
         const UNIX_MICROS_MAX: i64 = 253_402_207_200_000_000;
         let unix_micros = self.0.saturating_add(Self::UNIX_MICROS_OF_2000);
         let shown = unix_micros.clamp(UNIX_MICROS_MIN, UNIX_MICROS_MAX);
