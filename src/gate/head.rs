@@ -4,7 +4,6 @@
 
 use crate::error::{Error, FieldError};
 use crate::limits::{BODY_BYTES_MAX, FIELDS_MAX};
-use std::net::{IpAddr, SocketAddr};
 
 /// The methods that at least one route has (RFC 9110 section 9).
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -67,27 +66,38 @@ pub fn check_unfinished_request_line(begun: &[u8]) -> Result<(), Error> {
     }
     check_unfinished_line(begun)?;
     let line = begun.strip_suffix(b"\r").unwrap_or(begun);
-    let mut parts = line.splitn(3, |byte| *byte == b' ');
-    let method = parts.next().unwrap_or_default();
-    let (target, version) = (parts.next(), parts.next());
-    let is_method = method.iter().all(|byte| is_token(*byte)) && (!method.is_empty() || target.is_none());
-    let is_target = target.is_none_or(|target| target.iter().all(|byte| *byte > b' ' && *byte != 0x7f))
-        && (version.is_none() || target.is_some_and(|target| !target.is_empty()));
-    let has_begun = |version: &[u8]| {
-        let pattern = b"HTTP/0.0";
-        let fits =
-            |(given, wanted): (&u8, &u8)| given == wanted || (*wanted == b'0' && given.is_ascii_digit());
-        version.len() <= pattern.len() && version.iter().zip(pattern).all(fits)
+    let parts: Vec<&[u8]> = line.splitn(3, |byte| *byte == b' ').collect();
+    // The last part may go on. The parts before it are complete, so they must not be empty.
+    let may_become_one = match parts.as_slice() {
+        [method] => is_token(method),
+        [method, target] => !method.is_empty() && is_token(method) && is_target(target),
+        [method, target, version] => {
+            let are_complete = !method.is_empty() && !target.is_empty();
+            are_complete && is_token(method) && is_target(target) && may_become_version(version)
+        }
+        _ => false,
     };
-    if is_method && is_target && version.is_none_or(has_begun) {
-        return Ok(());
-    }
-    Err(malformed("this is no request line"))
+    if may_become_one { Ok(()) } else { Err(malformed("this is no request line")) }
 }
 
-/// RFC 9110 section 5.6.2, tchar.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// Whether every byte is a tchar (RFC 9110 section 5.6.2).
+fn is_token(text: &[u8]) -> bool {
+    text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+fn is_target(text: &[u8]) -> bool {
+    text.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
+}
+
+/// Whether this is the beginning of `HTTP/`, a digit, a dot and a digit (RFC 9112 section 2.3).
+fn may_become_version(begun: &[u8]) -> bool {
+    let mut shape = begun.to_vec();
+    for byte in shape.iter_mut().skip(b"HTTP/".len()) {
+        if byte.is_ascii_digit() {
+            *byte = b'0';
+        }
+    }
+    b"HTTP/0.0".starts_with(&shape)
 }
 
 /// Whether a line, its CRLF included, is a field that is allowed as a trailer. A field that says where the
@@ -144,20 +154,28 @@ fn parse_begun<'h>(
 /// The target in origin-form (RFC 9112 section 3.2). An origin-form is returned as sent, and an absolute-form
 /// without its scheme and host; `*` is allowed for OPTIONS and returned as it is. Errors: `Malformed`.
 pub fn origin_form(method: &str, target: &str) -> Result<String, Error> {
-    let is_http = |scheme: &str| ["http", "https"].iter().any(|http| http.eq_ignore_ascii_case(scheme));
-    let absolute = target.split_once("://").filter(|(scheme, _)| is_http(scheme));
-    // RFC 3986 section 3.2: the authority ends at the first `/`, `?` or `#`. Before `?` and `#` the path is empty.
-    let end_of_host = |rest: &str| rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let path =
-        match absolute.and_then(|(_, rest)| rest.split_at_checked(end_of_host(rest))) {
-            Some((host, path)) if !host.is_empty() && host.bytes().all(is_of_host) => {
-                if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
-            }
-            _ => target.to_owned(),
-        };
+    let path = match behind_host(target) {
+        Some(path) if path.starts_with('/') => path.to_owned(),
+        // The path is empty, and a query may follow.
+        Some(rest) => format!("/{rest}"),
+        None => target.to_owned(),
+    };
     let is_visible = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    let fits = is_visible && (path.starts_with('/') || (path == "*" && method == "OPTIONS"));
-    if fits { Ok(path) } else { Err(malformed("the request target is malformed")) }
+    let fits = path.starts_with('/') || (path == "*" && method == "OPTIONS");
+    if is_visible && fits { Ok(path) } else { Err(malformed("the request target is malformed")) }
+}
+
+/// The part of an absolute-form that follows its scheme and host. None if the target is no absolute-form of HTTP.
+fn behind_host(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return None;
+    }
+    // RFC 3986 section 3.2: the authority ends at the first `/`, `?` or `#`.
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, behind) = rest.split_at_checked(end)?;
+    let is_host = !host.is_empty() && host.bytes().all(is_of_host);
+    if is_host { Some(behind) } else { None }
 }
 
 /// Whether a byte may occur in a host with a port. `@` may not, because a user name before the host is not
@@ -179,7 +197,7 @@ fn ascii(value: &[u8]) -> String {
 pub struct Fields<'h>(pub &'h [httparse::Header<'h>]);
 
 impl<'h> Fields<'h> {
-    fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 
@@ -233,34 +251,11 @@ impl<'h> Fields<'h> {
             _ => Err(malformed("the length of the body must be said once, and clearly")),
         }
     }
-
-    /// The client's address. If the peer is a trusted proxy, this is the address in the last entry of
-    /// `X-Forwarded-For`, or else of `Forwarded`: the proxy itself has added that entry, with the address that
-    /// it saw (RFC 7239 section 4). In all other cases it is the peer's own address.
-    pub fn client(&self, peer: Option<IpAddr>, trusted: &[Option<IpAddr>]) -> Option<IpAddr> {
-        if !trusted.contains(&peer) {
-            return peer;
-        }
-        // Earlier entries, and those of the other field, may have been made up by the client.
-        let last = |name| {
-            let entry = self.values(name).last()?.rsplit(|byte| *byte == b',').next();
-            entry.map(|entry| std::str::from_utf8(entry).unwrap_or_default())
-        };
-        let node = last("X-Forwarded-For").or_else(|| {
-            let mut pairs = last("Forwarded")?.split(';').filter_map(|pair| pair.trim().split_once('='));
-            pairs.find(|(name, _)| name.eq_ignore_ascii_case("for")).map(|(_, node)| node)
-        });
-        let node = node.unwrap_or_default().trim().trim_matches('"');
-        let address = node.parse::<SocketAddr>().map(|address| address.ip());
-        let address = address.or_else(|_| node.trim_matches(['[', ']']).parse());
-        address.map_or(peer, |address| Some(address.to_canonical()))
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Fields, check_begun, check_unfinished_line, check_unfinished_request_line, parse};
-    use std::net::IpAddr;
+    use super::{check_begun, check_unfinished_line, check_unfinished_request_line, parse};
 
     #[test]
     fn what_a_head_is_refused_for() {
@@ -368,33 +363,6 @@ mod tests {
             ("A\rb", false),
         ] {
             assert_eq!(check_unfinished_line(begun.as_bytes()).is_ok(), fits, "{begun:?}");
-        }
-    }
-
-    #[test]
-    fn the_clients_address_is_the_last_one_that_a_trusted_proxy_names() {
-        let address = |text: &str| text.parse::<IpAddr>().ok();
-        let (proxy, trusted) = (address("10.0.0.1"), [None, address("10.0.0.1")]);
-        for (peer, name, value, wanted) in [
-            (address("10.0.0.2"), "X-Forwarded-For", "192.0.2.1", "10.0.0.2"),
-            (proxy, "X-Forwarded-For", "192.0.2.1", "192.0.2.1"),
-            (proxy, "x-forwarded-for", "192.0.2.1, 192.0.2.2", "192.0.2.2"),
-            (proxy, "X-Forwarded-For", "192.0.2.1, unknown", "10.0.0.1"),
-            (proxy, "X-Forwarded-For", "::ffff:192.0.2.1", "192.0.2.1"),
-            (proxy, "Forwarded", "for=192.0.2.1, by=10.0.0.1;for=\"[2001:db8::1]:80\"", "2001:db8::1"),
-            (proxy, "Forwarded", "proto=https", "10.0.0.1"),
-            (proxy, "Via", "192.0.2.1", "10.0.0.1"),
-            (None, "X-Forwarded-For", "192.0.2.1", "192.0.2.1"),
-        ] {
-            let fields = [httparse::Header { name, value: value.as_bytes() }];
-            assert_eq!(Fields(&fields).client(peer, &trusted), address(wanted), "{name}: {value}");
-        }
-        assert_eq!(Fields(&[]).client(None, &[]), None);
-        // Entries that a client put before the proxy's, or into the other field, do not count.
-        let forwarded = httparse::Header { name: "Forwarded", value: b"for=192.0.2.9" };
-        for (value, wanted) in [(&b"\xe9, 192.0.2.1"[..], "192.0.2.1"), (b"192.0.2.1, \xe9", "10.0.0.1")] {
-            let fields = [httparse::Header { name: "X-Forwarded-For", value }, forwarded];
-            assert_eq!(Fields(&fields).client(proxy, &trusted), address(wanted), "{value:?}");
         }
     }
 }

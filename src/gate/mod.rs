@@ -9,6 +9,7 @@
 
 mod client;
 mod connection;
+mod forwarded;
 mod handout;
 mod head; //       trusted core
 mod listen;

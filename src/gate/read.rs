@@ -2,6 +2,7 @@
 //! repaired (RFC 9112 section 11). There is no recursion, and no buffer grows beyond `limits`.
 
 use super::connection::Connection;
+use super::forwarded;
 use super::head::{
     Fields, check_begun, check_unfinished_line, check_unfinished_request_line, is_clean, is_trailer,
     malformed, method, origin_form, parse,
@@ -62,32 +63,15 @@ impl Reader {
 
     /// Reads the next request into `request`. If the request is refused, `request` holds the parts that were
     /// understood. `request.client` is the peer's address; it is replaced if a trusted proxy names another.
-    ///
-    /// Not inlined, because the thread of an idle client waits in `wait_for_request`: its stack must not
-    /// contain the array of 64 fields that this function needs.
-    #[inline(never)]
     pub fn read(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         let begun = Instant::now();
         self.connection.set_deadline(HEAD_TIMEOUT);
         let arrived = self.head();
-        let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
-        let mut parsed = httparse::Request::new(&mut headers);
-        let outcome = parse(self.lines_read(), &mut parsed);
-        // Set before the checks below, because even a refusal needs the request id and the origin of the request
-        // for its answer.
-        let fields = Fields(parsed.headers);
-        let is_http_1_0 = parsed.version == Some(0);
-        request.is_http_1_0 = is_http_1_0;
-        request.method = method(parsed.method.unwrap_or_default());
-        request.fields = fields.known();
-        request.client = fields.client(request.client, trusted);
-        request.is_last = is_http_1_0 || fields.has_token("Connection", "close");
+        // Parsed even if it did not arrive completely, because a refusal needs the request id and the origin of
+        // the request for its answer.
+        let framing = parse_head(self.lines_read(), request, trusted);
         arrived?;
-        outcome?;
-        fields.check_host(is_http_1_0)?;
-        request.target = origin_form(request.method, parsed.path.unwrap_or_default())?;
-        let length = fields.body_length(is_http_1_0)?;
-        let expects_continue = !is_http_1_0 && fields.has_token("Expect", "100-continue");
+        let Framing { length, expects_continue } = framing?;
         if expects_continue && self.buffer.len() < self.at + length.unwrap_or(1) {
             let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
             self.connection.write(interim).map_err(|_| Stop::Gone)?;
@@ -218,6 +202,37 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
     let digits = std::str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?;
     let is_hex = digits.len() <= 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     usize::from_str_radix(digits, 16).ok().filter(|_| is_hex)
+}
+
+/// How the body of a request arrives.
+struct Framing {
+    /// None if the body is chunked.
+    length: Option<usize>,
+    /// The client may wait for 100 (Continue) before it sends the body.
+    expects_continue: bool,
+}
+
+/// Parses a head into `request`, as far as it can be understood. Errors: `Malformed`, `HeadTooLarge`,
+/// `BodyTooLarge`.
+///
+/// Not inlined, so that the stack of a thread that waits for its client does not contain the array of 64 fields.
+#[inline(never)]
+fn parse_head(head: &[u8], request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<Framing, Error> {
+    let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let outcome = parse(head, &mut parsed);
+    let fields = Fields(parsed.headers);
+    request.is_http_1_0 = parsed.version == Some(0);
+    request.method = method(parsed.method.unwrap_or_default());
+    request.fields = fields.known();
+    request.client = forwarded::client(&fields, request.client, trusted);
+    request.is_last = request.is_http_1_0 || fields.has_token("Connection", "close");
+    outcome?;
+    fields.check_host(request.is_http_1_0)?;
+    request.target = origin_form(request.method, parsed.path.unwrap_or_default())?;
+    let length = fields.body_length(request.is_http_1_0)?;
+    let expects_continue = !request.is_http_1_0 && fields.has_token("Expect", "100-continue");
+    Ok(Framing { length, expects_continue })
 }
 
 #[cfg(test)]

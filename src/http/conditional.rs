@@ -6,18 +6,13 @@ use crate::gate::Request;
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::task::{Precondition, Tags, UtcMicros};
 
-/// For GET: whether `If-None-Match` says that the client already has the representation with this entity tag. The
-/// answer is then 304.
+/// Whether `If-None-Match` of a GET says that the client already has the representation with this entity tag. The
+/// answer is then 304. For what is no task; a task has [`precondition`].
 pub fn is_not_modified(request: &Request, etag: &str) -> bool {
     tags(request, "If-None-Match").is_some_and(|listed| listed.has_weak(etag))
 }
 
-/// For GET: whether `If-Match` excludes the representation with this entity tag. The answer is then 412.
-pub fn if_match_fails(request: &Request, etag: &str) -> bool {
-    tags(request, "If-Match").is_some_and(|listed| !listed.has_strong(etag))
-}
-
-/// The conditions under which a request wants to change its task.
+/// The conditions under which a request wants its task, or wants to change it.
 pub fn precondition(request: &Request) -> Precondition {
     let if_match = tags(request, "If-Match").map(|listed| listed.strong_versions());
     let if_none_match = tags(request, "If-None-Match").map(|listed| listed.weak_versions());
@@ -44,17 +39,6 @@ struct Tag {
 }
 
 impl Listed {
-    /// Whether a tag matches by the strong comparison, in which a weak tag matches nothing (RFC 9110
-    /// section 8.8.3.2).
-    fn has_strong(&self, etag: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Tags { tags, is_well_formed } => {
-                *is_well_formed && tags.iter().any(|tag| !tag.is_weak && tag.opaque == etag)
-            }
-        }
-    }
-
     /// Whether a tag matches by the weak comparison.
     fn has_weak(&self, etag: &str) -> bool {
         match self {
@@ -63,7 +47,8 @@ impl Listed {
         }
     }
 
-    /// The versions of a task that match by the strong comparison.
+    /// The versions of a task that match by the strong comparison, in which a weak tag matches nothing (RFC 9110
+    /// section 8.8.3.2).
     fn strong_versions(&self) -> Tags {
         match self {
             Self::Any => Tags::Any,

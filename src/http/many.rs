@@ -9,25 +9,19 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::gate::Request;
 use crate::task::parse_complete;
-use serde::Serialize;
-
-/// The body of the answers: how many tasks were changed.
-#[derive(Serialize)]
-struct Changed {
-    count: u64,
-}
+use serde_json::json;
 
 /// `PATCH /api/{user_id}/tasks`.
 pub fn update<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
     check_media_type(request, JSON_OR_MERGE_PATCH)?;
     let (chosen, complete) = both(query::parse_chosen(request.query()), parse_complete(&request.body))?;
     let count = app.store.update_many(&caller, &chosen, complete)?;
-    Response::json(200, &Changed { count })
+    Response::json(200, &json!({"count": count}))
 }
 
 /// `DELETE /api/{user_id}/tasks`.
 pub fn delete<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
     let chosen = query::parse_chosen(request.query())?;
     let count = app.store.delete_many(&caller, &chosen)?;
-    Response::json(200, &Changed { count })
+    Response::json(200, &json!({"count": count}))
 }

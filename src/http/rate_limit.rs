@@ -36,10 +36,11 @@ struct Buckets {
 /// The number of requests that a user has left, as the two fields of draft-ietf-httpapi-ratelimit-headers-10.
 pub type Allowance = [(&'static str, String); 2];
 
-/// The verdict on one request. `full_at`: the moment at which the user's bucket is full again.
-enum Counted {
-    Allowed { full_at: u64 },
-    Refused { full_at: u64 },
+/// The verdict on one request.
+struct Counted {
+    /// The moment at which the user's bucket is full again.
+    full_at: u64,
+    is_allowed: bool,
 }
 
 impl RateLimiter {
@@ -60,10 +61,7 @@ impl RateLimiter {
     /// Counts a request of this user. Errors: `RateLimited`; the refused request is not counted.
     pub fn count(&self, user_id: &str) -> (Allowance, Result<(), Error>) {
         let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let (full_at, is_allowed) = match self.count_at(self.hasher.hash_one(user_id), now) {
-            Counted::Allowed { full_at } => (full_at, true),
-            Counted::Refused { full_at } => (full_at, false),
-        };
+        let Counted { full_at, is_allowed } = self.count_at(self.hasher.hash_one(user_id), now);
         let missing = full_at.saturating_sub(now);
         let wait_seconds = (missing + self.interval).saturating_sub(self.burst).div_ceil(SECOND);
         let outcome = if is_allowed { Ok(()) } else { Err(Error::RateLimited(wait_seconds)) };
@@ -77,15 +75,15 @@ impl RateLimiter {
     fn count_at(&self, key: u64, now: u64) -> Counted {
         let mut buckets = lock(&self.buckets);
         if !buckets.has_room_for(key, now) {
-            return Counted::Allowed { full_at: now };
+            return Counted { full_at: now, is_allowed: true };
         }
         let full_at = buckets.full_at.entry(key).or_insert(now);
         let next = now.max(*full_at) + self.interval;
         if next - now > self.burst {
-            return Counted::Refused { full_at: *full_at };
+            return Counted { full_at: *full_at, is_allowed: false };
         }
         *full_at = next;
-        Counted::Allowed { full_at: next }
+        Counted { full_at: next, is_allowed: true }
     }
 }
 
@@ -110,10 +108,10 @@ fn rounded_quotient(time: u64, part: u64) -> u64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{Counted, RATE_USERS_MAX, RateLimiter, SECOND};
+    use super::{RATE_USERS_MAX, RateLimiter, SECOND};
 
     fn is_allowed(limiter: &RateLimiter, key: u64, now: u64) -> bool {
-        matches!(limiter.count_at(key, now), Counted::Allowed { .. })
+        limiter.count_at(key, now).is_allowed
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub const JSON_OR_MERGE_PATCH: &str = "application/json, application/merge-patch
 pub fn create<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
     check_media_type(request, JSON)?;
     let (key, content) =
-        both(conditional::idempotency_key(request).map_err(Error::from), Content::for_create(&request.body))?;
+        both(conditional::idempotency_key(request).map_err(Error::from), Content::parse(&request.body))?;
     let (rows, is_replay) = app.store.insert(&caller, &content, key)?;
     let task = rows.one()?;
     let response = show_task(201, &task).with("Location", location(&task));
@@ -30,21 +30,21 @@ pub fn show<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Re
     let id = TaskId::parse(id)?;
     let rows = app.store.get(&caller, id)?;
     let task = rows.one()?;
-    let etag = task.etag();
-    if conditional::if_match_fails(request, &etag) {
+    let when = conditional::precondition(request);
+    if when.if_match_fails(task.updated_at) {
         return Err(task.precondition_failed());
     }
-    if conditional::is_not_modified(request, &etag) {
-        return Ok(Response::empty(304).with_etag(etag));
+    if when.if_none_match_fails(task.updated_at) {
+        return Ok(Response::empty(304).with_etag(task.etag()));
     }
-    Ok(Response::json_text(200, task.to_json()).with_etag(etag))
+    Ok(show_task(200, &task))
 }
 
 /// `PUT /api/{user_id}/tasks/{task_id}`.
 pub fn replace<'a>(app: &'a App, caller: Caller, request: &Request, id: &str) -> Result<Response<'a>, Error> {
     check_media_type(request, JSON)?;
-    let (id, content) = both(TaskId::parse(id).map_err(Error::from), Content::for_replace(&request.body))?;
-    update(app, &caller, request, id, &content.into())
+    let (id, patch) = both(TaskId::parse(id).map_err(Error::from), Patch::for_replace(&request.body))?;
+    update(app, &caller, request, id, &patch)
 }
 
 /// `PATCH /api/{user_id}/tasks/{task_id}`.

@@ -134,10 +134,13 @@ impl Store {
             Outcome::Changed(tasks) => Ok(tasks),
             Outcome::Refused(tasks) => {
                 let task = tasks.one()?;
-                if !(when.fails_by_if_match_alone(task.updated_at) && patch.is_done_in(&task)) {
-                    return Err(task.precondition_failed());
+                let version = task.updated_at;
+                let fails_by_if_match_alone =
+                    when.if_match_fails(version) && !when.if_none_match_fails(version);
+                if fails_by_if_match_alone && patch.is_done_in(&task) {
+                    return Ok(tasks);
                 }
-                Ok(tasks)
+                Err(task.precondition_failed())
             }
         }
     }

@@ -19,7 +19,7 @@ impl Text {
     }
 }
 
-/// The fields of a task that the client chooses: the body of POST and of PUT.
+/// The fields of a new task that the client chooses: the body of POST.
 pub struct Content {
     pub title: Text,
     pub description: Option<Text>,
@@ -28,29 +28,18 @@ pub struct Content {
 
 impl Content {
     /// Parses the body of POST; an absent `complete` means false. Errors: `Malformed`, `Invalid`.
-    pub fn for_create(body: &[u8]) -> Result<Self, Error> {
-        Self::parse(body, Some(false))
-    }
-
-    /// Parses the body of PUT, which must have `complete`. Errors: `Malformed`, `Invalid`.
-    pub fn for_replace(body: &[u8]) -> Result<Self, Error> {
-        Self::parse(body, None)
-    }
-
-    fn parse(body: &[u8], complete_default: Option<bool>) -> Result<Self, Error> {
+    pub fn parse(body: &[u8]) -> Result<Self, Error> {
         let members = Members::parse(body)?;
         let (given, mut errors) = members.check();
         if members.title.is_absent() {
             errors.push(broken("title", MISSING));
         }
-        if members.complete.is_absent() && complete_default.is_none() {
-            errors.push(broken("complete", MISSING));
-        }
-        let complete = given.complete.into_option().or(complete_default);
-        match (given.title.into_option(), complete) {
-            (Some(title), Some(complete)) if errors.is_empty() => {
-                Ok(Self { title, description: given.description.into_option().flatten(), complete })
-            }
+        match given.title {
+            Change::Set(title) if errors.is_empty() => Ok(Self {
+                title,
+                description: given.description.into_option().flatten(),
+                complete: given.complete.into_option().unwrap_or(false),
+            }),
             _ => Err(Error::Invalid(errors)),
         }
     }
@@ -103,6 +92,23 @@ impl Patch {
         if errors.is_empty() { Ok(patch) } else { Err(Error::Invalid(errors)) }
     }
 
+    /// Parses the body of PUT, which sets all fields: an absent description clears it. Errors: `Malformed`,
+    /// `Invalid`.
+    pub fn for_replace(body: &[u8]) -> Result<Self, Error> {
+        let members = Members::parse(body)?;
+        let (mut patch, mut errors) = members.check();
+        if members.title.is_absent() {
+            errors.push(broken("title", MISSING));
+        }
+        if members.complete.is_absent() {
+            errors.push(broken("complete", MISSING));
+        }
+        if members.description.is_absent() {
+            patch.description = Change::Set(None);
+        }
+        if errors.is_empty() { Ok(patch) } else { Err(Error::Invalid(errors)) }
+    }
+
     /// Whether the task already has all the values that the patch sets.
     pub fn is_done_in(&self, task: &Task) -> bool {
         let has = |wanted: &Option<Text>| wanted.as_ref().map(Text::as_str) == task.description;
@@ -120,16 +126,6 @@ pub fn parse_complete(body: &[u8]) -> Result<bool, Error> {
         Ok(Change::Set(complete)) => Ok(complete),
         Ok(Change::Keep) => Err(malformed("must have complete", "no_fields")),
         Err(rule) => Err(Error::Invalid(vec![broken("complete", rule)])),
-    }
-}
-
-impl From<Content> for Patch {
-    fn from(content: Content) -> Self {
-        Self {
-            title: Change::Set(content.title),
-            description: Change::Set(content.description),
-            complete: Change::Set(content.complete),
-        }
     }
 }
 
@@ -305,7 +301,7 @@ mod tests {
                 let body = serde_json::json!({
                     "title": char.repeat(title), "description": char.repeat(description),
                 });
-                let content = Content::for_create(body.to_string().as_bytes());
+                let content = Content::parse(body.to_string().as_bytes());
                 assert_eq!(content.is_ok(), fits, "{title} and {description} times {char}");
             }
         }

@@ -112,11 +112,14 @@ pub struct Precondition {
 }
 
 impl Precondition {
-    /// Whether `If-Match` does not hold for this version, and `If-None-Match` holds or is absent.
-    pub fn fails_by_if_match_alone(&self, version: UtcMicros) -> bool {
-        let is_other = self.if_match.as_ref().is_some_and(|tags| !tags.match_version(version));
-        let is_excluded = self.if_none_match.as_ref().is_some_and(|tags| tags.match_version(version));
-        is_other && !is_excluded
+    /// Whether `If-Match` does not hold for this version.
+    pub fn if_match_fails(&self, version: UtcMicros) -> bool {
+        self.if_match.as_ref().is_some_and(|tags| !tags.match_version(version))
+    }
+
+    /// Whether `If-None-Match` does not hold for this version.
+    pub fn if_none_match_fails(&self, version: UtcMicros) -> bool {
+        self.if_none_match.as_ref().is_some_and(|tags| tags.match_version(version))
     }
 }
 
