@@ -1,6 +1,6 @@
-//! `Authorization` field → [`Caller`]. Guarantees the second half of the invariant: a `Caller` is a
-//! verified user who is also the user in the path. Nothing else can make one, and the store takes
-//! nothing else.
+//! `Authorization` field → [`Caller`]. Guarantees the second half of the invariant: a `Caller` is a verified
+//! user who is also the user in the path. Only this module can make a `Caller`, and the methods of the store
+//! require one.
 
 use crate::error::{Error, TokenRefusal};
 use crate::keys::Keys;
@@ -17,8 +17,9 @@ impl Caller {
     }
 }
 
-/// RFC 6750 section 2.1: takes the values of all `Authorization` fields of a request and the user
-/// in its path. Errors: `TokenMissing`, `TokenInvalid` (401), `Forbidden` (403), in that order.
+/// Verifies the bearer token of a request (RFC 6750 section 2.1). `fields` are the values of all its
+/// `Authorization` fields, `path_user` is the user in its path. Errors, checked in this order: `TokenMissing`
+/// (401), `TokenInvalid` (401), `Forbidden` (403).
 pub fn authorize(keys: &Keys, fields: &[&str], path_user: &str) -> Result<Caller, Error> {
     let field = match fields {
         [] => return Err(Error::TokenMissing),

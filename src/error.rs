@@ -1,6 +1,6 @@
-//! Everything that can go wrong with a request, and the one table that turns it into an answer.
-//! Knows nothing of bytes, tokens or SQL. A client reads fixed text or a [`FieldError`]; the cause of
-//! an error goes into the log alone.
+//! Everything that can go wrong with a request, and the table that turns each error into an answer. Knows
+//! nothing of bytes, tokens or SQL. The client gets only fixed texts and [`FieldError`]s; the cause of an
+//! error is only logged.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -10,7 +10,7 @@ use std::fmt;
 /// One broken rule of a request: an entry of the contract's `errors`.
 #[derive(Debug, Clone, Serialize)]
 pub struct FieldError {
-    /// `body`, `path`, `query` or `header`, then the field's name where there is one.
+    /// `body`, `path`, `query` or `header`; then the name of the member, parameter or field, if there is one.
     pub loc: Vec<Cow<'static, str>>,
     pub msg: Cow<'static, str>,
     #[serde(rename = "type")]
@@ -30,7 +30,7 @@ impl From<FieldError> for Error {
     }
 }
 
-/// A task as it is while a precondition does not hold, for the answer that says so.
+/// The current state of a task for which a precondition does not hold. The answer (412) shows it.
 #[derive(Debug)]
 pub struct Current {
     /// With its quotes.
@@ -38,8 +38,8 @@ pub struct Current {
     pub json: Box<RawValue>,
 }
 
-/// Why a request was not done: one variant for each cause that a reader would name. A `String` holds
-/// the cause for the log.
+/// Why a request was refused or failed: one variant for each cause. Unless its comment says otherwise, a `String`
+/// is the cause for the log.
 #[derive(Debug)]
 pub enum Error {
     /// The request cannot be understood.
@@ -50,7 +50,7 @@ pub enum Error {
     KeyReused,
     TokenMissing,
     TokenInvalid(TokenRefusal),
-    /// Holds the token's user.
+    /// The token is another user's. Holds the token's user.
     Forbidden(String),
     NoSuchRoute,
     NoSuchTask,
@@ -62,29 +62,30 @@ pub enum Error {
     PreconditionRequired,
     BodyTooLarge,
     TargetTooLong,
-    /// Holds the media types that the route takes.
+    /// Holds the media types that the route accepts.
     MediaType(&'static str),
     ContentCoding,
     HeadTooLarge,
     /// Holds the seconds after which the next request is allowed.
     RateLimited(u64),
-    /// The database refused a statement for good.
+    /// The database refused a statement, and would refuse it again.
     Database(String),
     /// A defect of this program.
     Bug(String),
-    /// A condition that passes by itself. Nothing was done, or the request may be repeated without harm.
+    /// A condition that passes by itself. The request has changed nothing, or can be repeated without harm.
     Unavailable(String),
-    /// Like `Unavailable`, but the database may have made the change.
+    /// A condition that passes by itself. It is unknown whether the request has changed something.
     Unknown(String),
 }
 
 impl Error {
-    /// For a statement without an answer, or with one that cannot be read.
+    /// The error for a statement without an answer, or with an answer that cannot be read. `may_be_done`: the
+    /// statement may have changed something.
     pub fn unanswered(may_be_done: bool, cause: String) -> Self {
         if may_be_done { Self::Unknown(cause) } else { Self::Unavailable(cause) }
     }
 
-    /// The contract's table: status, `error_code`, and the sentence for the client.
+    /// The contract's error table: status, `error_code`, and the text for the client.
     #[rustfmt::skip]
     pub fn entry(&self) -> (u16, &'static str, &'static str) {
         match self {
@@ -113,7 +114,7 @@ impl Error {
         }
     }
 
-    /// The header field that belongs to the answer, where there is one.
+    /// The header field that the error adds to the answer.
     pub fn field(&self) -> Option<(&'static str, Cow<'static, str>)> {
         match self {
             Self::TokenMissing => Some(("WWW-Authenticate", "Bearer".into())),
@@ -123,13 +124,13 @@ impl Error {
             Self::MediaType(accepted) => Some(("Accept", (*accepted).into())),
             Self::ContentCoding => Some(("Accept-Encoding", "identity".into())),
             Self::RateLimited(seconds) => Some(("Retry-After", seconds.to_string().into())),
-            // In seconds: about as long as a database takes to restart.
+            // Two seconds is about as long as a database takes to restart.
             Self::Unavailable(_) | Self::Unknown(_) => Some(("Retry-After", "2".into())),
             _ => None,
         }
     }
 
-    /// The broken rules; empty for an error that is not about the request's content.
+    /// The broken rules. Empty for an error that is not about the request's content.
     pub fn field_errors(&self) -> &[FieldError] {
         match self {
             Self::Malformed(list) | Self::Invalid(list) => list,
@@ -137,7 +138,7 @@ impl Error {
         }
     }
 
-    /// The task, where a precondition on it did not hold.
+    /// The current task, if a precondition on it does not hold.
     pub fn current(&self) -> Option<&RawValue> {
         match self {
             Self::PreconditionFailed(current) => Some(&*current.json),
@@ -145,7 +146,7 @@ impl Error {
         }
     }
 
-    /// One sentence for the client: all broken rules, or the table's text.
+    /// The `detail` of the problem document: all broken rules, or the text of the table.
     pub fn detail(&self) -> String {
         if let Self::MediaType(accepted) = self {
             return format!("Content-Type: must be {}", accepted.replace(", ", " or "));
@@ -156,7 +157,7 @@ impl Error {
         if rules.is_empty() { self.entry().2.to_owned() } else { rules.join("; ") }
     }
 
-    /// The reason in the log line, beside the `error_code`.
+    /// The reason for the log line, which also has the `error_code`.
     pub fn reason(&self) -> String {
         match self {
             Self::TokenInvalid(refusal) => refusal.to_string(),
@@ -169,29 +170,29 @@ impl Error {
     }
 }
 
-/// Why a token was refused. Its text is for the log and for `tinytasks token --explain`, never for
-/// the client; it repeats nothing of the token but times.
+/// Why a token was refused. The text of a refusal is for the log and for `tinytasks token --explain`, never for
+/// the client. Of the token, it repeats only times.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TokenRefusal {
     /// The request has more than one `Authorization` field.
     TwoFields,
-    /// RFC 7515 section 7.1: three parts of base64url with dots between.
+    /// The token is not three parts of base64url with dots between (RFC 7515 section 7.1).
     NotCompact,
-    /// RFC 7515 section 4: the header is a JSON object with `alg` in it.
+    /// The header is not a JSON object with `alg` (RFC 7515 section 4), or `kid` or `typ` is no string.
     BadHeader,
-    /// RFC 7515 section 4.1.11: the service understands no extension.
+    /// The header has `crit`, and the service supports no extension (RFC 7515 section 4.1.11).
     Critical,
-    /// RFC 7519 section 5.1: `typ` says that this is something else.
+    /// `typ` says that the token is not a JWT (RFC 7519 section 5.1).
     NotJwt,
-    /// RFC 8725 section 3.1: no configured key is for the `alg` of the header.
+    /// No configured key is for the `alg` of the header (RFC 8725 section 3.1).
     Algorithm,
-    /// The JWKS has several keys, and the header names none.
+    /// The JWKS has several keys, and the header has no `kid`.
     NoKid,
-    /// The JWKS has no key of this name.
+    /// The JWKS has no key with the `kid` of the header.
     UnknownKid,
-    /// The HMAC is not that of a configured secret.
+    /// The signature was made with none of the configured secrets.
     SecretSignature,
-    /// The Ed25519 signature is not that of the named key.
+    /// The signature was not made with the key that `kid` names.
     KeySignature,
     /// The claims are not one JSON object, or name a claim twice.
     BadClaims,
@@ -209,7 +210,7 @@ pub enum TokenRefusal {
 }
 
 impl TokenRefusal {
-    /// All that [`TokenRefusal::label`] gives.
+    /// All values that [`TokenRefusal::label`] returns.
     #[rustfmt::skip]
     pub const LABELS: [&str; 9] = [
         "malformed", "algorithm", "unknown_key", "signature", "expired", "not_yet_valid", "issuer",
@@ -261,7 +262,7 @@ impl fmt::Display for TokenRefusal {
     }
 }
 
-/// RFC 3339; beyond the year 9999 the last moment of it.
+/// The time in seconds since 1970 as a timestamp. Times after the year 9999 become the last moment of that year.
 fn time(unix_seconds: u64) -> jiff::Timestamp {
     let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX)

@@ -1,9 +1,8 @@
-//! The secrets and public keys that tokens are verified with, and the verdict on a token. With
-//! `token.rs` the only module that knows tokens and jwt-simple, which brings the keys, the cryptography and
-//! base64url. Its check of claims is not used: it refuses a token for the type of a claim that this
-//! service does not read.
-//! Guarantees: the key decides the algorithm, never the token; nothing of a token is believed before
-//! its signature is verified.
+//! Verifies tokens with the configured secrets and public keys. Only this module and `token.rs` know tokens
+//! and jwt-simple, which provides the keys, the cryptography and base64url. Its check of claims is not used,
+//! because it would refuse a token for the type of a claim that this service does not read.
+//! Guarantees: the key determines the algorithm, never the token; no claim of a token is used before its
+//! signature is verified.
 
 use crate::error::TokenRefusal;
 use crate::limits::{VERIFIED_TOKEN_BYTES_MAX, VERIFIED_TOKENS_MAX};
@@ -25,10 +24,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// files are equal.
 #[derive(PartialEq)]
 pub struct TokenSettings {
-    /// There unless there is a JWKS.
+    /// May be absent only if there is a JWKS.
     pub secret: Option<String>,
     pub previous_secret: Option<String>,
-    /// The file of the JWKS and its content.
+    /// The path of the JWKS file, and its content.
     pub jwks: Option<(String, Vec<u8>)>,
     pub issuer: Option<String>,
     pub audience: Option<String>,
@@ -40,7 +39,7 @@ pub struct TokenSettings {
 pub struct Keys(Arc<Watched<TokenSettings, KeySet>>);
 
 impl Keys {
-    /// `jwt` is the configuration; `read` gives it as it is later. Errors: what is wrong with
+    /// `jwt` is the current configuration; `read` reads it again later. Errors: what is wrong with
     /// `JWT_JWKS_FILE`.
     pub fn open(
         jwt: TokenSettings,
@@ -50,17 +49,17 @@ impl Keys {
         Watched::open("set of keys", jwt, Box::new(read), KeySet::new).map(Self)
     }
 
-    /// Follows the files from now on. Errors: there can be no more threads.
+    /// Starts the thread that reads the files again when they change. Errors: the thread cannot be started.
     pub fn follow(&self) -> io::Result<()> {
         self.0.follow()
     }
 
-    /// Reads secrets and JWKS again at once. Errors: why the keys stay as they were.
+    /// Reads secrets and JWKS again at once. Errors: why the keys stay as they are.
     pub fn reload(&self) -> Result<(), String> {
         self.0.reload()
     }
 
-    /// The user of a good token, and when it expires in seconds since 1970.
+    /// The user of a valid token, and its `exp` in seconds since 1970. Errors: why the token is refused.
     pub fn verify(&self, token: &str) -> Result<(UserId, u64), TokenRefusal> {
         match self.0.current().verify(token) {
             // The issuer may have begun to use a new key a moment ago.
@@ -70,10 +69,10 @@ impl Keys {
     }
 }
 
-/// Keys that are in force together. They are never changed but replaced as a whole, so the tokens
-/// that they have verified go with them.
+/// Keys that are in force at the same time. The set is never changed, only replaced as a whole; the tokens that
+/// its keys have verified are part of it, so they are forgotten with it.
 struct KeySet {
-    /// The secret in force, then the previous one.
+    /// The current secret, then the previous one.
     secrets: Vec<HS256Key>,
     public_keys: Vec<Ed25519PublicKey>,
     issuer: Option<String>,
@@ -82,8 +81,8 @@ struct KeySet {
     verified: Mutex<VerifiedTokens>,
 }
 
-/// Token → its user, and the seconds since 1970 in which it needs no new verification: from the last one to its
-/// `exp`.
+/// Token → its user, and the period in which it need not be verified again, in seconds since 1970: from its last
+/// verification to its `exp`.
 type VerifiedTokens = HashMap<String, (UserId, Range<u64>)>;
 
 impl KeySet {
@@ -131,8 +130,8 @@ impl KeySet {
         Ok((claims.user()?, expires_at))
     }
 
-    /// RFC 8725 section 3.1: `alg` only chooses among the kinds of keys that are configured, and a key
-    /// of one kind is never used as one of the other.
+    /// RFC 8725 section 3.1: `alg` only selects among the kinds of keys that are configured, and a key of one kind
+    /// is never used as a key of another kind.
     fn check_signature(&self, jws: &Jws) -> Result<(), TokenRefusal> {
         match jws.header.algorithm.as_str() {
             "HS256" if !self.secrets.is_empty() => {
@@ -141,7 +140,7 @@ impl KeySet {
                 };
                 if self.secrets.iter().any(is_by) { Ok(()) } else { Err(TokenRefusal::SecretSignature) }
             }
-            // RFC 8037 section 3.1 and RFC 9864 section 2.2: two names of one algorithm.
+            // RFC 8037 section 3.1 and RFC 9864 section 2.2 give the same algorithm two names.
             "EdDSA" | "Ed25519" if !self.public_keys.is_empty() => {
                 let keys = self.keys_of(jws)?;
                 let is_by_one = keys.into_iter().any(|key| is_signed_by(key, jws));
@@ -151,7 +150,7 @@ impl KeySet {
         }
     }
 
-    /// The keys that the header's `kid` names, or the single one of the set where it names none.
+    /// The keys that the header's `kid` names; or, if the header has no `kid`, the only key of the set.
     fn keys_of(&self, jws: &Jws) -> Result<Vec<&Ed25519PublicKey>, TokenRefusal> {
         let Some(kid) = &jws.header.key_id else {
             return match self.public_keys.as_slice() {
@@ -165,7 +164,7 @@ impl KeySet {
         if keys.is_empty() { Err(TokenRefusal::UnknownKid) } else { Ok(keys) }
     }
 
-    /// RFC 7519 sections 4.1.4 and 4.1.5. Returns `exp`.
+    /// Checks `exp` and `nbf` (RFC 7519 sections 4.1.4 and 4.1.5), and returns `exp`.
     fn check_times(&self, claims: &Claims, now: u64) -> Result<u64, TokenRefusal> {
         let expiry = claims.expiry.as_deref().ok_or(TokenRefusal::NoExpiry)?;
         let expires_at = numeric_date(expiry).ok_or(TokenRefusal::BadExpiry)?;
@@ -182,14 +181,14 @@ impl KeySet {
     }
 }
 
-/// RFC 7517 section 5: keys of other kinds and for other uses are skipped. Private keys are too: the
-/// library does not take them for public ones.
+/// The public Ed25519 keys of a JWKS. Keys of other types and for other uses are skipped (RFC 7517 section 5).
+/// Private keys are skipped too, because the library does not accept them as public keys.
 fn jwks(file: &str, text: &[u8]) -> Result<Vec<Ed25519PublicKey>, String> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<Box<RawValue>>,
     }
-    // The library's message may repeat what the file holds, and that may be a secret.
+    // The library's message is not used, because it may repeat a part of the file, which may be a secret.
     let set: Set = serde_json::from_slice(text).map_err(|error| {
         format!("JWT_JWKS_FILE: {file:?} is no JWKS (line {}, column {}); save the issuer's there, which Better Auth has at /api/auth/jwks", error.line(), error.column())
     })?;
@@ -206,7 +205,7 @@ fn jwks(file: &str, text: &[u8]) -> Result<Vec<Ed25519PublicKey>, String> {
     Ok(keys)
 }
 
-/// Why no key of the set can be used, and what would be right. Repeats nothing of the file.
+/// Why no key of the set can be used, and what would be right. The text contains nothing from the file.
 fn why_none(keys: &[Box<RawValue>]) -> &'static str {
     #[derive(Default, Deserialize)]
     struct Key {
@@ -236,7 +235,7 @@ fn is_signed_by(key: &Ed25519PublicKey, jws: &Jws) -> bool {
     key.public_key().as_ref().verify(jws.signed, &signature).is_ok()
 }
 
-/// A token for `user` that [`Keys::verify`] accepts for `ttl`. Errors: the reason it cannot be made.
+/// A token for `user` that [`Keys::verify`] accepts for the time `ttl`. Errors: why it cannot be made.
 pub fn issue(jwt: &TokenSettings, user: &str, ttl: Duration) -> Result<String, String> {
     #[derive(Serialize, Deserialize)]
     struct User {
@@ -245,7 +244,7 @@ pub fn issue(jwt: &TokenSettings, user: &str, ttl: Duration) -> Result<String, S
     let secret = jwt.secret.as_ref().ok_or("JWT_SECRET_KEY: is needed; a JWKS can only verify tokens")?;
     let user = UserId::parse(user.to_owned()).ok_or("--user: must be 1 to 255 characters, not . or ..")?;
     let valid_for = coarsetime::Duration::from_secs(ttl.as_secs());
-    // The library's clock ends there.
+    // The library's clock counts seconds in 32 bits, and ends in February 2106.
     coarsetime::Clock::now_since_epoch()
         .checked_add(valid_for)
         .ok_or("--ttl: must end before February 2106")?;

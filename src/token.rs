@@ -1,6 +1,6 @@
-//! A token taken apart: RFC 7515 (JWS) and RFC 7519 (JWT). Pure parsing; what is read here is
-//! unverified until `keys.rs` has checked the signature.
-//! Guarantees: a header or claim that the contract does not read cannot refuse a token, whatever its
+//! Parses tokens: RFC 7515 (JWS) and RFC 7519 (JWT). Nothing that is parsed here can be trusted before
+//! `keys.rs` has checked the signature.
+//! Guarantees: a header parameter or claim that the contract does not use never causes a refusal, whatever its
 //! type is.
 
 use crate::error::TokenRefusal;
@@ -11,17 +11,17 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::time::Duration;
 
-/// A token taken apart (RFC 7515 section 7.1). Nothing of it is verified.
+/// The parts of a token (RFC 7515 section 7.1). None of them is verified.
 pub struct Jws<'t> {
     pub header: Header,
-    /// Header and payload as they were sent: what the signature is over.
+    /// Header and payload as sent: the text that is signed.
     pub signed: &'t str,
-    /// Decoded by [`Claims::parse`], once the signature is verified.
+    /// The encoded claims. [`Claims::parse`] decodes them once the signature is verified.
     payload: &'t str,
     pub signature: Vec<u8>,
 }
 
-/// The members of the JOSE header that are read. All others lead nowhere.
+/// The parameters of the JOSE header that are read. All others are ignored.
 #[derive(Deserialize)]
 pub struct Header {
     #[serde(rename = "alg")]
@@ -35,6 +35,8 @@ pub struct Header {
 }
 
 impl<'t> Jws<'t> {
+    /// Splits a token and decodes its header and signature. Errors: `NotCompact`, `BadHeader`, `Critical`,
+    /// `NotJwt`.
     pub fn parse(token: &'t str) -> Result<Self, TokenRefusal> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenRefusal::NotCompact)?;
         let (header, payload) = signed.split_once('.').ok_or(TokenRefusal::NotCompact)?;
@@ -46,8 +48,8 @@ impl<'t> Jws<'t> {
         if header.critical.is_some() {
             return Err(TokenRefusal::Critical);
         }
-        // RFC 9068 section 2.1 has `at+jwt`; RFC 7519 section 5.1 recommends upper case for `JWT`; and
-        // `application/` may stand before each (RFC 7515 section 4.1.9).
+        // RFC 9068 section 2.1 defines `at+jwt`; RFC 7519 section 5.1 recommends upper case for `JWT`; and each
+        // may have the prefix `application/` (RFC 7515 section 4.1.9).
         let kind = header.kind.as_deref().unwrap_or("JWT").to_ascii_uppercase();
         if kind != "JWT" && kind != "APPLICATION/JWT" && !kind.ends_with("+JWT") {
             return Err(TokenRefusal::NotJwt);
@@ -60,7 +62,8 @@ fn decode(part: &str) -> Result<Vec<u8>, TokenRefusal> {
     Base64UrlSafeNoPadding::decode_to_vec(part, None).map_err(|_| TokenRefusal::NotCompact)
 }
 
-/// The claims that the contract reads, each still as JSON: only one that counts may refuse a token.
+/// The claims that the contract uses. Each is kept as JSON and checked only where it is used, so that a claim
+/// which is not used cannot cause a refusal.
 #[derive(Deserialize)]
 pub struct Claims {
     #[serde(default, deserialize_with = "present")]
@@ -83,13 +86,14 @@ impl Claims {
         json_object(&decode(jws.payload)?).ok_or(TokenRefusal::BadClaims)
     }
 
-    /// A `user_id` that is no string does not let `sub` take its place.
+    /// The user: `user_id`, or `sub` if there is no `user_id`. A `user_id` that is not a string is an error, and
+    /// `sub` does not replace it. Errors: `NoUser`, `BadUser`.
     pub fn user(&self) -> Result<UserId, TokenRefusal> {
         let claim = self.user_id.as_ref().or(self.subject.as_ref()).ok_or(TokenRefusal::NoUser)?;
         string(claim).and_then(UserId::parse).ok_or(TokenRefusal::BadUser)
     }
 
-    /// RFC 7519 section 4.1.3: a string, or an array with it.
+    /// Whether `aud` is this string, or an array that contains it (RFC 7519 section 4.1.3).
     pub fn has_audience(&self, wanted: &str) -> bool {
         let Some(claim) = &self.audience else {
             return false;
@@ -99,10 +103,9 @@ impl Claims {
     }
 }
 
-/// None for everything but one JSON object of this shape. (serde would fill the
-/// members from an array as well.)
+/// Parses a JSON object. None for any other text. (For an array, serde would fill the members by position.)
 fn json_object<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
-    // RFC 7519 section 7.2: UTF-8, also in the members that are skipped.
+    // RFC 7519 section 7.2: the text must be UTF-8, also in members that are skipped.
     let text = str::from_utf8(text).ok()?;
     if !text.trim_ascii_start().starts_with('{') {
         return None;
@@ -110,16 +113,18 @@ fn json_object<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
     serde_json::from_str(text).ok()
 }
 
-/// Tells a member that is null from one that is absent.
+/// Deserializes a member so that `null` differs from an absent member.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// The value of a JSON string. None for any other JSON.
 pub fn string(json: &RawValue) -> Option<String> {
     serde_json::from_str(json.get()).ok()
 }
 
-/// RFC 7519 section 2: seconds since 1970, here without a fraction. Earlier ones count as 0.
+/// A NumericDate (RFC 7519 section 2): seconds since 1970, without its fraction. A time before 1970 counts as 0.
+/// None for any other JSON.
 pub fn numeric_date(json: &RawValue) -> Option<u64> {
     let number: serde_json::Number = serde_json::from_str(json.get()).ok()?;
     number.as_u64().or_else(|| {
