@@ -1,6 +1,6 @@
-//! The environment, a `.env` file and `*_FILE`s, parsed into plain values. The only module that reads
-//! our variables. Every bad variable gives one line that names it, what is wrong and what would be
-//! right; the value of a secret is never part of it.
+//! Parses the environment, a `.env` file and the files that `*_FILE` variables name into plain values. The only
+//! module that reads the service's variables. Each invalid variable gives one line that names the variable, what
+//! is wrong and what would be right. The value of a secret is never part of such a line.
 
 mod dot_env;
 mod origin;
@@ -20,10 +20,10 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// One line for each bad variable, ready to print.
+/// One line for each invalid variable, ready to print.
 pub type Complaints = Vec<String>;
 
-/// All that `serve` needs.
+/// The configuration of `serve`.
 pub struct Config {
     pub database: DatabaseSettings,
     pub jwt: TokenSettings,
@@ -34,7 +34,7 @@ pub struct Config {
     pub connections_max: usize,
     /// How long a client's connection may be idle between two requests.
     pub idle_timeout: Duration,
-    /// None stands for `unix`, every client of the Unix socket.
+    /// None stands for `unix`: every peer on the Unix socket.
     pub trusted_proxies: Vec<Option<IpAddr>>,
     /// The files of the certificate chain and of its key.
     pub tls: Option<(String, String)>,
@@ -44,10 +44,10 @@ pub struct Config {
     pub docs: bool,
     /// The address of metrics and probes.
     pub admin: Option<SocketAddr>,
-    /// Requests a second for each user.
+    /// The allowed requests per second of each user.
     pub rate_limit: Option<f64>,
     pub requires_if_match: bool,
-    /// One line for each variable that is good but was probably meant otherwise.
+    /// One line for each variable whose value is valid but was probably meant otherwise.
     pub warnings: Vec<String>,
 }
 
@@ -95,7 +95,7 @@ fn config(source: &mut Source) -> Option<Config> {
     let rate = |text: &str| text.parse().ok().filter(|rate| RATE_LIMITS.contains(rate));
     let wanted_origins =
         "origins such as https://app.example.org (scheme, host, port) with commas between, or *";
-    // Each is read before one that is bad ends this function, so that all are complained about at once.
+    // All variables are read before an invalid one ends this function, so that all complaints come at once.
     let database = database(source);
     let jwt = jwt(source);
     let listen = listen(source);
@@ -151,12 +151,12 @@ fn database(source: &mut Source) -> Option<DatabaseSettings> {
     }
 }
 
-/// A mistake that the parser would report as something else.
+/// Finds mistakes for which the parser of the URL would report a misleading reason.
 fn mistake(url: &str) -> Option<String> {
     if secret::is_quoted(url) {
         return Some("has quotation marks around it; give postgres://… without them".to_owned());
     }
-    // RFC 3986 section 3.2: only the sign before the host stands for itself.
+    // RFC 3986 section 3.2: of the @ signs before a host, only the last may stand there unencoded.
     let authority = url.split_once("://")?.1.split(['/', '?']).next()?;
     let is_doubtful = authority.matches('@').count() > 1;
     is_doubtful.then(|| "has more than one @ before the host; in a user or password write it %40".to_owned())
@@ -183,7 +183,8 @@ fn jwt(source: &mut Source) -> Option<TokenSettings> {
     Some(TokenSettings { secret, previous_secret, jwks, issuer, audience, leeway: leeway? })
 }
 
-/// `BETTER_AUTH_SECRET` counts where `JWT_SECRET_KEY` is unset; neither is needed beside a JWKS.
+/// The secret for HS256: `JWT_SECRET_KEY`, or `BETTER_AUTH_SECRET` if the former is unset. Neither is required if
+/// there is a JWKS.
 fn hs256_secret(source: &mut Source, has_jwks: bool) -> Option<String> {
     let fallback = source.secret("BETTER_AUTH_SECRET");
     if fallback.is_some() && !source.is_set("JWT_SECRET_KEY") {
@@ -209,7 +210,7 @@ fn check_strength(source: &mut Source, name: &str, secret: Option<&str>) {
     }
 }
 
-/// The required value of a claim; None when any value passes.
+/// The value that a claim of a token must have. None if every value is accepted.
 fn expected(source: &mut Source, name: &'static str, is_required: bool) -> Option<String> {
     let value = source.text(name);
     if is_required && value.is_none() {
@@ -225,7 +226,7 @@ fn listen(source: &mut Source) -> Option<SockAddr> {
     let port = source.parse("PORT", "a number from 0 to 65535", |text| text.parse::<u16>().ok());
     let wanted =
         "an IP address, a name with an address such as localhost, or unix:/path of 107 bytes at most";
-    // A bad port does not keep a bad host from being reported.
+    // An invalid port counts as 0 here, so that an invalid host is reported too.
     let address = |text: &str| match text.strip_prefix("unix:") {
         Some(path) => SockAddr::unix(path).ok().filter(|_| path.starts_with('/')),
         None => resolve(text, port.unwrap_or_default()).map(SockAddr::from),
@@ -234,14 +235,15 @@ fn listen(source: &mut Source) -> Option<SockAddr> {
     port.and(listen)
 }
 
-/// The address of a host: its own if it is one, or the first of its name, IPv4 before IPv6.
+/// The address of a host: the host itself if it is an IP address, otherwise the first address of the name, with
+/// IPv4 preferred to IPv6.
 fn resolve(host: &str, port: u16) -> Option<SocketAddr> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if let Ok(ip) = bare.parse::<IpAddr>() {
         return Some(SocketAddr::new(ip, port));
     }
     let is_part = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
-    // RFC 1123 section 2.1: the last label of a name is not all digits, so this is a mistyped address.
+    // RFC 1123 section 2.1: the last label of a name is never only digits, so such a host is a mistyped address.
     let is_address = host.rsplit('.').next()?.bytes().all(|byte| byte.is_ascii_digit());
     if is_address || !host.chars().all(is_part) {
         return None;
@@ -272,7 +274,7 @@ fn proxies(text: &str) -> Option<Vec<Option<IpAddr>>> {
     text.split(',').map(|part| proxy(part.trim())).collect()
 }
 
-/// `listen` is where clients connect: two listeners cannot have one address.
+/// The address of metrics and probes. `listen` is the address for clients, which must be another one.
 fn admin(source: &mut Source, listen: Option<&SockAddr>) -> Option<Option<SocketAddr>> {
     let wanted = "address and port, such as 127.0.0.1:9100";
     let admin: Option<SocketAddr> = source.optional("ADMIN_ADDR", wanted, |text| text.parse().ok())?;

@@ -6,26 +6,26 @@ tinytasks: a to-do task REST service
 usage: tinytasks [--config FILE] COMMAND, where the commands are
 
   tinytasks [serve]                     serve until SIGTERM or SIGINT; also without a command
-  tinytasks config                      print what is in force and where it came from
+  tinytasks config                      print the values of all variables and where they come from
   tinytasks check                       examine configuration, address, certificate, database
   tinytasks healthcheck                 ask the running service whether it is healthy
   tinytasks migrate                     apply schema.sql to the database
-  tinytasks token --user ID [--ttl 1h]  print a token for trying things out
-  tinytasks token --explain             read a token: is it accepted, and if not, why not
+  tinytasks token --user ID [--ttl 1h]  print a token for trying out the API
+  tinytasks token --explain             read a token and say whether it is accepted, or why not
   tinytasks export --user ID            print all tasks of a user, one line of JSON each
   tinytasks purge --user ID [--dry-run] delete all tasks of a user, or count them
-  tinytasks COMMAND --help              say more about one command
+  tinytasks COMMAND --help              print more about one command
   tinytasks --help | --version
 
-Configuration comes from environment variables, then from FILE, or without --config from .env in
-the working directory. Required are DATABASE_URL (postgres://user:password@host/database), and
-JWT_SECRET_KEY or BETTER_AUTH_SECRET (at least 32 random bytes), or JWT_JWKS_FILE with JWT_ISSUER
-and JWT_AUDIENCE. README.md lists all variables.
+Configuration comes from environment variables, and then from FILE; without --config, from .env in
+the working directory. Required are DATABASE_URL (postgres://user:password@host/database) and keys
+for tokens: JWT_SECRET_KEY or BETTER_AUTH_SECRET (at least 32 random bytes), or JWT_JWKS_FILE
+together with JWT_ISSUER and JWT_AUDIENCE. README.md lists all variables.
 
-Exit codes: 0 done, 1 failed, 2 bad configuration or command line.
+Exit codes: 0 done, 1 failed, 2 invalid configuration or command line.
 ";
 
-/// None for a name that is no command.
+/// The help text of a command. None if there is no such command.
 pub fn of(command: &str) -> Option<&'static str> {
     match command {
         "serve" => Some(SERVE),
@@ -43,67 +43,70 @@ pub fn of(command: &str) -> Option<&'static str> {
 const SERVE: &str = "\
 usage: tinytasks [--config FILE] [serve]
 
-Serves until SIGTERM or SIGINT. Then it accepts nobody more, takes at most 10 seconds to finish the
-requests that it has begun, and exits with code 0. SIGHUP makes it read the files of secrets and the
-JWKS again; a bad new file changes nothing.
+Serves until SIGTERM or SIGINT. Then it accepts no more connections, takes at most 10 seconds to
+finish the requests that have begun, and exits with code 0. SIGHUP makes it read the files with
+secrets and the JWKS again; if a new file is invalid, the old values stay in use.
 
-HOST and PORT say where it listens; HOST may be an address, a name, or unix:/path. A socket from
-systemd takes their place. ADMIN_ADDR opens /metrics, /health/live and /health/ready on an address
-of their own. The log goes to standard error.
+HOST and PORT say where it listens; HOST may be an address, a name, or unix:/path. A socket that
+systemd passes is used instead. ADMIN_ADDR serves /metrics, /health/live and /health/ready at a
+separate address. The log goes to standard error.
 ";
 
 const CONFIG: &str = "\
 usage: tinytasks [--config FILE] config
 
-Prints every variable with its value in force and where that came from: the environment, a file or
-the default. Secrets are hidden. Bad variables are named on standard error, and the exit code is 2.
+Prints every variable with the value that is used and where it comes from: the environment, a file
+or the default. Secrets are hidden. Invalid variables are named on standard error; the exit code is
+then 2.
 ";
 
 const CHECK: &str = "\
 usage: tinytasks [--config FILE] check
 
 Examines everything that serve needs, without changing anything: configuration, certificate,
-address and port, limit of open files, database, schema, rights, and rows from before the rules.
-Prints warnings and what was found good. Exit code 0 if nothing is wrong, 1 for a finding, 2 for a
-bad configuration; the reasons are on standard error.
+address and port, limit of open files, database, schema, rights, and old rows that break the rules
+of the table. Prints warnings, and what is in order. Exit code 0 if nothing is wrong, 1 if there is
+a problem, 2 if the configuration is invalid; the problems are on standard error.
 ";
 
 const HEALTHCHECK: &str = "\
 usage: tinytasks [--config FILE] healthcheck
 
 Asks the running service for /health at HOST and PORT of the same configuration. Exit code 0 if it
-is healthy, 1 if it is not or does not answer within 5 seconds. For the health check of a container
-engine: it needs no curl.
+is healthy, 1 if it is not or does not answer within 5 seconds. Meant for the health check of a
+container engine, so that the image needs no curl.
 ";
 
 const MIGRATE: &str = "\
 usage: tinytasks [--config FILE] migrate
 
-Applies schema.sql to the database: makes the table, or upgrades an older one in place. Needs
-DATABASE_URL alone, of a role that owns the table. Repeating it does no harm.
+Applies schema.sql to the database: makes the table, or upgrades an older one in place. Needs only
+DATABASE_URL, with a role that owns the table. It may be repeated without harm.
 ";
 
 const TOKEN: &str = "\
 usage: tinytasks [--config FILE] token --user ID [--ttl 1h]
        tinytasks [--config FILE] token --explain
 
-The first prints a token of that user, signed with JWT_SECRET_KEY or BETTER_AUTH_SECRET. --ttl says
-how long it is good: a number and s, m, h or d; without it, an hour.
+The first form prints a token of that user, signed with JWT_SECRET_KEY or BETTER_AUTH_SECRET. --ttl
+says how long the token is valid: a number followed by s, m, h or d. The default is one hour.
 
-The second reads a token from standard input and says whether the service accepts it, for whom and
-until when, or exactly why not. A header line, the scheme Bearer, quotation marks and line breaks
-around the token are removed first. Exit code 0 if it is accepted, else 1.
+The second form reads a token from standard input and says whether the service accepts it: if so,
+for which user and until when; if not, exactly why. The name of a header, the scheme Bearer,
+quotation marks and line breaks around the token are removed first. Exit code 0 if the token is
+accepted, else 1.
 ";
 
 const EXPORT: &str = "\
 usage: tinytasks [--config FILE] export --user ID
 
-Prints all tasks of the user by id, each as one line of JSON. Needs DATABASE_URL alone.
+Prints all tasks of the user in the order of their ids, each as one line of JSON. Needs only
+DATABASE_URL.
 ";
 
 const PURGE: &str = "\
 usage: tinytasks [--config FILE] purge --user ID [--dry-run]
 
-Deletes all tasks of the user for ever and prints how many there were; with --dry-run only counts
-them. Needs DATABASE_URL alone.
+Deletes all tasks of the user permanently and prints how many there were; with --dry-run, only
+counts them. Needs only DATABASE_URL.
 ";

@@ -1,4 +1,4 @@
-//! `tinytasks check`: says what `serve` will meet, without changing anything.
+//! `tinytasks check`: examines everything that `serve` needs, without changing anything.
 
 use super::{healthcheck, print};
 use crate::config::{self, Config};
@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+/// `tinytasks check`.
 pub fn check() -> Result<(), Failure> {
     let config = config::load()?;
     for warning in &config.warnings {
@@ -37,7 +38,8 @@ pub fn check() -> Result<(), Failure> {
     if findings.is_empty() { Ok(()) } else { Err(Failure { exit_code: 1, lines: findings }) }
 }
 
-/// Returns what clients hold against the certificate, and prints what they will hold against it soon.
+/// Returns the reasons for which clients refuse the certificate, and prints those for which they will refuse it
+/// soon.
 fn check_certificate(certificate: &Certificate) -> Result<Vec<String>, Failure> {
     let mut findings = Vec::new();
     for complaint in certificate.complaints() {
@@ -52,19 +54,19 @@ fn check_certificate(certificate: &Certificate) -> Result<Vec<String>, Failure> 
     Ok(findings)
 }
 
-/// A line where fewer clients can connect than `MAX_CONNECTIONS` says, else nothing. Errors: the limit of open
-/// files is too low for a start.
+/// A line if the limit of open files allows fewer connections than `MAX_CONNECTIONS`, else an empty text. Errors:
+/// the limit is too low for the service to start.
 fn check_descriptors(config: &Config) -> Result<String, String> {
     let registry = Registry::new(config.connections_max, serve::own_descriptors(config))?;
     let line = |shortage| format!("MAX_CONNECTIONS: {shortage} (LimitNOFILE in a systemd unit)\n");
     Ok(registry.shortage().map_or_else(String::new, line))
 }
 
-/// Whether clients and operators could connect. Errors: an address that cannot be had.
+/// Whether the service can listen at its addresses. Errors: an address that it cannot listen at.
 fn check_addresses(config: &Config) -> Result<String, String> {
     let name = Address::name(&config.listen);
     if let Err(error) = try_bind(&config.listen) {
-        // The operator may examine the configuration of a service that runs.
+        // The operator may be examining the configuration of a running service, which uses the address itself.
         if error.kind() == io::ErrorKind::AddrInUse && healthcheck::ask(config).is_ok() {
             return Ok(format!("address: {name} is that of a running tinytasks\n"));
         }
@@ -79,24 +81,24 @@ fn check_addresses(config: &Config) -> Result<String, String> {
     Ok(format!("address: {name} is free\n"))
 }
 
-/// Takes an address for a moment, without listening there. The path of a Unix socket is only looked at.
+/// Binds a socket to an address for a moment, without listening. The path of a Unix socket is only examined.
 fn try_bind(address: &SockAddr) -> io::Result<()> {
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
     if let Some(path) = address.as_pathname() {
         return look_at_path(path, address, &socket);
     }
-    // The service sets this option too. With it, connections that are just closing do not block the port.
+    // The service sets this option too. Without it, connections that were just closed would block the port.
     socket.set_reuse_address(true)?;
     socket.bind(address)
 }
 
-/// Errors: as `bind` would have them.
+/// Examines the path of a Unix socket. Errors: the error with which `bind` would fail.
 fn look_at_path(path: &Path, address: &SockAddr, socket: &Socket) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(data) if data.file_type().is_socket() => {
             socket.set_nonblocking(true)?;
             match socket.connect(address) {
-                // Left by a process that has ended: the service takes it over.
+                // A process that has ended has left the socket behind. The service will take over its path.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
                 _ => Err(io::ErrorKind::AddrInUse.into()),

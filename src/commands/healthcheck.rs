@@ -1,5 +1,5 @@
-//! `tinytasks healthcheck`: asks the running service for `/health` at its own address. Over HTTPS it
-//! accepts the service's own certificate and no other, whatever names that has.
+//! `tinytasks healthcheck`: asks the running service for `/health` at its own address. With HTTPS, it accepts
+//! only the service's own certificate, whatever names that contains.
 
 use super::print;
 use crate::config::{self, Config};
@@ -17,6 +17,7 @@ use std::sync::Arc;
 const REQUEST: &[u8] =
     b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: healthcheck\r\nConnection: close\r\n\r\n";
 
+/// `tinytasks healthcheck`.
 pub fn healthcheck() -> Result<(), Failure> {
     let config = config::load()?;
     let is_unknown = config.listen.as_socket().is_some_and(|address| address.port() == 0);
@@ -33,7 +34,7 @@ pub fn healthcheck() -> Result<(), Failure> {
     if is_healthy { Ok(()) } else { Err(Failure::SILENT) }
 }
 
-/// The answer of the service to `GET /health`. Errors: nobody answers there in time, or somebody else.
+/// The answer of the service to `GET /health`. Errors: nothing answers there in time, or another program does.
 pub fn ask(config: &Config) -> Result<String, String> {
     let name = Address::name(&config.listen);
     let answer = exchange(config).map_err(|error| format!("{name}: {error}"))?;
@@ -42,7 +43,7 @@ pub fn ask(config: &Config) -> Result<String, String> {
 }
 
 fn exchange(config: &Config) -> Result<String, Box<dyn std::error::Error>> {
-    // Linux takes an unspecified address for that of this machine.
+    // Linux treats the unspecified address (`0.0.0.0` or `::`) as the loopback address.
     let socket = Socket::new(config.listen.domain(), Type::STREAM, None)?;
     socket.connect_timeout(&config.listen, HEALTHCHECK_TIMEOUT)?;
     socket.set_read_timeout(Some(HEALTHCHECK_TIMEOUT))?;
@@ -75,8 +76,8 @@ fn client(certificate: &str) -> Result<Arc<ClientConfig>, Box<dyn std::error::Er
     Ok(Arc::new(config))
 }
 
-/// Takes the certificate of `TLS_CERT_FILE` and no other. Chain, names and dates do not matter: the
-/// question is whether our service answers, not whether browsers trust it.
+/// Accepts only the certificate in `TLS_CERT_FILE`. Its chain, names and dates are not checked: this command must
+/// find out whether the service answers, not whether browsers trust it.
 #[derive(Debug)]
 struct OwnCertificate {
     own: CertificateDer<'static>,

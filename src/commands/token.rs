@@ -1,4 +1,4 @@
-//! `tinytasks token`: makes a token, or explains one.
+//! `tinytasks token`: makes a token, or explains why a token is accepted or refused.
 
 use super::print;
 use crate::config;
@@ -33,7 +33,7 @@ pub fn issue(options: &[&str]) -> Result<(), Failure> {
     print(&format!("{token}\n"))
 }
 
-/// `30s`, `15m`, `1h`, `7d`.
+/// Parses a duration such as `30s`, `15m`, `1h` or `7d`.
 fn duration(text: &str) -> Option<Duration> {
     let units: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86400)];
     let (number, seconds) =
@@ -42,7 +42,8 @@ fn duration(text: &str) -> Option<Duration> {
     number.checked_mul(*seconds).map(Duration::from_secs)
 }
 
-/// `token --explain`: what a request with the token on standard input would meet, and the log say.
+/// `token --explain`: says whether the service would accept the token on standard input. If not, says the reason,
+/// as the log would, and the remedy.
 pub fn explain() -> Result<(), Failure> {
     let settings = config::load_jwt()?;
     let wanted = [&settings.issuer, &settings.audience].map(|value| value.clone().unwrap_or_default());
@@ -66,7 +67,7 @@ pub fn explain() -> Result<(), Failure> {
     Err(Failure::SILENT)
 }
 
-/// The remedy for a refusal. `wanted` has `JWT_ISSUER` and `JWT_AUDIENCE`.
+/// The remedy for a refusal. The last argument has `JWT_ISSUER` and `JWT_AUDIENCE`.
 fn remedy(refusal: TokenRefusal, token: &str, [issuer, audience]: &[String; 2]) -> String {
     let remedy = match refusal {
         TokenRefusal::Issuer => return of_claim("iss", token, "JWT_ISSUER", issuer),
@@ -107,8 +108,8 @@ fn remedy(refusal: TokenRefusal, token: &str, [issuer, audience]: &[String; 2]) 
     remedy.to_owned()
 }
 
-/// The remedy for a claim that is not what a variable says. Its value and the variable's are no secrets. The
-/// signature of the token was good, else that would have been the refusal.
+/// The remedy for a claim that differs from its variable. Neither value is a secret. The signature of the token
+/// has been verified, because otherwise the refusal would be another one.
 fn of_claim(claim: &str, token: &str, variable: &str, wanted: &str) -> String {
     let claims = Jws::parse(token).and_then(|jws| Claims::parse(&jws)).ok();
     let value = claims.and_then(|claims| if claim == "iss" { claims.issuer } else { claims.audience });
@@ -123,7 +124,7 @@ fn of_claim(claim: &str, token: &str, variable: &str, wanted: &str) -> String {
     }
 }
 
-/// A token without what people copy with it, and the names of that.
+/// The token without what people often copy together with it, and the names of the parts that were removed.
 fn bare(input: &str) -> (String, Vec<&'static str>) {
     let mut rest = input.trim();
     let mut removed = Vec::new();
@@ -132,7 +133,7 @@ fn bare(input: &str) -> (String, Vec<&'static str>) {
         removed.push(name);
     }
     let token: String = rest.split_whitespace().collect();
-    // Two tokens would become one here, which is then refused as malformed.
+    // Two tokens become one here, and that one is then refused as malformed.
     if token.len() < rest.len() {
         removed.push("white space inside the token");
     }

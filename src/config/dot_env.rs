@@ -1,7 +1,8 @@
-//! How a line of a `.env` file is read.
+//! Parses a line of a `.env` file.
 
-/// Name and value of a trimmed line of a `.env` file: quotes, comments, no expansion. The name is
-/// empty where the line is. Errors: why it cannot be read, and what would be right.
+/// The name and value in a trimmed line of a `.env` file. Quotes and comments are understood; variables are not
+/// expanded. The name is empty for an empty line or a comment. Errors: why the line cannot be read, and what
+/// would be right.
 pub fn line(line: &str) -> Result<(&str, &str), &'static str> {
     const NO_ASSIGNMENT: &str = "is not NAME=value; write # before a comment";
     if line.is_empty() || line.starts_with('#') {
@@ -31,7 +32,7 @@ pub fn line(line: &str) -> Result<(&str, &str), &'static str> {
     }
 }
 
-/// The text up to this end, or all of it.
+/// The text before `end`, or the whole text if it does not contain `end`.
 fn before<'t>(text: &'t str, end: &str) -> &'t str {
     text.split_once(end).map_or(text, |(before, _)| before)
 }

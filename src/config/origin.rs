@@ -1,6 +1,6 @@
 //! Origins as browsers write them (RFC 6454).
 
-/// A list with commas between, or `*` alone; None where one is no origin.
+/// Parses a comma-separated list of origins, or `*` alone. None if an element is not an origin.
 pub fn origins(text: &str) -> Option<Vec<String>> {
     match text {
         "*" => Some(vec!["*".to_owned()]),
@@ -8,7 +8,7 @@ pub fn origins(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// RFC 6454 section 6.2, as a browser writes it: lower case, without a default port.
+/// An origin as browsers write it (RFC 6454 section 6.2): in lower case, without a default port.
 fn origin(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let (scheme, authority) = text.split_once("://")?;

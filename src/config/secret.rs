@@ -1,11 +1,11 @@
-//! Secrets that everybody can guess: too short, one repeated character, or printed in public sources.
+//! Recognizes secrets that anybody can guess (too short, one repeated character, printed in public sources),
+//! values that were probably mistyped, and secrets in the place of a path.
 
 use crate::limits::SECRET_BYTES_MIN;
 use std::path::Path;
 
-/// Parts of the placeholders that documentation, examples and default values of programs print, in
-/// lower case and without the signs between words. A random secret has one of them in it less often
-/// than once in a thousand million.
+/// Parts of the placeholders in documentation, in examples and in default values of programs, in lower case and
+/// without the characters between words. Fewer than one random secret in 1,000,000,000 contains one of them.
 const PLACEHOLDERS: [&str; 30] = [
     // Better Auth's default (packages/better-auth/src/utils/constants.ts) is
     // better-auth-secret-12345678901234567890, and was shorter in earlier versions.
@@ -68,8 +68,9 @@ pub fn is_quoted(value: &str) -> bool {
     has('"') || has('\'')
 }
 
-/// Whether a text that should be the path of a secret may be the secret itself, and must not be shown. Base64
-/// has slashes too, one secret in 64 begins with one, and no valid secret is shorter than 32 bytes.
+/// Whether a text that should be the path of a secret's file may be the secret itself, so that it must not be
+/// shown. Slashes do not prove that it is a path: base64 has slashes too, and one secret in 64 begins with one.
+/// But a text of less than 32 bytes is too short for a valid secret.
 pub fn may_be_value(path: &str) -> bool {
     let folder = path.strip_prefix('/').and_then(|rest| rest.split_once('/')).map(|(folder, _)| folder);
     let is_path = match folder {
@@ -79,7 +80,8 @@ pub fn may_be_value(path: &str) -> bool {
     !is_path
 }
 
-/// Names the quotes or spaces at the ends of a value that were probably not meant to be part of it.
+/// The warning for quotation marks, white space or a byte order mark at the ends of a value, which were probably
+/// not meant to be part of it.
 pub fn doubtful_ends(value: &str) -> Option<&'static str> {
     if is_quoted(value) {
         Some(

@@ -1,5 +1,5 @@
-//! Where the value of a variable comes from: the environment, then the `.env` file or that of
-//! `--config`, then the default. Collects what is wrong, what is doubtful, and what is in force.
+//! Finds the value of a variable: in the environment, else in the `.env` file or the file of `--config`, else
+//! the default. Collects complaints, warnings, and the values that are used.
 
 use super::variables::{VARIABLES, meant};
 use super::{dot_env, secret};
@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::{env, fs, io, mem};
 
-/// The path of `--config`; unset for `.env` in the working directory.
+/// The path of `--config`. Unset if `.env` in the working directory is used.
 static FILE: OnceLock<String> = OnceLock::new();
 
-/// The file's content when it was first read. Like the environment it is valid for the life of the
-/// process: the service follows only the files that variables name.
+/// The file's content when it was first read. Like the environment, it stays the same for the life of the process:
+/// the service reads only those files again that variables name.
 static CONTENT: OnceLock<Content> = OnceLock::new();
 
 #[derive(Clone, Default)]
@@ -20,21 +20,22 @@ struct Content {
     variables: BTreeMap<String, String>,
     complaints: Vec<String>,
     warnings: Vec<String>,
-    /// False where the file could not be read, so that nobody knows what is set.
+    /// False if the file could not be read, so that it is unknown which variables it sets.
     is_known: bool,
 }
 
-/// Has this file read in place of `.env`. For the start of the process; a second call does nothing.
+/// Makes [`Source`] read this file instead of `.env`. To be called at the start of the process; a second call has
+/// no effect.
 pub fn read_from(file: &str) {
     let _ = FILE.set(file.to_owned());
 }
 
-/// A value in force.
+/// A variable with the value that is used.
 pub struct Setting {
     pub name: &'static str,
-    /// The value, or a text in place of a secret.
+    /// The value; for a secret, a text in its place.
     pub shown: String,
-    /// `default`, `environment`, or the file.
+    /// `default`, `environment`, or the path of the file.
     pub origin: String,
 }
 
@@ -45,7 +46,7 @@ pub struct Source {
     file: BTreeMap<String, String>,
     /// One line for each variable that cannot be used.
     complaints: Vec<String>,
-    /// One line for each that can be used but was probably meant otherwise.
+    /// One line for each variable that can be used but was probably meant otherwise.
     pub warnings: Vec<String>,
     pub settings: Vec<Setting>,
     is_known: bool,
@@ -64,7 +65,7 @@ impl Content {
             }
         };
         let mut content = Self { is_known: true, ..Self::default() };
-        // Some editors put an invisible byte order mark before the first line.
+        // Some editors write an invisible byte order mark before the first line.
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let place = format!("{name}: line {}", index + 1);
             match dot_env::line(line.trim()) {
@@ -84,14 +85,15 @@ impl Content {
 }
 
 impl Source {
+    /// Reads the file, if that has not been done in this process before.
     pub fn open() -> Self {
         let content = CONTENT.get_or_init(Content::read).clone();
         let Content { variables, complaints, warnings, is_known } = content;
         Self { file: variables, complaints, warnings, is_known, ..Self::default() }
     }
 
-    /// All complaints; that about the file alone where it could not be read, because a variable that seems
-    /// to be missing may be in it.
+    /// All complaints. If the file could not be read, only the complaint about the file, because variables that seem
+    /// to be missing may be in the file.
     pub fn take_complaints(&mut self) -> Vec<String> {
         let mut complaints = mem::take(&mut self.complaints);
         if !self.is_known {
@@ -108,7 +110,7 @@ impl Source {
         self.warnings.push(format!("{name}: {warning}"));
     }
 
-    /// Warns of variables that are none of this service but look like one.
+    /// Warns of variables that do not belong to this service but look like a mistyped variable of it.
     pub fn warn_of_unknown(&mut self) {
         let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         let names: Vec<String> = names.chain(self.file.keys().cloned()).collect();
@@ -119,7 +121,7 @@ impl Source {
         }
     }
 
-    /// The value of a variable that is no secret, or its default; None where it has neither.
+    /// The value of a variable that is not a secret, or its default. None if it has neither.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         let default =
             || VARIABLES.iter().find(|variable| variable.name == name).map(|variable| variable.default);
@@ -131,7 +133,7 @@ impl Source {
         Some(value).filter(|value| !value.is_empty())
     }
 
-    /// Value and origin of a name that is set.
+    /// The value of a name that is set, and where it comes from.
     fn find(&mut self, name: &str) -> Option<(String, String)> {
         let (value, origin) = match env::var(name) {
             Ok(value) => (value, "environment".to_owned()),
@@ -147,7 +149,7 @@ impl Source {
         if value.is_empty() { None } else { Some((value, origin)) }
     }
 
-    /// The variable itself, or the content of the file that `NAME_FILE` names.
+    /// The value of a secret: that of the variable itself, or the content of the file that `NAME_FILE` names.
     pub fn secret(&mut self, name: &'static str) -> Option<String> {
         let value = self.find(name);
         let name_of_file = format!("{name}_FILE");
@@ -196,17 +198,18 @@ impl Source {
         }
     }
 
+    /// Whether a secret's variable or its `NAME_FILE` is set.
     pub fn is_set(&mut self, name: &str) -> bool {
         self.find(name).is_some() || self.find(&format!("{name}_FILE")).is_some()
     }
 
-    /// The name that gives a secret: the variable's own, or that of its file.
+    /// The name of the variable that provides a secret: `NAME` or `NAME_FILE`.
     pub fn name_in_force(&mut self, name: &str) -> String {
         let is_in_file = self.find(name).is_none() && self.is_set(name);
         if is_in_file { format!("{name}_FILE") } else { name.to_owned() }
     }
 
-    /// A secret that has to be there. `wanted` follows "is missing; " in the complaint.
+    /// The value of a secret that is required. `wanted` is the end of the complaint, after "is missing; ".
     pub fn required_secret(&mut self, name: &'static str, wanted: &str) -> Option<String> {
         if !self.is_set(name) {
             self.complain(name, &format!("is missing; {wanted}"));
@@ -214,7 +217,8 @@ impl Source {
         self.secret(name)
     }
 
-    /// A variable that has a default. None after a complaint: `wanted` follows "give " in it.
+    /// The parsed value of a variable that has a default. None after a complaint. `wanted` is the end of the
+    /// complaint, after "give ".
     pub fn parse<T>(
         &mut self,
         name: &'static str,
@@ -224,7 +228,7 @@ impl Source {
         self.optional(name, wanted, parse).flatten()
     }
 
-    /// A variable without a default: `Some(None)` where it is unset. None after a complaint.
+    /// The parsed value of a variable without a default: `Some(None)` if it is unset, None after a complaint.
     pub fn optional<T>(
         &mut self,
         name: &'static str,

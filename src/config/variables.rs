@@ -3,9 +3,9 @@
 /// A variable of the environment, the `.env` file or the file of `--config`.
 pub struct Variable {
     pub name: &'static str,
-    /// The value when the variable is unset; empty when the variable then has no value.
+    /// The value if the variable is unset. Empty if the variable then has no value.
     pub default: &'static str,
-    /// Never printed. `NAME_FILE` may name a file that has the value.
+    /// The value of a secret is never printed. `NAME_FILE` may name a file that contains it.
     pub is_secret: bool,
 }
 
@@ -19,7 +19,7 @@ const fn plain(name: &'static str, default: &'static str) -> Variable {
 
 pub const VARIABLES: [Variable; 25] = [
     secret("DATABASE_URL"),
-    // Of 4, 8 and 16 the size that was fastest with sixteen clients on two cores.
+    // Of the sizes 4, 8 and 16, this one was fastest with sixteen clients on two cores.
     plain("DATABASE_POOL_SIZE", "16"),
     plain("DATABASE_PREPARED", "true"),
     plain("AUTO_MIGRATE", "true"),
@@ -46,12 +46,13 @@ pub const VARIABLES: [Variable; 25] = [
     plain("RUST_LOG", "info"),
 ];
 
-/// The place of a name in the list.
+/// The position of a variable in [`VARIABLES`].
 pub fn place(name: &str) -> Option<usize> {
     VARIABLES.iter().position(|variable| variable.name == name)
 }
 
-/// The variable of this service that `name` was probably meant to be, when `name` is none but looks like one.
+/// The variable of this service that `name` was probably meant to be. None if `name` is a variable of this service,
+/// or does not look like one.
 pub fn meant(name: &str) -> Option<&'static str> {
     let is_known = |variable: &Variable| {
         let file = name.strip_suffix("_FILE").filter(|_| variable.is_secret);
@@ -65,7 +66,7 @@ pub fn meant(name: &str) -> Option<&'static str> {
     let distance = |variable: &&Variable| edits(plain, variable.name);
     let nearest = VARIABLES.iter().min_by_key(distance)?;
     let is_near = match plain.len() {
-        // Short names are near to many that have nothing to do with this service.
+        // Short names are similar to many variables that have nothing to do with this service.
         0..6 => plain == nearest.name,
         6..10 => distance(&nearest) <= 1,
         _ => distance(&nearest) <= 2,
@@ -79,7 +80,7 @@ pub fn meant(name: &str) -> Option<&'static str> {
     (is_near || is_of_family).then_some(nearest.name)
 }
 
-/// Levenshtein's distance: characters to insert, delete or replace.
+/// The Levenshtein distance: how many characters must be inserted, deleted or replaced.
 fn edits(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.chars().count()).collect();
     for (index, a) in from.chars().enumerate() {
