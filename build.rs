@@ -1,5 +1,5 @@
-//! Prepares the files of the page at `/docs`: takes Swagger UI's assets out of the archive that it is
-//! released as, compresses each file, and names its content by an entity tag.
+//! Prepares the files of the page at `/docs`: extracts Swagger UI's files from its release archive, compresses
+//! each file, and computes a hash of its content for the entity tag.
 
 use flate2::{Compression, write::GzEncoder};
 use std::hash::{DefaultHasher, Hasher};
@@ -7,9 +7,9 @@ use std::io::{Cursor, Read, Write};
 use std::{env, error::Error, fs, path::Path};
 use zip::ZipArchive;
 
-/// What Swagger UI brings.
+/// The files from the archive of Swagger UI.
 const RELEASED: [&str; 2] = ["swagger-ui.css", "swagger-ui-bundle.js"];
-/// What this repository has: the name, and the path.
+/// The files from this repository: the name and the path of each.
 const OWN: [(&str, &str); 4] = [
     ("docs.html", "src/http/docs.html"),
     ("docs.css", "src/http/docs.css"),
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes the compressed file, and gives the line of Rust that describes it: name, tag and content.
+/// Writes the compressed file, and returns the line of Rust code that describes it: name, hash and content.
 fn prepare(name: &str, content: &[u8]) -> Result<String, Box<dyn Error>> {
     let path = Path::new(&env::var("OUT_DIR")?).join(format!("{name}.gz"));
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());

@@ -1,6 +1,6 @@
-//! The way of a log line to standard error: a bounded queue and one thread that writes. Guarantees:
-//! no caller ever waits for whoever reads standard error; a line that does not fit into the queue is
-//! dropped whole and counted, and the log says so when it flows again.
+//! Takes log lines to standard error through a bounded queue and one writing thread. Guarantees: no caller
+//! waits for the program that reads standard error. A line that does not fit into the queue is dropped as a
+//! whole and counted; once lines can be written again, the log says how many were dropped.
 
 use crate::limits::{LOG_BATCH_DELAY, LOG_BUFFER_BYTES, LOG_FLUSH_TIMEOUT, LOG_QUEUE_BYTES_MAX};
 use crate::metrics;
@@ -12,21 +12,21 @@ use std::time::Instant;
 
 static QUEUE: Queue = Queue { state: Mutex::new(State::EMPTY), changed: Condvar::new() };
 
-/// Makes a line of the number of lines that were dropped.
+/// Makes the log line that says how many lines were dropped.
 type LineForDropped = Box<dyn Fn(u64) -> String + Send>;
 
 struct Queue {
     state: Mutex<State>,
-    /// Lines have come into an empty queue, or all have been written.
+    /// Signalled when a line has come into an empty queue, and when the taken lines have been written.
     changed: Condvar,
 }
 
 struct State {
     /// Whole lines.
     lines: Vec<u8>,
-    /// Lines dropped since the log last said so.
+    /// The number of lines dropped since the log last said how many.
     dropped: u64,
-    /// The thread has taken lines and has not written them yet.
+    /// True while the writing thread writes lines that it has taken.
     is_writing: bool,
     is_started: bool,
 }
@@ -35,7 +35,7 @@ impl State {
     const EMPTY: Self = Self { lines: Vec::new(), dropped: 0, is_writing: false, is_started: false };
 }
 
-/// Starts the thread that writes. Errors: no thread can be started.
+/// Starts the writing thread. Errors: no thread can be started.
 pub fn start(line_for_dropped: LineForDropped) -> io::Result<()> {
     let work = move || {
         let mut lines = Vec::with_capacity(LOG_BUFFER_BYTES);
@@ -53,7 +53,7 @@ pub fn start(line_for_dropped: LineForDropped) -> io::Result<()> {
     Ok(())
 }
 
-/// Queues a line, which ends in a line feed, or drops it.
+/// Queues a line, which must end in a line feed. Drops it if the queue is full.
 pub fn push(line: &[u8]) {
     let mut state = lock(&QUEUE.state);
     if state.lines.len() + line.len() > LOG_QUEUE_BYTES_MAX {
@@ -69,18 +69,19 @@ pub fn push(line: &[u8]) {
     }
 }
 
-/// Puts a line on standard error that is no record of the log: a command's reason to fail. Goes
-/// through the queue where its thread runs, because that thread may hold standard error's own lock.
+/// Writes a line that is not a log record to standard error: the reason for which a command failed. If the
+/// writing thread runs, the line goes through the queue, because that thread may hold the lock of standard
+/// error.
 pub fn say(line: &str) {
     if lock(&QUEUE.state).is_started {
         push(format!("{line}\n").as_bytes());
     } else {
-        // When standard error is gone there is no place to report that.
+        // An error is ignored: without standard error it cannot be reported anywhere.
         let _ = writeln!(io::stderr(), "{line}");
     }
 }
 
-/// Waits until all lines are written, but no longer than [`LOG_FLUSH_TIMEOUT`].
+/// Waits until all lines are written, at most [`LOG_FLUSH_TIMEOUT`].
 pub fn flush() {
     let began = Instant::now();
     let mut state = lock(&QUEUE.state);
@@ -94,9 +95,9 @@ pub fn flush() {
 }
 
 impl Queue {
-    /// Waits for lines, takes all that there are in exchange for an empty buffer, and returns the number
-    /// of those dropped. Two buffers take turns: a new one for each batch would grow line by line, in the
-    /// threads of clients.
+    /// Waits for lines, takes them all in exchange for the empty buffer `lines`, and returns how many lines were
+    /// dropped. The same two buffers are used in turn: a new buffer for each batch would have to grow line by
+    /// line, which would take time in the threads that serve clients.
     fn take(&self, lines: &mut Vec<u8>) -> u64 {
         let mut state = lock(&self.state);
         while state.lines.is_empty() {
@@ -104,15 +105,15 @@ impl Queue {
         }
         state.is_writing = true;
         drop(state);
-        // Lines that come meanwhile wake nobody, and are written by the same system call.
+        // Lines that come during this pause wake no thread, and are written by the same system call.
         thread::sleep(LOG_BATCH_DELAY);
         let mut state = lock(&self.state);
         std::mem::swap(&mut state.lines, lines);
         std::mem::take(&mut state.dropped)
     }
 
-    /// Blocks for as long as nobody reads standard error. No lock is held meanwhile, neither the
-    /// queue's nor one of this thread's making that a caller of [`push`] could want.
+    /// Writes lines to standard error, and blocks as long as nobody reads it. While it blocks, this thread holds no
+    /// lock for which a caller of [`push`] could wait.
     fn write(&self, lines: &[u8], dropped: u64, line_for_dropped: &LineForDropped) {
         let mut written = io::stderr().write_all(lines);
         if dropped > 0 {
@@ -120,8 +121,8 @@ impl Queue {
         }
         let mut state = lock(&self.state);
         if written.is_err() {
-            // Standard error is closed, or its disk is full. How much was written is unknown, so all lines count
-            // as dropped. The next lines that can be written are followed by their number.
+            // Standard error is closed, or its disk is full. How much was written is unknown, so all these lines
+            // count as dropped. The next lines that can be written are followed by the number of dropped lines.
             let count = lines.iter().filter(|byte| **byte == b'\n').count();
             let count = u64::try_from(count).unwrap_or(u64::MAX);
             metrics::log_lines_dropped(count);

@@ -1,5 +1,5 @@
-//! The log: one line for each record, as text or as JSON, through log and env_logger to the queue in
-//! `log_queue.rs`. Guarantees: whatever is in a value, it cannot end a line or look like another key.
+//! The log: formats each record as one line of text or JSON, and passes it through log and env_logger to the
+//! queue in `log_queue.rs`. Guarantees: no value, whatever it contains, can end a line or look like another key.
 
 use crate::log_queue;
 use crate::task::UtcMicros;
@@ -9,26 +9,26 @@ use log::{Level, LevelFilter, Record};
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-/// Starts the log. `filter` is in the syntax of `RUST_LOG`. Errors: the thread that writes the lines
-/// cannot be started.
+/// Starts the log. `filter` has the syntax of `RUST_LOG`. Errors: the writing thread cannot be started.
 pub fn start(json: bool, filter: &str) -> io::Result<()> {
     let line: fn(&Record) -> String = if json { json_line } else { text_line };
     log_queue::start(Box::new(move |count| dropped_line(count, line)))?;
     env_logger::Builder::new()
-        // Any client can cause the warnings of rustls. `RUST_LOG=rustls=warn` shows them.
+        // Warnings of rustls are hidden, because any client can cause them. `RUST_LOG=rustls=warn` shows them.
         .filter_module("rustls", LevelFilter::Error)
         .parse_filters(filter)
-        // The driver's debug lines show the values of a statement, which is what tasks say.
+        // The driver's debug lines are never shown, because they contain the values of statements, and so the texts
+        // of tasks.
         .filter_module("tokio_postgres", LevelFilter::Info)
         .format(move |out, record| -> io::Result<()> { out.write_all(line(record).as_bytes()) })
         .target(Target::Pipe(Box::new(Lines)))
         .init();
-    // A panic is a defect. Its message takes the same way as every other line.
+    // The message of a panic, which is a defect, is logged like every other line.
     std::panic::set_hook(Box::new(|panic| log::error!(reason = panic.to_string().as_str(); "BUG: panic")));
     Ok(())
 }
 
-/// Gives the queue what env_logger writes, which is one whole line for each call.
+/// Passes what env_logger writes to the queue. Each call of `write` gets one whole line.
 struct Lines;
 
 impl Write for Lines {
@@ -42,7 +42,8 @@ impl Write for Lines {
     }
 }
 
-/// Written by the thread of the queue itself, so it cannot be dropped in its turn.
+/// The line that says how many lines were dropped. The writing thread writes it directly, not through the queue, so
+/// this line itself cannot be dropped.
 fn dropped_line(count: u64, line: fn(&Record) -> String) -> String {
     let pairs = [("lines", count)];
     let mut record = Record::builder();
@@ -64,7 +65,7 @@ fn text_line(record: &Record) -> String {
     line + "\n"
 }
 
-/// Our keys for which OpenTelemetry's conventions have a name of their own, and that name.
+/// Keys of this service for which OpenTelemetry's semantic conventions have another name, and that name.
 const ATTRIBUTES: [(&str, &str); 7] = [
     ("client", "client.address"),
     ("method", "http.request.method"),
@@ -89,8 +90,8 @@ fn json_line(record: &Record) -> String {
     line + "}\n"
 }
 
-/// Adds a value as it is if its text is of letters, digits and a few harmless signs, and else as a JSON
-/// string.
+/// Appends a value: as it is if its text consists of letters, digits and a few harmless characters, otherwise as a
+/// JSON string. `also_plain` has further harmless characters.
 fn push_plain_or_json(line: &mut String, value: &dyn Display, also_plain: &str) {
     let is_plain = |byte: u8| {
         byte.is_ascii_alphanumeric()
@@ -101,7 +102,7 @@ fn push_plain_or_json(line: &mut String, value: &dyn Display, also_plain: &str) 
             || also_plain.as_bytes().contains(&byte)
     };
     let begin = line.len();
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     let _ = write!(line, "{value}");
     let text = line.get(begin..).unwrap_or_default();
     if text.is_empty() || !text.bytes().all(is_plain) {
@@ -111,8 +112,8 @@ fn push_plain_or_json(line: &mut String, value: &dyn Display, also_plain: &str) 
     }
 }
 
-/// serde_json escapes the control characters of ASCII. Everything that is not ASCII is escaped here:
-/// some of those characters end a line or reverse the direction of the text.
+/// A JSON string in ASCII. serde_json escapes the control characters of ASCII. All other characters outside ASCII
+/// are escaped here, because some of them end a line or reverse the direction of the text.
 fn json_string(text: &str) -> String {
     let json = serde_json::to_string(text).unwrap_or_default();
     let mut escaped = String::with_capacity(json.len());

@@ -1,29 +1,29 @@
-//! tinytasks: from the command line to a command. After `serve`, the first list has the order in
-//! which a request travels.
+//! tinytasks: parses the command line and runs a command. The first group of modules is in the order in which
+//! a request passes through them.
 
 mod serve; //     start, signals, stop
 mod gate; //      bytes of a client → one whole request, and the answer back
 mod http; //      request → the checks in order → answer
 mod auth; //      Authorization field → Caller
 mod keys; //      secrets and public keys → the verdict on a token
-mod token; //     a token taken apart
+mod token; //     parses a token
 mod task; //      the domain types and their parsing
 mod store; //     Caller and task types → SQL → PostgreSQL
 
 mod limits; //    every duration, size and count, with its reason
-mod error; //     everything that can go wrong with a request, and what the client reads of it
+mod error; //     everything that can go wrong with a request, and the answer to it
 mod config; //    environment → Config
 mod commands; //  the commands other than serve
 mod help; //      what --help prints
 mod failure; //   why a command failed, and its exit code
 mod logging; //   log records → lines
-mod log_queue; // lines → standard error, without waiting for it
-mod log_throttle; // at most one line a second about the same thing
-mod metrics; //   what is counted, as text for Prometheus
-mod watched; //   values that follow files
+mod log_queue; // log lines → standard error; no caller waits for it
+mod log_throttle; // at most one line per second about the same thing
+mod metrics; //   counters and measurements, as text for Prometheus
+mod watched; //   values that are read again when their files change
 mod systemd; //   socket activation and notifications
-mod threads; //   starting threads, locks that survive a panic, and the one place that catches one
-mod semaphore; // permits, given in the order in which threads came
+mod threads; //   starts threads; locks that survive a panic, and the only place that catches one
+mod semaphore; // permits, given in the order in which threads asked for them
 
 use commands::{check, explain, export, healthcheck, issue, migrate, print, purge, settings};
 use failure::Failure;
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     exit_code
 }
 
-/// `--user=alice` is `--user alice`, likewise for each option with a value.
+/// Splits `--user=alice` into `--user` and `alice`, and likewise each option with a value.
 fn split(argument: &str) -> Vec<&str> {
     match argument.split_once('=') {
         Some((name @ ("--config" | "--user" | "--ttl"), value)) => vec![name, value],

@@ -1,5 +1,5 @@
-//! The service's counters, and their text for Prometheus (exposition format 0.0.4). Guarantees: the
-//! value of every label is a text of this program, so nothing that a client sends adds a series.
+//! The service's counters, and their text for Prometheus (exposition format 0.0.4). Guarantees: every value of a
+//! label is a fixed text of this program, so no client can add a time series.
 
 use crate::error::{Error, TokenRefusal};
 use crate::limits::SERIES_PER_THREAD_MAX;
@@ -13,32 +13,32 @@ use std::cell::RefCell;
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
-/// Upper bounds of the histograms' buckets in seconds: those of OpenTelemetry's conventions for HTTP,
-/// and two below.
+/// The upper bounds of the histograms' buckets, in seconds: those of OpenTelemetry's semantic conventions for
+/// HTTP, and two smaller ones.
 const BUCKETS_SECONDS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const REQUEST_LABELS: [&str; 3] = ["http_request_method", "http_route", "http_response_status_code"];
-/// The `error_code`s that the gate gives by itself.
+/// The `error_code`s of requests that the gate refuses.
 #[rustfmt::skip]
 const REFUSAL_CODES: [&str; 6] = [
     "VALIDATION_ERROR", "REQUEST_TIMEOUT", "PAYLOAD_TOO_LARGE", "URI_TOO_LONG", "HEADERS_TOO_LARGE",
     "SERVICE_UNAVAILABLE",
 ];
 
-/// Route, method and status of an answer. Routes and methods are texts of this program.
+/// Route, method and status of an answer. Routes and methods are fixed texts of this program.
 pub type Series = (&'static str, &'static str, u16);
 
-/// The error would be a defect: a name that Prometheus does not allow.
+/// All counters. An error would be a defect: a name that Prometheus does not allow.
 static METRICS: LazyLock<prometheus::Result<Metrics>> = LazyLock::new(Metrics::new);
 
 thread_local! {
-    /// The histograms that this thread has used. Finding one here takes no lock; finding it in the
-    /// vector of all takes a lock that every thread shares.
+    /// The histograms that this thread has used. To find one here takes no lock, but to find it in the vector of
+    /// all histograms takes a lock that all threads share.
     static HISTOGRAMS: RefCell<Vec<(Series, Histogram)>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Metrics {
-    /// Has all that follow.
+    /// All the counters below are registered here.
     registry: Registry,
     requests: HistogramVec,
     pool_wait: Histogram,
@@ -90,7 +90,7 @@ impl Metrics {
     }
 }
 
-/// A counter by reason. All reasons are known from the start, so each is shown, also with 0.
+/// Counters by reason. All reasons exist from the start, so that a reason which has not occurred is shown with 0.
 struct Reasons {
     all: IntCounterVec,
     counters: Vec<(&'static str, IntCounter)>,
@@ -134,12 +134,12 @@ pub fn answered(series: Series, time: Duration, error: Option<&Error>) {
 
 static CLIENT_CONNECTIONS: Mutex<[usize; 3]> = Mutex::new([0; 3]);
 
-/// Takes over how many connections of clients are idle and busy, and how many there may be.
+/// Sets the numbers of idle and of busy connections of clients, and the largest number that there may be.
 pub fn set_client_connections(idle: usize, busy: usize, max: usize) {
     *lock(&CLIENT_CONNECTIONS) = [idle, busy, max];
 }
 
-/// Idle, busy, and at most.
+/// The values of [`set_client_connections`]: idle, busy, and the largest number.
 pub fn client_connections() -> [f64; 3] {
     lock(&CLIENT_CONNECTIONS).map(|count| count as f64)
 }
@@ -158,7 +158,7 @@ pub fn connection_given_up() {
     }
 }
 
-/// Counts lines that are in no log.
+/// Counts log lines that were dropped.
 pub fn log_lines_dropped(count: u64) {
     if let Ok(metrics) = &*METRICS {
         metrics.log_lines_dropped.inc_by(count);
@@ -184,16 +184,16 @@ impl Metrics {
     }
 }
 
-/// The answer to one scrape: what is measured at this moment is added to what was counted.
+/// The answer to one scrape: the counters, to which values measured at this moment are added.
 pub struct Scrape(Vec<MetricFamily>);
 
 impl Scrape {
-    /// Begins with all that was counted. Errors: the name of a metric is not allowed, a defect.
+    /// Begins with all counters. Errors: `Bug` if the name of a metric is not allowed.
     pub fn new() -> Result<Self, Error> {
         METRICS.as_ref().map(|metrics| Self(metrics.registry.gather())).map_err(bug)
     }
 
-    /// Adds a measured value. Errors: as above.
+    /// Adds a measured value. Errors: `Bug`, as above.
     pub fn gauge(&mut self, name: &str, help: &str, value: f64) -> Result<(), Error> {
         let gauge = prometheus::Gauge::new(name, help).map_err(|error| bug(&error))?;
         gauge.set(value);
@@ -201,7 +201,7 @@ impl Scrape {
         Ok(())
     }
 
-    /// Adds a measured value for each value of a label. Errors: as above.
+    /// Adds a measured value for each value of a label. Errors: `Bug`, as above.
     pub fn gauges(
         &mut self,
         name: &str,
@@ -217,7 +217,7 @@ impl Scrape {
         Ok(())
     }
 
-    /// Errors: as above.
+    /// All values in Prometheus' text format. Errors: `Bug`, as above.
     pub fn text(&self) -> Result<String, Error> {
         TextEncoder::new().encode_to_string(&self.0).map_err(|error| bug(&error))
     }

@@ -1,6 +1,6 @@
-//! A semaphore that is first come, first served: a permit that is given back belongs at once to the
-//! thread that has waited longest. With a lock and a condition alone a thread that comes later takes it
-//! first, because it is running already, and the one that was woken for it waits once more.
+//! A semaphore that serves threads in the order in which they came: a permit that is given back belongs at once
+//! to the thread that has waited longest. With only a lock and a condition variable, a thread that comes later
+//! would often take the permit first, because it is already running, and the woken thread would wait again.
 
 use crate::threads::lock;
 use std::collections::VecDeque;
@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+/// A fixed number of permits.
 pub struct Semaphore(Mutex<State>);
 
 struct State {
-    /// Permits that nobody holds. None while threads wait.
+    /// The number of permits that nobody holds. It is 0 while threads wait.
     free: usize,
-    /// The threads that wait, the longest wait first.
+    /// The waiting threads. The one that has waited longest comes first.
     waiting: VecDeque<Arc<Waiter>>,
 }
 
@@ -23,7 +24,7 @@ struct Waiter {
     has_permit: AtomicBool,
 }
 
-/// One permit, given back when it is dropped.
+/// One permit. Dropping it gives it back.
 pub struct Permit<'s>(&'s Semaphore);
 
 impl Semaphore {
@@ -31,7 +32,7 @@ impl Semaphore {
         Self(Mutex::new(State { free: permits, waiting: VecDeque::new() }))
     }
 
-    /// Waits for a permit, at most `patience`. None when it got none.
+    /// Waits at most `patience` for a permit. None if there was none in that time.
     pub fn acquire(&self, patience: Duration) -> Option<Permit<'_>> {
         let waiter = {
             let mut state = lock(&self.0);
@@ -54,7 +55,7 @@ impl Semaphore {
         Some(Permit(self))
     }
 
-    /// Ends a wait whose time is over. The permit may have come at the last moment.
+    /// Ends a wait whose time is over. Returns the permit if it came at the last moment.
     fn give_up(&self, waiter: &Arc<Waiter>) -> Option<Permit<'_>> {
         lock(&self.0).waiting.retain(|other| !Arc::ptr_eq(other, waiter));
         waiter.has_permit.load(SeqCst).then(|| Permit(self))

@@ -1,5 +1,5 @@
-//! Socket activation and notifications of systemd (sd_listen_fds(3), sd_notify(3)). Does nothing where
-//! something else has started the service.
+//! Socket activation by systemd and notifications to it (sd_listen_fds(3), sd_notify(3)). Does nothing if the
+//! service was not started by systemd.
 
 use crate::threads::every;
 use listenfd::ListenFd;
@@ -8,9 +8,9 @@ use socket2::Socket;
 use std::io;
 use std::time::Duration;
 
-/// The listening socket of a socket unit, if there is one. Must be called before a second thread is
-/// started, because it removes variables from the environment. Errors: more than one socket, or one
-/// that does not listen.
+/// The listening socket of a socket unit, if there is one. This removes variables from the environment, so it must
+/// be called before a thread is started that reads the environment; the writing thread of the log does not. Errors:
+/// there is more than one socket, or the socket does not listen.
 pub fn inherited() -> io::Result<Option<Socket>> {
     let mut sockets = ListenFd::from_env();
     if sockets.len() > 1 {
@@ -20,25 +20,25 @@ pub fn inherited() -> io::Result<Option<Socket>> {
     tcp.or_else(|_| sockets.take_unix_listener(0).map(|socket| socket.map(Socket::from)))
 }
 
-/// The service answers, after its start or after reloading.
+/// Tells systemd that the service answers, after its start or after a reload.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The service reads its files again. [`ready`] must follow.
+/// Tells systemd that the service reads its files again. A call of [`ready`] must follow.
 pub fn reloading() {
-    // `Type=notify-reload` needs the time.
+    // A unit with `Type=notify-reload` needs the time too.
     tell(&[NotifyState::Reloading].into_iter().chain(NotifyState::monotonic_usec_now()).collect::<Vec<_>>());
 }
 
-/// The service ends.
+/// Tells systemd that the service is stopping.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Where the unit has `WatchdogSec`, starts a thread that tells systemd twice in that time that the
-/// service is alive, as long as `is_alive` says so. `is_alive` gets the time that it may take. Errors:
-/// no thread can be started.
+/// If the unit has `WatchdogSec`, starts a thread that calls `is_alive` twice in that time, and tells systemd that
+/// the service is alive if the call returns true. `is_alive` gets the time that it may take. Errors: the thread
+/// cannot be started.
 pub fn start_watchdog(is_alive: impl Fn(Duration) -> bool + Send + 'static) -> io::Result<()> {
     let Some(period) = watchdog_enabled() else {
         return Ok(());

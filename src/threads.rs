@@ -1,5 +1,5 @@
-//! Starting threads, and keeping one panic from stopping the service: a lock that survives it, the one place
-//! that catches it, and a loop that goes on after it.
+//! Starts threads, and keeps a panic from stopping the service: a way to lock a mutex after a panic, the only
+//! place that catches panics, and a loop that goes on after a panic.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Locks also after a thread has panicked with the lock held. That is sound here because every value
-/// behind a mutex of this program is complete whenever a statement ends.
+/// Locks a mutex, even if a thread has panicked while it held the lock. That is safe here, because in this program
+/// every value behind a mutex is consistent after each statement.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Does the work, and turns a panic into an error. The only place that catches one.
+/// Does the work, and turns a panic into an error. This is the only place that catches panics.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| "BUG: panic, see the line before".to_owned())
 }
@@ -23,8 +23,8 @@ pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()>
     thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
-/// Starts a thread that does `work` for ever, with a pause after each time. A panic ends only the
-/// turn in which it happens. Errors: no thread can be started.
+/// Starts a thread that repeats `work` for ever, with a pause after each run. A panic ends only the run in which
+/// it happens. Errors: no thread can be started.
 pub fn every(pause: Duration, name: &str, mut work: impl FnMut() + Send + 'static) -> io::Result<()> {
     spawn(name, move || {
         loop {

@@ -1,8 +1,8 @@
-//! A value that is made from files, and made again when their content has changed. In the service, a thread
-//! of its own looks at the files once a second, and at once when a token has an unknown `kid`. SIGHUP has them
-//! read again too.
-//! Guarantees: a thread that serves clients reads no file, because a disk may not answer; a file that
-//! cannot be used leaves the value as it was.
+//! A value that is made from files, and made again when their content has changed. In the service, a separate
+//! thread examines the files once a second, and at once if a token has an unknown `kid`. SIGHUP makes the
+//! service read them again too.
+//! Guarantees: a thread that serves clients reads no file, because a disk may not answer; if a file cannot be
+//! used, the value stays as it is.
 
 use crate::limits::{FILE_LOOK_INTERVAL, FILE_LOOK_WAIT};
 use crate::threads::{every, lock};
@@ -10,49 +10,51 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Reads the files. Errors: why that failed, without anything that the files hold.
+/// Reads the files. Errors: why that failed; the text contains nothing from the files.
 type Read<S> = Box<dyn Fn() -> Result<S, String> + Send + Sync>;
-/// Makes the value from what was read. Errors: as for [`Read`].
+/// Makes the value from what was read. Errors: why that failed; the text contains nothing from the files.
 type Parse<S, T> = fn(&S) -> Result<T, String>;
 
-/// `T` is the value; `S` is what was read from the files.
+/// A value of type `T`, made from the content of files, which has the type `S`.
 pub struct Watched<S, T> {
     /// For the log.
     name: &'static str,
     read: Read<S>,
     parse: Parse<S, T>,
-    /// Locked while the files are read, so that a later read never gives way to an earlier one.
+    /// Locked while the files are read, so that the result of a later read is never replaced by that of an earlier
+    /// one.
     reading: Mutex<()>,
     state: Mutex<State<S, T>>,
-    /// Signalled when somebody wants a look at the files, and at the end of each look.
+    /// Signalled when a caller wants the files to be read, and after each read of the following thread.
     changed: Condvar,
 }
 
 struct State<S, T> {
     current: Arc<T>,
-    /// The result of the last look. Contents are compared, not the files' times: a file may be replaced
-    /// by another of the same time.
+    /// The result of the last read. Contents are compared, not modification times, because a file may be replaced
+    /// by another one with the same time.
     seen: Result<S, String>,
     /// Whether `seen` became the current value.
     outcome: Result<(), String>,
     look: Look,
-    /// When somebody last wanted a look.
+    /// When a caller last wanted the files to be read.
     wanted: Option<Instant>,
     is_followed: bool,
 }
 
+/// The state of the thread that follows the files.
 #[derive(PartialEq)]
 enum Look {
-    /// When its time has come.
+    /// The thread reads the files after the usual interval.
     Due,
-    /// At once.
+    /// A caller wants the files to be read at once.
     Wanted,
-    /// Under way.
+    /// The thread is reading the files.
     Begun,
 }
 
 impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
-    /// `first` is what the files hold now. Errors: why it is no good.
+    /// `first` is the current content of the files. Errors: why it cannot be used.
     pub fn open(
         name: &'static str,
         first: S,
@@ -66,7 +68,7 @@ impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
         Ok(Arc::new(Self { name, read, parse, reading: Mutex::new(()), state, changed }))
     }
 
-    /// Starts the thread that looks at the files. Errors: there can be no more threads.
+    /// Starts the thread that follows the files. Errors: the thread cannot be started.
     pub fn follow(self: &Arc<Self>) -> io::Result<()> {
         let followed = Arc::clone(self);
         every(Duration::ZERO, "files", move || followed.look_in_time())?;
@@ -74,18 +76,19 @@ impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
         Ok(())
     }
 
+    /// The current value. Reads no file.
     pub fn current(&self) -> Arc<T> {
         Arc::clone(&lock(&self.state).current)
     }
 
-    /// The value after a fresh look at the files, for a caller with a reason to think that they have just
-    /// changed. One caller in [`FILE_LOOK_INTERVAL`] waits for such a look, [`FILE_LOOK_WAIT`] at most; the
-    /// others get the value as it is.
+    /// The value after the files have been read anew, for a caller that has a reason to think that they have just
+    /// changed. Only one caller per [`FILE_LOOK_INTERVAL`] waits for that, at most [`FILE_LOOK_WAIT`]; the others
+    /// get the current value.
     pub fn current_after_look(&self) -> Arc<T> {
         let mut state = lock(&self.state);
         if state.is_followed && state.wanted.is_none_or(|wanted| wanted.elapsed() >= FILE_LOOK_INTERVAL) {
             state.wanted = Some(Instant::now());
-            // One that has begun may have read the files before they changed.
+            // This also holds while a read is under way, because it may have begun before the files changed.
             state.look = Look::Wanted;
             self.changed.notify_all();
             state = self.wait_while(state, FILE_LOOK_WAIT, |state| state.look != Look::Due);
@@ -93,7 +96,8 @@ impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
         Arc::clone(&state.current)
     }
 
-    /// The thread that follows the files: waits for the time of the next look, or until one is wanted.
+    /// One round of the thread that follows the files: waits for the interval, or until a caller wants a read, then
+    /// reads the files.
     fn look_in_time(&self) {
         let is_unwanted = |state: &mut State<S, T>| state.look != Look::Wanted;
         self.wait_while(lock(&self.state), FILE_LOOK_INTERVAL, is_unwanted).look = Look::Begun;
@@ -117,14 +121,14 @@ impl<S: PartialEq + Send + 'static, T: Send + Sync + 'static> Watched<S, T> {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Reads the files at once, on request of the operator. Errors: why the value stays as it was,
-    /// also if the log has said so before.
+    /// Reads the files at once, at the operator's request. Errors: why the value stays as it is, even if that has
+    /// been logged before.
     pub fn reload(&self) -> Result<(), String> {
         self.read_again();
         lock(&self.state).outcome.clone()
     }
 
-    /// Returns why the value stays as it was, where that is news.
+    /// Reads the files. Returns why the value stays as it is, unless the result is the same as that of the last read.
     fn read_again(&self) -> Option<String> {
         let _one_at_a_time = lock(&self.reading);
         let read = (self.read)();
