@@ -13,6 +13,7 @@ use crate::threads::lock;
 use rustls::ServerConnection;
 use socket2::Socket;
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -236,13 +237,23 @@ impl Connection {
         self.change_state(IDLE, BUSY) || self.change_state(ENDING, BUSY)
     }
 
-    /// Closes the connection if it is idle or lingers. Returns whether it did.
+    /// Closes the connection if it is idle or lingers. Returns whether it did. A connection is not idle if its next
+    /// request has begun to arrive, even if its thread has not had time to read it.
     pub fn evict(&self) -> bool {
-        let was_idle = self.change_state(IDLE, EVICTED) || self.change_state(LINGERING, EVICTED);
+        let was_idle =
+            !self.has_unread() && self.change_state(IDLE, EVICTED) || self.change_state(LINGERING, EVICTED);
         if was_idle {
             self.shutdown(Shutdown::Both);
         }
         was_idle
+    }
+
+    /// Whether bytes have arrived that no thread has read yet. Does not wait.
+    fn has_unread(&self) -> bool {
+        // MSG_PEEK and MSG_DONTWAIT of Linux: recv(2).
+        const LOOK: i32 = 0x02 | 0x40;
+        let looked = self.socket.recv_with_flags(&mut [MaybeUninit::uninit()], LOOK);
+        looked.is_ok_and(|count| count > 0)
     }
 
     /// If the connection is idle, ends its wait for a request; a request that has arrived can still be read. If

@@ -5,7 +5,8 @@
 use super::connection::Connection;
 use crate::limits::{CONNECTIONS_MIN, DRAIN_IDLE};
 use crate::threads::lock;
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -134,14 +135,15 @@ impl State {
     /// Evicts the connection that has been idle longest, but never the one with the id `new`. None if no other
     /// connection is idle.
     fn evict_longest_idle(&mut self, new: u64) -> Option<()> {
-        loop {
-            let others = self.connections.iter().filter(|(id, _)| **id != new);
-            let idle = others.filter_map(|(id, one)| Some((one.idle_since()?, *id)));
-            let (_, longest_idle) = idle.min()?;
+        let others = self.connections.iter().filter(|(id, _)| **id != new);
+        let idle = others.filter_map(|(id, one)| Some(Reverse((one.idle_since()?, *id))));
+        let mut longest_first: BinaryHeap<_> = idle.collect();
+        while let Some(Reverse((_, longest_idle))) = longest_first.pop() {
             if self.evict(longest_idle) {
                 return Some(());
             }
         }
+        None
     }
 
     /// Closes and removes a connection that was idle when it was chosen. Returns false if it has become busy

@@ -231,6 +231,26 @@ fn when_all_connections_are_taken_an_idle_one_makes_room_and_a_busy_one_does_not
     }
 }
 
+/// A service that had no time for a while finds more clients than it has room for, and their requests. A
+/// connection whose request has not been read yet is not idle.
+#[test]
+fn a_client_whose_request_has_arrived_is_answered_however_many_others_come() {
+    let app = App::setup().env("MAX_CONNECTIONS", "4").spawn();
+    wait_for_no_client(&app);
+    app.signal("STOP");
+    let ask = || {
+        let mut raw = Raw::open(&app);
+        raw.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        raw
+    };
+    let mut clients: Vec<_> = (0..20).map(|_| ask()).collect();
+    app.signal("CONT");
+    for raw in &mut clients {
+        let answer = raw.answer().expect("it is served, or told that there is no room");
+        assert!([200, 503].contains(&answer.status), "{}", answer.status);
+    }
+}
+
 const LAST: &str = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
 #[test]
