@@ -69,6 +69,11 @@ fn connect(address: &SockAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Whether an error means that the other end has closed the connection.
+fn is_closed(error: io::ErrorKind) -> bool {
+    [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&error)
+}
+
 /// Waits for a connection and returns it with the address of its other end. None if no connection comes within
 /// [`ACCEPT_TIMEOUT`].
 pub fn accept(listener: &Socket) -> io::Result<Option<(Socket, SockAddr)>> {
@@ -116,17 +121,21 @@ impl Address {
         let _ = self.path.as_ref().map(fs::remove_file);
     }
 
-    /// Whether the service answers anything within `patience`. An HTTPS listener answers this plain request with
-    /// a TLS alert, which is enough for a watchdog.
+    /// Whether the service answers anything within `patience`, or closes the connection. An HTTPS listener answers
+    /// this plain request with a TLS alert, and closes the connection without an answer if all places are taken. Both
+    /// show that the service works: if it did not, the kernel would accept the connection, and nobody would close it.
     pub fn is_alive(&self, patience: Duration) -> bool {
-        let ask = || {
-            let mut socket = connect(&self.address)?;
+        let open = || -> io::Result<Socket> {
+            let socket = connect(&self.address)?;
             *lock(&self.probe) = Some(socket.local_addr()?);
             socket.set_read_timeout(Some(patience))?;
-            socket.write_all(PROBE)?;
-            socket.read_exact(&mut [0])
+            Ok(socket)
         };
-        ask().is_ok()
+        let is_answered = |mut socket: Socket| {
+            let answer = socket.write_all(PROBE).and_then(|()| socket.read_exact(&mut [0]));
+            answer.map_or_else(|error| is_closed(error.kind()), |()| true)
+        };
+        open().is_ok_and(is_answered)
     }
 
     /// Whether a client's connection is the last one of [`Self::is_alive`]. The address of the client's end tells

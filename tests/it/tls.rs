@@ -398,6 +398,28 @@ fn a_client_in_its_handshake_is_not_the_one_idle_longest() {
     assert!(serve(&mut kept[2]) && serve(&mut kept[3]));
 }
 
+/// A supervisor that is not told would kill the service, and so end the requests of a crowd, or of an attack.
+#[test]
+fn a_watchdog_is_told_while_all_connections_are_taken() {
+    let directory = Directory::create();
+    let app = spawn(&directory, &[("MAX_CONNECTIONS", "4"), ("WATCHDOG_USEC", "400000")]);
+    // The interim answer shows that the service waits for the body, so the connection is busy.
+    let begun = b"OPTIONS / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
+    let mut taken = Vec::new();
+    eventually("all connections are taken", || {
+        // A question of the watchdog may push out a client before its request arrives.
+        let client = Https::open(&app).and_then(|mut https| {
+            https.send(begun)?;
+            https.stream.read_exact(&mut [0]).map(|()| https)
+        });
+        taken.extend(client);
+        taken.len() == 4
+    });
+    let turned_away = "a connection is closed, because all are taken";
+    eventually("its questions are turned away", || app.log_so_far().matches(turned_away).count() >= 4);
+    assert!(!app.log_so_far().contains("does not answer its own probe"));
+}
+
 #[test]
 fn a_bad_certificate_or_key_is_exit_code_2_and_a_line_that_names_the_file() {
     let directory = Directory::create();
