@@ -178,7 +178,8 @@ impl Reader {
                 break;
             }
             body.extend_from_slice(self.exactly(size)?);
-            if self.exactly(2)? != b"\r\n" {
+            // One byte at a time: a wrong one is refused before the next one is waited for.
+            if self.exactly(1)? != b"\r" || self.exactly(1)? != b"\n" {
                 return Err(malformed("a chunk does not end where it says").into());
             }
             self.buffer.drain(..self.at);

@@ -290,6 +290,7 @@ fn a_refusal_is_an_answer_and_a_log_line_like_any_other() {
 fn what_can_become_no_request_is_answered_at_once() {
     let app = App::spawn();
     let client_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    let (bare_lf, longer) = (as_chunks("2\r\n{}\n"), as_chunks("2\r\n{}x"));
     for (case, bytes, wanted) in [
         ("TLS", client_hello.as_slice(), "this port speaks plain HTTP"),
         ("bare LF", b"GET /health HTTP/1.1\nHost: x\n\n", "CRLF"),
@@ -312,6 +313,8 @@ fn what_can_become_no_request_is_answered_at_once() {
         ("two hosts", b"GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n", "Host"),
         ("a length that is none", b"GET /health HTTP/1.1\r\nContent-Length: x\r\n", "length"),
         ("a space before a colon", b"\r\nGET /health HTTP/1.1\r\nHost : x\r\n", "malformed"),
+        ("bare LF behind a chunk", bare_lf.as_bytes(), "chunk"),
+        ("a chunk that is longer than it says", longer.as_bytes(), "chunk"),
     ] {
         let mut raw = Raw::open(&app);
         raw.send(bytes);
