@@ -110,12 +110,19 @@ pub fn is_trailer(line: &[u8]) -> bool {
     is_field && !is_framing
 }
 
-/// Parses the request line and the fields. Errors: `Malformed`, `HeadTooLarge`.
+/// Parses the request line and the fields. Errors: `Malformed`, `HeadTooLarge`; the request then has what
+/// could be understood of it.
 pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Result<(), Error> {
-    match parse_begun(head, request)? {
-        httparse::Status::Complete(length) if length == head.len() => Ok(()),
-        _ => Err(malformed("the header section is malformed")),
-    }
+    let outcome = match parse_begun(head, request) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => return Ok(()),
+        Ok(_) => Err(malformed("the header section is malformed")),
+        Err(error) => Err(error),
+    };
+    // The answer needs the request's id and its origin, which may stand behind a bad line: a script can
+    // put a control character into a field, and its browser adds the origin.
+    let mut config = httparse::ParserConfig::default();
+    config.ignore_invalid_headers_in_requests(true).parse_request(request, head).ok();
+    outcome
 }
 
 /// Checks the lines of a head whose end has not arrived yet. Errors: `Malformed` or `HeadTooLarge` if nothing

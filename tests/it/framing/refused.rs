@@ -260,6 +260,7 @@ fn a_refusal_is_an_answer_and_a_log_line_like_any_other() {
         ("too-many-to-read", more.as_str(), (431, "HEADERS_TOO_LARGE")),
         ("too-long-to-read", &long, (431, "HEADERS_TOO_LARGE")),
         ("no-field", &hopeless, (400, "VALIDATION_ERROR")),
+        ("control-character", "A: \x01\r\n", (400, "VALIDATION_ERROR")),
         ("two-lengths", "Content-Length: 3\r\nContent-Length: 3\r\n", (400, "VALIDATION_ERROR")),
         ("too-long", "Content-Length: 65537\r\n", (413, "PAYLOAD_TOO_LARGE")),
         ("too-many", &many, (431, "HEADERS_TOO_LARGE")),
@@ -281,6 +282,23 @@ fn a_refusal_is_an_answer_and_a_log_line_like_any_other() {
         ] {
             assert!(lines[0].contains(part), "{part}: {}", lines[0]);
         }
+    }
+}
+
+/// A script may set a field to what no field may have (https://fetch.spec.whatwg.org/#header-value), and can
+/// read the 400 only with the CORS fields. Its browser may send `Origin` behind the script's own fields.
+#[test]
+fn what_stands_behind_a_bad_field_still_counts_for_the_answer() {
+    let app = App::spawn();
+    for bad in
+        ["Idempotency-Key: a\x01", "If-Match: \x7f", "A: b\nC: d", "A B: c", "A : b", " folded", "foo", ": b"]
+    {
+        let head =
+            format!("PATCH /health HTTP/1.1\r\nHost: x\r\n{bad}\r\n{ORIGIN}X-Request-Id: behind\r\n\r\n");
+        let answer = only_answer(&app, bad, head.as_bytes());
+        assert_refused(bad, &answer, (400, "VALIDATION_ERROR"));
+        assert_eq!(answer.field("X-Request-Id"), Some("behind"), "{bad:?}");
+        assert_eq!(answer.field("Access-Control-Allow-Origin"), Some("http://localhost:3000"), "{bad:?}");
     }
 }
 
