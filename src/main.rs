@@ -21,6 +21,7 @@ mod log_queue; // log lines → standard error; no caller waits for it
 mod log_throttle; // at most one line per second about the same thing
 mod metrics; //   counters and measurements, as text for Prometheus
 mod watched; //   values that are read again when their files change
+mod descriptors; // how many connections the limit on open files leaves room for
 mod systemd; //   socket activation and notifications
 mod threads; //   starts threads; locks that survive a panic, and the only place that catches one
 mod semaphore; // permits, given in the order in which threads asked for them

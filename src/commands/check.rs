@@ -2,10 +2,10 @@
 
 use super::{healthcheck, print};
 use crate::config::{self, Config};
+use crate::descriptors;
 use crate::failure::Failure;
-use crate::gate::{Address, Certificate, Complaint, Registry};
+use crate::gate::{Address, Certificate, Complaint};
 use crate::keys::Keys;
-use crate::serve;
 use crate::store;
 use socket2::{SockAddr, Socket, Type};
 use std::fs;
@@ -57,9 +57,10 @@ fn check_certificate(certificate: &Certificate) -> Result<Vec<String>, Failure> 
 /// A line if the limit of open files allows fewer connections than `MAX_CONNECTIONS`, else an empty text. Errors:
 /// the limit is too low for the service to start.
 fn check_descriptors(config: &Config) -> Result<String, String> {
-    let registry = Registry::new(config.connections_max, serve::own_descriptors(config))?;
-    let line = |shortage| format!("MAX_CONNECTIONS: {shortage} (LimitNOFILE in a systemd unit)\n");
-    Ok(registry.shortage().map_or_else(String::new, line))
+    match descriptors::room(config)?.shortage {
+        Some(shortage) => Ok(format!("MAX_CONNECTIONS: {shortage} (LimitNOFILE in a systemd unit)\n")),
+        None => Ok(String::new()),
+    }
 }
 
 /// Whether the service can listen at its addresses. Errors: an address that it cannot listen at.

@@ -33,6 +33,11 @@ pub enum Received {
 }
 
 impl Client {
+    /// The number of the client. No other client of its listener has it.
+    pub fn id(&self) -> u64 {
+        self.admission.id()
+    }
+
     pub(super) fn new(connection: Arc<Connection>, peer: SockAddr, admission: Admission) -> Self {
         Self { reader: Reader::new(Arc::clone(&connection)), connection, peer, admission }
     }

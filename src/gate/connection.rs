@@ -1,7 +1,7 @@
 //! A client's connection, shared by several threads: its deadline, whether it is idle, and which thread
 //! may write to it. One thread serves it; the deadline thread and the accepting thread may end it at any
-//! time. None of them waits for another: ending a connection needs no lock, and the deadline thread gives
-//! a late answer only when the lock on the stream is free.
+//! time. None of them waits for another: the lock on the status is never held during a system call, and the
+//! deadline thread gives a late answer only when the lock on the stream is free.
 
 use super::request::Request;
 use super::stream::{Plain, Stream, Tls};
@@ -15,36 +15,39 @@ use socket2::Socket;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-// The values of `Connection::state`.
-
-/// No byte of the next request has been read yet.
-const IDLE: u8 = 0;
-/// From the first byte of a request to the end of its answer.
-const BUSY: u8 = 1;
-/// The service stops, and the connection was idle. If a request has already arrived, it is still answered, as
-/// the last one.
-const ENDING: u8 = 2;
-/// Closed by another thread to make room.
-const EVICTED: u8 = 3;
-/// The last answer is written. Bytes that the client still sends are read and dropped.
-const LINGERING: u8 = 4;
-
 pub struct Connection {
     socket: Arc<Socket>,
-    opened: Instant,
-    /// In microseconds after `opened`, like `idle_since`.
-    deadline: AtomicU64,
-    idle_since: AtomicU64,
-    state: AtomicU8,
-    /// True once another thread has shut down the reading side of the socket, so that no read waits any more.
-    is_reading_ended: AtomicBool,
+    status: Mutex<Status>,
     /// Locked during each read and each write, and not locked while an answer is made.
     exchange: Mutex<Exchange>,
+}
+
+struct Status {
+    phase: Phase,
+    /// When the connection became idle or began to linger.
+    idle_since: Instant,
+    deadline: Instant,
+    /// True once another thread has shut down the reading side of the socket, so that no read waits any more.
+    is_reading_ended: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    /// No byte of the next request has been read yet.
+    Idle,
+    /// From the first byte of a request to the end of its answer.
+    Busy,
+    /// The service stops, and the connection was idle. If a request has already arrived, it is still answered, as
+    /// the last one.
+    Ending,
+    /// Closed by another thread to make room.
+    Evicted,
+    /// The last answer is written. Bytes that the client still sends are read and dropped.
+    Lingering,
 }
 
 struct Exchange {
@@ -63,22 +66,16 @@ impl Connection {
             Some(tls) => Box::new(Tls::new(tls, plain)),
             None => Box::new(plain),
         };
-        let connection = Self {
-            socket,
-            opened: Instant::now(),
-            deadline: AtomicU64::new(0),
-            idle_since: AtomicU64::new(0),
-            state: AtomicU8::new(IDLE),
-            is_reading_ended: AtomicBool::new(false),
-            exchange: Mutex::new(Exchange { stream, pending: None }),
-        };
-        connection.set_deadline(time);
-        connection
+        let now = Instant::now();
+        let status =
+            Status { phase: Phase::Idle, idle_since: now, deadline: now + time, is_reading_ended: false };
+        let exchange = Exchange { stream, pending: None };
+        Self { socket, status: Mutex::new(status), exchange: Mutex::new(exchange) }
     }
 
     /// Sets the deadline to `time` from now. It holds for all reads and writes until the next call.
     pub fn set_deadline(&self, time: Duration) {
-        self.deadline.store(self.micros_after(time), SeqCst);
+        lock(&self.status).deadline = Instant::now() + time;
     }
 
     /// Waits for bytes and returns those that have arrived. Errors: `TimedOut` after the deadline,
@@ -96,7 +93,8 @@ impl Connection {
     /// connection.
     pub fn handshake_failure(&self) -> Option<String> {
         let exchange = lock(&self.exchange);
-        let reason = exchange.stream.handshake_failure().filter(|_| self.state.load(SeqCst) == IDLE)?;
+        let is_idle = lock(&self.status).phase == Phase::Idle;
+        let reason = exchange.stream.handshake_failure().filter(|_| is_idle)?;
         let is_late = self.overdue().is_some();
         Some(if is_late { "it was not finished in time".to_owned() } else { reason.to_owned() })
     }
@@ -176,12 +174,16 @@ impl Connection {
     /// Whether a read that returns no bytes does so only because our reading side is shut down, while the
     /// connection still lingers.
     fn has_ended_reading_alone(&self) -> bool {
-        self.is_reading_ended.load(SeqCst) && self.state.load(SeqCst) == LINGERING
+        let status = lock(&self.status);
+        status.is_reading_ended && status.phase == Phase::Lingering
     }
 
     fn start_lingering(&self) {
-        self.idle_since.store(self.micros_after(Duration::ZERO), SeqCst);
-        self.change_state(BUSY, LINGERING);
+        let mut status = lock(&self.status);
+        status.idle_since = Instant::now();
+        if status.phase == Phase::Busy {
+            status.phase = Phase::Lingering;
+        }
     }
 
     /// Shuts down the reading side of a connection whose deadline has passed. A second later, cuts the connection.
@@ -195,7 +197,7 @@ impl Connection {
 
     /// Shuts down the reading side. Bytes that have arrived can still be read; no read waits for more.
     fn end_reading(&self) {
-        self.is_reading_ended.store(true, SeqCst);
+        lock(&self.status).is_reading_ended = true;
         self.shutdown(Shutdown::Read);
     }
 
@@ -203,7 +205,8 @@ impl Connection {
     /// 408). Then the writing side stays open until the socket is closed, because Linux sends a reset when bytes
     /// arrive at a socket that is shut down in both directions.
     pub fn end_writing(&self) {
-        if !self.is_reading_ended.load(SeqCst) {
+        let is_reading_ended = lock(&self.status).is_reading_ended;
+        if !is_reading_ended {
             self.shutdown(Shutdown::Write);
         }
     }
@@ -221,27 +224,33 @@ impl Connection {
 
     /// Since when the connection has been waiting for a request or lingering. None in every other state.
     pub fn idle_since(&self) -> Option<Instant> {
-        let is_idle = [IDLE, LINGERING].contains(&self.state.load(SeqCst));
-        is_idle.then(|| self.opened + Duration::from_micros(self.idle_since.load(SeqCst)))
+        let status = lock(&self.status);
+        let is_idle = matches!(status.phase, Phase::Idle | Phase::Lingering);
+        if is_idle { Some(status.idle_since) } else { None }
     }
 
     /// Marks the connection as idle. Its next request must begin within `time`.
     pub fn become_idle(&self, time: Duration) {
-        self.set_deadline(time);
-        self.idle_since.store(self.micros_after(Duration::ZERO), SeqCst);
-        self.change_state(BUSY, IDLE);
+        let now = Instant::now();
+        let mut status = lock(&self.status);
+        status.deadline = now + time;
+        status.idle_since = now;
+        if status.phase == Phase::Busy {
+            status.phase = Phase::Idle;
+        }
     }
 
     /// Marks the connection as busy. Returns false if it was evicted while it was idle.
     pub fn become_busy(&self) -> bool {
-        self.change_state(IDLE, BUSY) || self.change_state(ENDING, BUSY)
+        self.change_phase(&[Phase::Idle, Phase::Ending], Phase::Busy)
     }
 
     /// Closes the connection if it is idle or lingers. Returns whether it did. A connection is not idle if its next
     /// request has begun to arrive, even if its thread has not had time to read it.
     pub fn evict(&self) -> bool {
-        let was_idle =
-            !self.has_unread() && self.change_state(IDLE, EVICTED) || self.change_state(LINGERING, EVICTED);
+        let from: &[Phase] =
+            if self.has_unread() { &[Phase::Lingering] } else { &[Phase::Idle, Phase::Lingering] };
+        let was_idle = self.change_phase(from, Phase::Evicted);
         if was_idle {
             self.shutdown(Shutdown::Both);
         }
@@ -259,25 +268,26 @@ impl Connection {
     /// If the connection is idle, ends its wait for a request; a request that has arrived can still be read. If
     /// the connection lingers, closes it.
     pub fn end_idleness(&self) {
-        if self.change_state(IDLE, ENDING) {
+        if self.change_phase(&[Phase::Idle], Phase::Ending) {
             self.end_reading();
-        } else if self.change_state(LINGERING, EVICTED) {
+        } else if self.change_phase(&[Phase::Lingering], Phase::Evicted) {
             self.shutdown(Shutdown::Both);
         }
     }
 
-    fn change_state(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
-    }
-
-    fn micros_after(&self, time: Duration) -> u64 {
-        u64::try_from((self.opened.elapsed() + time).as_micros()).unwrap_or(u64::MAX)
+    /// Changes the phase if it is one of `from`. Returns whether it did.
+    fn change_phase(&self, from: &[Phase], to: Phase) -> bool {
+        let mut status = lock(&self.status);
+        let fits = from.contains(&status.phase);
+        if fits {
+            status.phase = to;
+        }
+        fits
     }
 
     /// The time since the deadline. None before the deadline.
     fn overdue(&self) -> Option<Duration> {
-        let now = self.micros_after(Duration::ZERO);
-        now.checked_sub(self.deadline.load(SeqCst)).map(Duration::from_micros)
+        Instant::now().checked_duration_since(lock(&self.status).deadline)
     }
 
     fn shutdown(&self, how: Shutdown) {
@@ -309,7 +319,7 @@ impl LateAnswer<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub mod tests {
-    use super::{Connection, LATE_ANSWER, Stream};
+    use super::{Connection, LATE_ANSWER, Stream, lock};
     use crate::gate::request::Request;
     use std::io::{self, Read, Write};
     use std::mem::MaybeUninit;
@@ -367,8 +377,11 @@ pub mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let accepted = listener.accept().unwrap().0.into();
-        let mut connection = Connection::new(accepted, None, Duration::ZERO);
-        connection.opened -= time;
+        let connection = Connection::new(accepted, None, Duration::ZERO);
+        let mut status = lock(&connection.status);
+        status.deadline -= time;
+        status.idle_since -= time;
+        drop(status);
         (connection, other)
     }
 

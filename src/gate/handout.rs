@@ -20,13 +20,7 @@ pub struct Handout {
     /// The client's end of tiny_http's only connection. Only the accepting thread writes to it.
     announcements: Mutex<UnixStream>,
     /// Clients that are announced and that no thread has taken yet.
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    next_number: u64,
-    clients: HashMap<u64, Client>,
+    waiting: Mutex<HashMap<u64, Client>>,
 }
 
 impl Handout {
@@ -46,12 +40,9 @@ impl Handout {
 
     /// Gives the client to the next pooled thread that is free.
     pub fn give(&self, client: Client) {
-        let mut waiting = lock(&self.waiting);
-        waiting.next_number += 1;
-        let number = waiting.next_number;
-        waiting.clients.insert(number, client);
-        drop(waiting);
-        let announcement = format!("GET /{number} HTTP/1.1\r\n\r\n");
+        let id = client.id();
+        lock(&self.waiting).insert(id, client);
+        let announcement = format!("GET /{id} HTTP/1.1\r\n\r\n");
         if let Err(error) = lock(&self.announcements).write_all(announcement.as_bytes()) {
             // tiny_http's own thread has ended, so no client can be served any more. The process exits, because
             // a supervisor restarts a process that has ended, but does not notice one that serves nobody.
@@ -72,11 +63,11 @@ impl Handout {
         match received {
             Ok(None) => None,
             Ok(Some(request)) => {
-                let number = request.url().trim_start_matches('/').parse().unwrap_or_default();
+                let id = request.url().trim_start_matches('/').parse().unwrap_or_default();
                 // The client is answered through its own connection. Dropping the writer lets
                 // tiny_http read the next announcement.
                 drop(request.into_writer());
-                lock(&self.waiting).clients.remove(&number)
+                lock(&self.waiting).remove(&id)
             }
             // tiny_http has stopped accepting connections. The one connection that it has goes on.
             Err(error) => {
@@ -100,24 +91,24 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    fn client(number: u64) -> Client {
+    fn client(registry: &Arc<Registry>) -> Client {
         let (connection, _) = connection();
-        let registry = Arc::new(Registry::new(1, 0).unwrap());
-        let permit = registry.admit(number, &connection).unwrap();
+        let permit = registry.admit(&connection).unwrap();
         Client::new(connection, SockAddr::unix("peer").unwrap(), permit)
     }
 
     #[test]
     fn each_client_is_taken_once() {
         let handout = Handout::open().unwrap();
-        for number in 0..100 {
-            handout.give(client(number));
+        let registry = Arc::new(Registry::new(100));
+        for _ in 0..100 {
+            handout.give(client(&registry));
         }
         for _ in 0..100 {
             assert!(handout.take(Duration::from_secs(10)).is_some());
         }
         assert!(handout.take(Duration::ZERO).is_none());
-        assert!(lock(&handout.waiting).clients.is_empty());
+        assert!(lock(&handout.waiting).is_empty());
     }
 
     #[test]
@@ -126,7 +117,7 @@ mod tests {
         if env::var_os(IS_CHILD).is_some() {
             let handout = Handout::open().unwrap();
             lock(&handout.announcements).shutdown(Shutdown::Both).unwrap();
-            return handout.give(client(1));
+            return handout.give(client(&Arc::new(Registry::new(1))));
         }
         let mut child = Command::new(env::current_exe().unwrap());
         child.args(["--exact", "gate::handout::tests::a_process_whose_loop_has_ended_ends"]);

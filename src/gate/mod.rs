@@ -36,7 +36,7 @@ use socket2::{SockAddr, Socket};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,6 @@ pub struct Gate {
     failed_handshakes: Throttle,
     idle_timeout: Duration,
     handout: Handout,
-    accepted: AtomicU64,
     is_stopping: AtomicBool,
     /// True until the accepting thread has handed over its last client.
     is_accepting: AtomicBool,
@@ -64,7 +63,7 @@ pub enum Accepted {
     /// All places are taken. The non-blocking connection serves to tell the client so. It is None with TLS,
     /// because sending an answer would mean waiting for the handshake. Of the request, only the client's
     /// address is known.
-    Full(Option<Connection>, Arc<Request>),
+    Full(Option<Connection>, Request),
     /// No connection came within `ACCEPT_TIMEOUT`.
     Nobody,
     /// The service stops, and no connection is left in the queue.
@@ -91,7 +90,6 @@ impl Gate {
             failed_handshakes: Throttle::default(),
             idle_timeout,
             handout: Handout::open()?,
-            accepted: AtomicU64::new(0),
             is_stopping: AtomicBool::new(false),
             is_accepting: AtomicBool::new(true),
         };
@@ -124,15 +122,14 @@ impl Gate {
         let is_tls = tls.is_some();
         let time = if is_tls { HANDSHAKE_TIMEOUT } else { self.idle_timeout };
         let connection = Arc::new(Connection::new(socket, tls, time));
-        let id = self.accepted.fetch_add(1, Relaxed);
-        if let Some(admission) = self.registry.admit(id, &connection) {
+        if let Some(admission) = self.registry.admit(&connection) {
             return Ok(Accepted::Admitted(Client::new(connection, peer, admission)));
         }
         connection.set_nonblocking()?;
         let connection = Arc::into_inner(connection).filter(|_| !is_tls);
         let mut request = Request::unread(ip(&peer));
         request.is_last = true;
-        Ok(Accepted::Full(connection, Arc::new(request)))
+        Ok(Accepted::Full(connection, request))
     }
 
     /// Gives an admitted client to a pooled thread. The caller must have started a thread for each admitted

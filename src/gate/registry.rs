@@ -3,7 +3,7 @@
 //! fewer pooled threads than admitted connections, so no connection waits for another one's thread.
 
 use super::connection::Connection;
-use crate::limits::{CONNECTIONS_MIN, DRAIN_IDLE};
+use crate::limits::DRAIN_IDLE;
 use crate::threads::lock;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -12,13 +12,13 @@ use std::time::Instant;
 
 pub struct Registry {
     connections_max: usize,
-    /// Why fewer connections are allowed than were wanted. None if as many are allowed.
-    shortage: Option<String>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// How many connections were to be admitted. The id of a connection is this number at its admission.
+    asked: u64,
     connections: HashMap<u64, Arc<Connection>>,
     threads: usize,
 }
@@ -37,38 +37,19 @@ pub struct Counts {
 }
 
 impl Registry {
-    /// A registry for `wanted` connections, or for as many as the limit on file descriptors allows when the
-    /// service itself needs `own` of them. Errors: the limit allows fewer than [`CONNECTIONS_MIN`].
-    pub fn new(wanted: usize, own: usize) -> Result<Self, String> {
-        // The line is "Max open files <soft> <hard> files", proc(5).
-        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-        let soft = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(usize::MAX);
-        let room = soft.saturating_sub(own);
-        if room < CONNECTIONS_MIN {
-            let needed = own + CONNECTIONS_MIN;
-            return Err(format!("the limit of open files (ulimit -n) is {soft}; make it {needed} or more"));
-        }
-        let shortage = (room < wanted).then(|| {
-            let needed = wanted.saturating_add(own);
-            format!(
-                "the limit of open files (ulimit -n) leaves room for {room} of {wanted} connections; \
-                 make it {needed} or more"
-            )
-        });
-        Ok(Self { connections_max: wanted.min(room), shortage, state: Mutex::default() })
-    }
-
-    /// Why fewer connections are allowed than were wanted. None if as many are allowed.
-    pub fn shortage(&self) -> Option<&str> {
-        self.shortage.as_deref()
+    pub fn new(connections_max: usize) -> Self {
+        Self { connections_max, state: Mutex::default() }
     }
 
     /// Admits a connection, and evicts an idle one if all places are taken. None if no connection is idle then.
-    pub fn admit(self: &Arc<Self>, id: u64, connection: &Arc<Connection>) -> Option<Admission> {
+    pub fn admit(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<Admission> {
         let mut state = lock(&self.state);
+        state.asked += 1;
+        let id = state.asked;
         while state.connections.len() >= self.connections_max {
-            state.evict_longest_idle(id)?;
+            if !state.evict_longest_idle(id) {
+                return None;
+            }
         }
         state.connections.insert(id, Arc::clone(connection));
         Some(Admission { registry: Arc::clone(self), id })
@@ -124,26 +105,31 @@ impl Registry {
 }
 
 impl Admission {
+    /// The number of the connection. No other connection of the registry has it.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Closes the connection that has been idle longest, so that its thread can serve the admitted one. Returns
     /// false if no other connection is idle.
     pub fn free_a_thread(&self) -> bool {
-        lock(&self.registry.state).evict_longest_idle(self.id).is_some()
+        lock(&self.registry.state).evict_longest_idle(self.id)
     }
 }
 
 impl State {
-    /// Evicts the connection that has been idle longest, but never the one with the id `new`. None if no other
-    /// connection is idle.
-    fn evict_longest_idle(&mut self, new: u64) -> Option<()> {
+    /// Evicts the connection that has been idle longest, but never the one with the id `new`. Returns false if no
+    /// other connection is idle.
+    fn evict_longest_idle(&mut self, new: u64) -> bool {
         let others = self.connections.iter().filter(|(id, _)| **id != new);
         let idle = others.filter_map(|(id, one)| Some(Reverse((one.idle_since()?, *id))));
         let mut longest_first: BinaryHeap<_> = idle.collect();
         while let Some(Reverse((_, longest_idle))) = longest_first.pop() {
             if self.evict(longest_idle) {
-                return Some(());
+                return true;
             }
         }
-        None
+        false
     }
 
     /// Closes and removes a connection that was idle when it was chosen. Returns false if it has become busy
@@ -188,10 +174,9 @@ mod tests {
 
     #[test]
     fn the_connection_that_is_idle_longest_makes_room() {
-        let registry = Arc::new(Registry::new(2, 0).unwrap());
+        let registry = Arc::new(Registry::new(2));
         let (old, new) = (idle().0, connection().0);
-        let admissions =
-            [registry.admit(1, &new), registry.admit(2, &old), registry.admit(3, &connection().0)];
+        let admissions = [registry.admit(&new), registry.admit(&old), registry.admit(&connection().0)];
         assert!(admissions.iter().all(Option::is_some));
         assert!(old.idle_since().is_none() && new.idle_since().is_some());
         assert_eq!(counts(&registry), [2, 0, 2]);
@@ -201,11 +186,11 @@ mod tests {
 
     #[test]
     fn the_connection_that_is_idle_longest_gives_its_thread() {
-        let registry = Arc::new(Registry::new(3, 0).unwrap());
+        let registry = Arc::new(Registry::new(3));
         let (old, new, busy) = (idle().0, connection().0, connection().0);
         assert!(busy.become_busy());
         let [_busy, _old, new_one] =
-            [registry.admit(1, &busy), registry.admit(2, &old), registry.admit(3, &new)].map(Option::unwrap);
+            [registry.admit(&busy), registry.admit(&old), registry.admit(&new)].map(Option::unwrap);
         assert!(new_one.free_a_thread());
         assert!(old.idle_since().is_none() && new.idle_since().is_some());
         assert!(!new_one.free_a_thread(), "it is not closed for itself");
@@ -216,16 +201,16 @@ mod tests {
     fn a_connection_that_becomes_busy_after_it_was_chosen_stays() {
         let [(busy, _), (idle, _)] = [connection(), connection()];
         assert!(busy.become_busy());
-        let mut state = State { connections: HashMap::from([(1, busy), (2, idle)]), threads: 0 };
+        let mut state = State { connections: HashMap::from([(1, busy), (2, idle)]), ..State::default() };
         assert!(!state.evict(1) && state.evict(2));
         assert_eq!(state.connections.into_keys().collect::<Vec<_>>(), [1]);
     }
 
     #[test]
     fn a_request_that_has_arrived_is_read_after_the_drain_has_begun() {
-        let registry = Arc::new(Registry::new(2, 0).unwrap());
+        let registry = Arc::new(Registry::new(2));
         let ((old, mut other), (new, _)) = (idle(), connection());
-        let admissions = [registry.admit(1, &old), registry.admit(2, &new)];
+        let admissions = [registry.admit(&old), registry.admit(&new)];
         old.set_deadline(Duration::from_secs(5));
         other.write_all(b"G").unwrap();
         assert!(!registry.drain(Instant::now()));
@@ -242,18 +227,18 @@ mod tests {
 
     #[test]
     fn there_is_a_thread_for_each_connection_and_only_a_spare_one_ends() {
-        let registry = Arc::new(Registry::new(8, 0).unwrap());
+        let registry = Arc::new(Registry::new(8));
         assert!(!registry.add_thread() && !registry.remove_spare_thread());
-        let admissions = [registry.admit(1, &connection().0), registry.admit(2, &connection().0)];
+        let admissions = [registry.admit(&connection().0), registry.admit(&connection().0)];
         assert!(registry.add_thread() && registry.add_thread() && !registry.add_thread());
         assert!(!registry.remove_spare_thread());
         drop(admissions);
-        let again = registry.admit(3, &connection().0);
+        let again = registry.admit(&connection().0);
         assert!(!registry.add_thread(), "a thread is there already");
         assert!(registry.remove_spare_thread() && !registry.remove_spare_thread());
         drop(again);
         assert!(registry.remove_spare_thread() && !registry.remove_spare_thread());
-        let _admission = registry.admit(4, &connection().0);
+        let _admission = registry.admit(&connection().0);
         assert!(registry.add_thread() && !registry.add_thread());
         registry.forget_thread();
         assert!(registry.add_thread(), "the thread that could not be started is still missing");
@@ -261,9 +246,9 @@ mod tests {
 
     #[test]
     fn all_connections_of_a_registry_have_their_deadline_enforced() {
-        let registry = Arc::new(Registry::new(2, 0).unwrap());
+        let registry = Arc::new(Registry::new(2));
         let (late, mut other) = idle();
-        let _admission = registry.admit(1, &late);
+        let _admission = registry.admit(&late);
         registry.connections().iter().for_each(|connection| connection.enforce_deadline());
         other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         assert_ne!(other.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));

@@ -11,12 +11,11 @@ use crate::gate::{Address, Certificate, Gate, Registry};
 use crate::http::{self, App, Cors, Face, RateLimiter};
 use crate::keys::Keys;
 use crate::limits::{
-    ADMIN_CONNECTIONS_MAX, ADMIN_DESCRIPTORS, DATABASE_CONNECTION_DESCRIPTORS, DRAIN_TIMEOUT,
-    IDLE_TIMEOUT_DEFAULT, OTHER_DESCRIPTORS, START_DATABASE_INTERVAL, START_DATABASE_WAIT, TURNED_AWAY_MAX,
+    ADMIN_CONNECTIONS_MAX, DRAIN_TIMEOUT, IDLE_TIMEOUT_DEFAULT, START_DATABASE_INTERVAL, START_DATABASE_WAIT,
 };
 use crate::store::{Readiness, Store};
 use crate::threads::{guarded, spawn};
-use crate::{logging, systemd};
+use crate::{descriptors, logging, systemd};
 use preempt_rt::sched::{Pid, Scheduler, SchedulerParams, get_scheduler};
 use serving::Service;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -66,7 +65,10 @@ fn set_batch_policy() {
 /// Starts everything that serves, in this order: the store, the admin listener, the public listener, the
 /// watchdog.
 fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Failure> {
-    let descriptors = own_descriptors(&config);
+    let room = descriptors::room(&config)?;
+    if let Some(reason) = &room.shortage {
+        log::info!(reason = reason.as_str(); "fewer connections than MAX_CONNECTIONS");
+    }
     let keys = Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
     let certificate = Certificate::open(config.tls).map_err(Failure::of_configuration)?.map(Arc::new);
     if let Some(certificate) = &certificate {
@@ -81,10 +83,7 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
         requires_if_match: config.requires_if_match,
         rate_limiter: config.rate_limit.map(RateLimiter::new),
     };
-    let registry = Arc::new(Registry::new(config.connections_max, descriptors)?);
-    if let Some(reason) = registry.shortage() {
-        log::info!(reason; "fewer connections than MAX_CONNECTIONS");
-    }
+    let registry = Arc::new(Registry::new(room.connections));
     let store = Store::open(config.database, config.auto_migrate)?;
     let app = Arc::new(App::new(store, keys, options));
     if let Some(address) = config.admin {
@@ -115,7 +114,7 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
 }
 
 fn start_admin(address: SocketAddr, app: &Arc<App>) -> Result<(), Failure> {
-    let registry = Arc::new(Registry::new(ADMIN_CONNECTIONS_MAX, 0)?);
+    let registry = Arc::new(Registry::new(ADMIN_CONNECTIONS_MAX));
     let address = address.into();
     let (gate, listener) = Gate::open(&address, None, registry, Vec::new(), None, IDLE_TIMEOUT_DEFAULT)
         .map_err(|error| cannot_listen(&address, &error, "ADMIN_ADDR"))?;
@@ -134,14 +133,6 @@ fn no_thread(error: io::Error) -> Failure {
 
 fn cannot_listen(address: &SockAddr, error: &io::Error, variables: &str) -> Failure {
     format!("cannot listen on {}: {error}; give another {variables}", Address::name(address)).into()
-}
-
-/// How many file descriptors the service needs, not counting those of its public clients' connections.
-pub fn own_descriptors(config: &Config) -> usize {
-    // The thread that watches the database has a connection of its own, in addition to those of the pool.
-    let database = (config.database.pool_size.get() as usize + 1) * DATABASE_CONNECTION_DESCRIPTORS;
-    let admin = ADMIN_DESCRIPTORS + ADMIN_CONNECTIONS_MAX + TURNED_AWAY_MAX;
-    database + OTHER_DESCRIPTORS + TURNED_AWAY_MAX + config.admin.map_or(0, |_| admin)
 }
 
 fn wait_for_database(store: &Store) {
