@@ -2,8 +2,9 @@
 //! user who is also the user in the path. Only this module can make a `Caller`, and the methods of the store
 //! require one.
 
-use crate::error::{Error, TokenRefusal};
+use crate::error::Error;
 use crate::keys::Keys;
+use crate::refusal::TokenRefusal;
 use crate::task::UserId;
 
 /// A verified user who is also the user in the path (401 and 403 are behind us).

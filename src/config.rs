@@ -56,7 +56,7 @@ pub fn load() -> Result<Config, Complaints> {
     let mut source = Source::open();
     let config = config(&mut source);
     source.warn_of_unknown();
-    let warnings = std::mem::take(&mut source.warnings);
+    let warnings = source.take_warnings();
     finish(config, source).map(|config| Config { warnings, ..config })
 }
 
@@ -78,7 +78,8 @@ pub fn settings() -> (Vec<Setting>, Complaints, Vec<String>) {
     config(&mut source);
     source.warn_of_unknown();
     let complaints = source.take_complaints();
-    let Source { mut settings, warnings, .. } = source;
+    let warnings = source.take_warnings();
+    let mut settings = source.settings;
     settings.sort_by_key(|setting| variables::place(setting.name));
     settings.dedup_by_key(|setting| setting.name);
     (settings, complaints, warnings)

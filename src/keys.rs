@@ -4,16 +4,15 @@
 //! Guarantees: the key determines the algorithm, never the token; no claim of a token is used before its
 //! signature is verified.
 
-use crate::error::TokenRefusal;
+use crate::jwks;
 use crate::limits::{VERIFIED_TOKEN_BYTES_MAX, VERIFIED_TOKENS_MAX};
+use crate::refusal::TokenRefusal;
 use crate::task::UserId;
 use crate::threads::lock;
 use crate::token::{Claims, Jws, numeric_date, string};
 use crate::watched::Watched;
 use jwt_simple::algorithms::{Ed25519PublicKey, EdDSAPublicKeyLike, HS256Key, MACLike};
-use jwt_simple::reexports::{coarsetime, ct_codecs};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use jwt_simple::reexports::ct_codecs;
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
@@ -90,7 +89,10 @@ impl KeySet {
         let secrets = jwt.secret.iter().chain(&jwt.previous_secret);
         Ok(Self {
             secrets: secrets.map(|secret| HS256Key::from_bytes(secret.as_bytes())).collect(),
-            public_keys: jwt.jwks.as_ref().map_or_else(|| Ok(Vec::new()), |(file, text)| jwks(file, text))?,
+            public_keys: jwt
+                .jwks
+                .as_ref()
+                .map_or_else(|| Ok(Vec::new()), |(file, text)| jwks::parse(file, text))?,
             issuer: jwt.issuer.clone(),
             audience: jwt.audience.clone(),
             leeway_seconds: jwt.leeway.as_secs(),
@@ -181,77 +183,9 @@ impl KeySet {
     }
 }
 
-/// The public Ed25519 keys of a JWKS. Keys of other types and for other uses are skipped (RFC 7517 section 5).
-/// Private keys are skipped too, because the library does not accept them as public keys.
-fn jwks(file: &str, text: &[u8]) -> Result<Vec<Ed25519PublicKey>, String> {
-    #[derive(Deserialize)]
-    struct Set {
-        keys: Vec<Box<RawValue>>,
-    }
-    // The library's message is not used, because it may repeat a part of the file, which may be a secret.
-    let set: Set = serde_json::from_slice(text).map_err(|error| {
-        format!("JWT_JWKS_FILE: {file:?} is no JWKS (line {}, column {}); save the issuer's there, which Better Auth has at /api/auth/jwks", error.line(), error.column())
-    })?;
-    let keys = set.keys.iter().filter_map(|key| Ed25519PublicKey::from_jwk(key.get()).ok());
-    let keys: Vec<_> = keys.collect();
-    if keys.is_empty() {
-        return Err(format!("JWT_JWKS_FILE: {file:?} {}", why_none(&set.keys)));
-    }
-    log::info!(keys = keys.len(); "JWKS read");
-    let skipped = set.keys.len() - keys.len();
-    if skipped > 0 {
-        log::warn!(skipped; "JWKS has keys that are not public Ed25519 keys for signatures");
-    }
-    Ok(keys)
-}
-
-/// Why no key of the set can be used, and what would be right. The text contains nothing from the file.
-fn why_none(keys: &[Box<RawValue>]) -> &'static str {
-    #[derive(Default, Deserialize)]
-    struct Key {
-        #[serde(rename = "crv")]
-        curve: Option<String>,
-        #[serde(rename = "d")]
-        private: Option<Box<RawValue>>,
-    }
-    let keys = keys.iter().map(|key| serde_json::from_str(key.get()).unwrap_or_default());
-    let keys: Vec<Key> = keys.collect();
-    if keys.is_empty() {
-        "has no key in it; let the issuer publish its Ed25519 key"
-    } else if keys.iter().any(|key| key.private.is_some()) {
-        "has a private key (its member d); give the issuer's public keys alone"
-    } else if keys.iter().any(|key| key.curve.as_deref() == Some("Ed25519")) {
-        "has an Ed25519 key that cannot be used; its kty must be OKP, its x 32 bytes in base64url, \
-         and its use sig or absent"
-    } else {
-        "has no public Ed25519 key for signatures, only others; let the issuer sign with EdDSA"
-    }
-}
-
 fn is_signed_by(key: &Ed25519PublicKey, jws: &Jws) -> bool {
     let Ok(signature) = jws.signature.as_slice().try_into() else {
         return false;
     };
     key.public_key().as_ref().verify(jws.signed, &signature).is_ok()
-}
-
-/// A token for `user` that [`Keys::verify`] accepts for the time `ttl`. Errors: why it cannot be made.
-pub fn issue(jwt: &TokenSettings, user: &str, ttl: Duration) -> Result<String, String> {
-    #[derive(Serialize, Deserialize)]
-    struct User {
-        user_id: String,
-    }
-    let secret = jwt.secret.as_ref().ok_or("JWT_SECRET_KEY: is needed; a JWKS can only verify tokens")?;
-    let user = UserId::parse(user.to_owned()).ok_or("--user: must be 1 to 255 characters, not . or ..")?;
-    let valid_for = coarsetime::Duration::from_secs(ttl.as_secs());
-    // The library's clock counts seconds in 32 bits, and ends in February 2106.
-    coarsetime::Clock::now_since_epoch()
-        .checked_add(valid_for)
-        .ok_or("--ttl: must end before February 2106")?;
-    let claim = User { user_id: user.as_str().to_owned() };
-    let mut claims = jwt_simple::claims::Claims::with_custom_claims(claim, valid_for);
-    claims.subject = Some(user.as_str().to_owned());
-    claims.issuer = jwt.issuer.clone();
-    claims.audiences = jwt.audience.clone().map(Into::into);
-    HS256Key::from_bytes(secret.as_bytes()).authenticate(claims).map_err(|error| error.to_string())
 }

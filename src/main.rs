@@ -7,6 +7,8 @@ mod http; //      request → the checks in order → answer
 mod auth; //      Authorization field → Caller
 mod keys; //      secrets and public keys → the verdict on a token
 mod token; //     parses a token
+mod refusal; //   what a token can be refused for
+mod jwks; //      the file of a JWKS → public keys
 mod task; //      the domain types and their parsing
 mod store; //     Caller and task types → SQL → PostgreSQL
 
@@ -29,18 +31,15 @@ mod semaphore; // permits, given in the order in which threads asked for them
 use commands::{check, explain, export, healthcheck, issue, migrate, print, purge, settings};
 use failure::Failure;
 use serve::serve;
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Result<Vec<_>, _> = std::env::args_os().skip(1).map(OsString::into_string).collect();
-    let outcome = arguments
-        .map_err(|_| Failure::of_usage("an argument is not UTF-8"))
-        .and_then(|arguments| run(&arguments.iter().flat_map(|one| split(one)).collect::<Vec<_>>()));
-    let exit_code = match outcome {
+    let exit_code = match arguments().and_then(|arguments| run(&arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.lines.iter().for_each(|line| log_queue::say(&failure::escaped(line)));
+            for line in &failure.lines {
+                log_queue::say(&failure::escaped(line));
+            }
             ExitCode::from(failure.exit_code)
         }
     };
@@ -49,15 +48,25 @@ fn main() -> ExitCode {
 }
 
 /// Splits `--user=alice` into `--user` and `alice`, and likewise each option with a value.
-fn split(argument: &str) -> Vec<&str> {
-    match argument.split_once('=') {
-        Some((name @ ("--config" | "--user" | "--ttl"), value)) => vec![name, value],
-        _ => vec![argument],
+fn arguments() -> Result<Vec<String>, Failure> {
+    let mut arguments = Vec::new();
+    for argument in std::env::args_os().skip(1) {
+        let Ok(argument) = argument.into_string() else {
+            return Err(Failure::of_usage("an argument is not UTF-8"));
+        };
+        match argument.split_once('=') {
+            Some((name @ ("--config" | "--user" | "--ttl"), value)) => {
+                arguments.extend([name.to_owned(), value.to_owned()]);
+            }
+            _ => arguments.push(argument),
+        }
     }
+    Ok(arguments)
 }
 
-fn run(arguments: &[&str]) -> Result<(), Failure> {
-    match arguments {
+fn run(arguments: &[String]) -> Result<(), Failure> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
         ["--config"] => Err(Failure::of_usage("--config: give a file behind it")),
         ["--config", file, command @ ..] => {
             config::read_from(file);

@@ -1,8 +1,9 @@
 //! The service's counters, and their text for Prometheus (exposition format 0.0.4). Guarantees: every value of a
 //! label is a fixed text of this program, so no client can add a time series.
 
-use crate::error::{Error, TokenRefusal};
+use crate::error::Error;
 use crate::limits::SERIES_PER_THREAD_MAX;
+use crate::refusal::TokenRefusal;
 use crate::threads::lock;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;

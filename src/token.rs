@@ -3,7 +3,7 @@
 //! Guarantees: a header parameter or claim that the contract does not use never causes a refusal, whatever its
 //! type is.
 
-use crate::error::TokenRefusal;
+use crate::refusal::TokenRefusal;
 use crate::task::UserId;
 use jwt_simple::reexports::ct_codecs::{Base64UrlSafeNoPadding, Decoder};
 use serde::de::DeserializeOwned;

@@ -2,12 +2,16 @@
 
 use super::print;
 use crate::config;
-use crate::error::TokenRefusal;
 use crate::failure::{Failure, escaped};
-use crate::keys::{self, Keys};
+use crate::keys::{Keys, TokenSettings};
 use crate::limits::{EXPLAINED_BYTES_MAX, TOKEN_TTL_DEFAULT};
+use crate::refusal::TokenRefusal;
+use crate::task::UserId;
 use crate::token::{Claims, Jws};
 use jiff::Timestamp;
+use jwt_simple::algorithms::{HS256Key, MACLike};
+use jwt_simple::reexports::coarsetime;
+use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::time::Duration;
 
@@ -29,8 +33,29 @@ pub fn issue(options: &[&str]) -> Result<(), Failure> {
     }
     let user = user.ok_or_else(|| Failure::of_usage("token: --user ID is missing"))?;
     let ttl = ttl.unwrap_or(TOKEN_TTL_DEFAULT);
-    let token = keys::issue(&config::load_jwt()?, user, ttl).map_err(|reason| Failure::of_usage(&reason))?;
+    let token = token_for(&config::load_jwt()?, user, ttl).map_err(|reason| Failure::of_usage(&reason))?;
     print(&format!("{token}\n"))
+}
+
+/// A token for `user` that [`Keys::verify`] accepts for the time `ttl`. Errors: why it cannot be made.
+fn token_for(jwt: &TokenSettings, user: &str, ttl: Duration) -> Result<String, String> {
+    #[derive(Serialize, Deserialize)]
+    struct User {
+        user_id: String,
+    }
+    let secret = jwt.secret.as_ref().ok_or("JWT_SECRET_KEY: is needed; a JWKS can only verify tokens")?;
+    let user = UserId::parse(user.to_owned()).ok_or("--user: must be 1 to 255 characters, not . or ..")?;
+    let valid_for = coarsetime::Duration::from_secs(ttl.as_secs());
+    // The library's clock counts seconds in 32 bits, and ends in February 2106.
+    coarsetime::Clock::now_since_epoch()
+        .checked_add(valid_for)
+        .ok_or("--ttl: must end before February 2106")?;
+    let claim = User { user_id: user.as_str().to_owned() };
+    let mut claims = jwt_simple::claims::Claims::with_custom_claims(claim, valid_for);
+    claims.subject = Some(user.as_str().to_owned());
+    claims.issuer = jwt.issuer.clone();
+    claims.audiences = jwt.audience.clone().map(Into::into);
+    HS256Key::from_bytes(secret.as_bytes()).authenticate(claims).map_err(|error| error.to_string())
 }
 
 /// Parses a duration such as `30s`, `15m`, `1h` or `7d`.

@@ -18,7 +18,9 @@ static CONTENT: OnceLock<Content> = OnceLock::new();
 #[derive(Clone, Default)]
 struct Content {
     variables: BTreeMap<String, String>,
+    /// One line for each variable that cannot be used.
     complaints: Vec<String>,
+    /// One line for each variable that can be used but was probably meant otherwise.
     warnings: Vec<String>,
     /// False if the file could not be read, so that it is unknown which variables it sets.
     is_known: bool,
@@ -40,16 +42,10 @@ pub struct Setting {
 }
 
 /// Reads variables. An empty value counts as unset.
-#[derive(Default)]
 pub struct Source {
-    /// The variables in the file, with their values.
-    file: BTreeMap<String, String>,
-    /// One line for each variable that cannot be used.
-    complaints: Vec<String>,
-    /// One line for each variable that can be used but was probably meant otherwise.
-    pub warnings: Vec<String>,
+    /// The file, with the complaints and warnings about it, to which those about the environment are added.
+    file: Content,
     pub settings: Vec<Setting>,
-    is_known: bool,
 }
 
 impl Content {
@@ -87,33 +83,35 @@ impl Content {
 impl Source {
     /// Reads the file, if that has not been done in this process before.
     pub fn open() -> Self {
-        let content = CONTENT.get_or_init(Content::read).clone();
-        let Content { variables, complaints, warnings, is_known } = content;
-        Self { file: variables, complaints, warnings, is_known, ..Self::default() }
+        Self { file: CONTENT.get_or_init(Content::read).clone(), settings: Vec::new() }
     }
 
     /// All complaints. If the file could not be read, only the complaint about the file, because variables that seem
     /// to be missing may be in the file.
     pub fn take_complaints(&mut self) -> Vec<String> {
-        let mut complaints = mem::take(&mut self.complaints);
-        if !self.is_known {
+        let mut complaints = mem::take(&mut self.file.complaints);
+        if !self.file.is_known {
             complaints.truncate(1);
         }
         complaints
     }
 
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        mem::take(&mut self.file.warnings)
+    }
+
     pub fn complain(&mut self, name: &str, complaint: &str) {
-        self.complaints.push(format!("{name}: {complaint}"));
+        self.file.complaints.push(format!("{name}: {complaint}"));
     }
 
     pub fn warn(&mut self, name: &str, warning: &str) {
-        self.warnings.push(format!("{name}: {warning}"));
+        self.file.warnings.push(format!("{name}: {warning}"));
     }
 
     /// Warns of variables that do not belong to this service but look like a mistyped variable of it.
     pub fn warn_of_unknown(&mut self) {
         let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-        let names: Vec<String> = names.chain(self.file.keys().cloned()).collect();
+        let names: Vec<String> = names.chain(self.file.variables.keys().cloned()).collect();
         for name in names {
             if let Some(meant) = meant(&name) {
                 self.warn(&name, &format!("is no variable of tinytasks; did you mean {meant}?"));
@@ -139,7 +137,7 @@ impl Source {
             Ok(value) => (value, "environment".to_owned()),
             Err(env::VarError::NotPresent) => {
                 let file = FILE.get().map_or(".env", String::as_str);
-                (self.file.get(name)?.clone(), file.to_owned())
+                (self.file.variables.get(name)?.clone(), file.to_owned())
             }
             Err(env::VarError::NotUnicode(_)) => {
                 self.complain(name, "is not UTF-8; give text");
@@ -198,15 +196,23 @@ impl Source {
         }
     }
 
+    /// Whether a name has a value, even one that is not UTF-8.
+    fn has(&self, name: &str) -> bool {
+        match env::var_os(name) {
+            Some(value) => !value.is_empty(),
+            None => self.file.variables.get(name).is_some_and(|value| !value.is_empty()),
+        }
+    }
+
     /// Whether a secret's variable or its `NAME_FILE` is set.
-    pub fn is_set(&mut self, name: &str) -> bool {
-        self.find(name).is_some() || self.find(&format!("{name}_FILE")).is_some()
+    pub fn is_set(&self, name: &str) -> bool {
+        self.has(name) || self.has(&format!("{name}_FILE"))
     }
 
     /// The name of the variable that provides a secret: `NAME` or `NAME_FILE`.
-    pub fn name_in_force(&mut self, name: &str) -> String {
-        let is_in_file = self.find(name).is_none() && self.is_set(name);
-        if is_in_file { format!("{name}_FILE") } else { name.to_owned() }
+    pub fn name_in_force(&self, name: &str) -> String {
+        let name_of_file = format!("{name}_FILE");
+        if !self.has(name) && self.has(&name_of_file) { name_of_file } else { name.to_owned() }
     }
 
     /// The value of a secret that is required. `wanted` is the end of the complaint, after "is missing; ".

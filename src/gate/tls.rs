@@ -11,12 +11,16 @@ use rustls::{ServerConfig, ServerConnection};
 use std::sync::Arc;
 use std::{fs, io};
 
-/// The name of a PEM file, and its content.
-type Pem = (String, Vec<u8>);
+/// A PEM file, as it was read.
+#[derive(PartialEq)]
+struct PemFile {
+    path: String,
+    content: Vec<u8>,
+}
 
 /// The certificate that the service presents to clients, and its key. Both are read again when their files
 /// change.
-pub struct Certificate(Arc<Watched<(Pem, Pem), Loaded>>);
+pub struct Certificate(Arc<Watched<(PemFile, PemFile), Loaded>>);
 
 /// The parsed content of the two files.
 struct Loaded {
@@ -75,18 +79,20 @@ impl Loaded {
     }
 }
 
-fn read(variable: &str, file: &str) -> Result<Pem, String> {
+fn read(variable: &str, file: &str) -> Result<PemFile, String> {
     let content = fs::read(file).map_err(|error| format!("{variable}: {file:?} cannot be read: {error}"))?;
-    Ok((file.to_owned(), content))
+    Ok(PemFile { path: file.to_owned(), content })
 }
 
 /// Parses the two files. At the start and after each renewal, also logs why clients refuse the certificate or
 /// will refuse it soon. Only `serve` has a log, so the other commands print nothing here.
-fn load(((chain_file, chain_pem), (key_file, key_pem)): &(Pem, Pem)) -> Result<Loaded, String> {
-    let chain = certificates(chain_pem).map_err(|text| format!("TLS_CERT_FILE: {chain_file:?} {text}"))?;
+fn load((chain, key): &(PemFile, PemFile)) -> Result<Loaded, String> {
+    let (chain_file, key_file) = (&chain.path, &key.path);
+    let chain =
+        certificates(&chain.content).map_err(|text| format!("TLS_CERT_FILE: {chain_file:?} {text}"))?;
     // The library's own error message is not used, because it may contain a line of the key's file.
-    let key = PrivateKeyDer::from_pem_slice(key_pem)
-        .map_err(|_| format!("TLS_KEY_FILE: {key_file:?} {}", why_no_key(key_pem)))?;
+    let key = PrivateKeyDer::from_pem_slice(&key.content)
+        .map_err(|_| format!("TLS_KEY_FILE: {key_file:?} {}", why_no_key(&key.content)))?;
     let parsed = Chain::parse(&chain);
     let config = config(chain, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => format!(
