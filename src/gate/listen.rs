@@ -2,7 +2,7 @@
 //! Guarantees: at no moment can anybody but owner and group connect to the path; a path that a process has
 //! left behind when it ended is taken over, and the path of a running process is not.
 
-use crate::limits::{ACCEPT_TIMEOUT, BACKLOG, CONNECT_SELF_TIMEOUT, WRITE_TIMEOUT};
+use crate::limits::{ACCEPT_TIMEOUT, BACKLOG, CONNECT_SELF_TIMEOUT, RECEIVE_BUFFER_BYTES, WRITE_TIMEOUT};
 use crate::threads::lock;
 use socket2::{SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
@@ -37,6 +37,8 @@ pub fn listen(address: &SockAddr, inherited: Option<Socket>) -> io::Result<(Sock
     let path = address.as_pathname().filter(|_| !is_inherited).map(Path::to_owned);
     let socket = inherited.map_or_else(|| bind(address), Ok)?;
     socket.set_read_timeout(Some(ACCEPT_TIMEOUT))?;
+    // Accepted sockets inherit this size (tcp(7)).
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     let address = Address { address: socket.local_addr()?, path, is_inherited, probe: Mutex::default() };
     Ok((socket, address))
 }

@@ -4,7 +4,7 @@ use crate::support::{
     harness::{App, eventually},
     http::Request,
     ledger::exchange,
-    raw::{Raw, beside_a_victim, slow_reader, status},
+    raw::{HEALTH, Raw, beside_a_victim, slow_reader, status, with_a_body},
     token::token,
 };
 use std::{
@@ -234,14 +234,45 @@ fn an_answer_that_nobody_takes_leaves_the_kernel() {
     }
 }
 
+/// Linux lets the buffer of a client that sends fast grow to many MiB. A client that then reads no answer has the
+/// service read no more of what it sends.
+#[test]
+fn what_is_sent_and_not_read_takes_little_of_the_kernels_memory() {
+    let app = App::spawn();
+    let body = with_a_body("Content-Length: 60000", &"x".repeat(60_000));
+    let mut clients: Vec<_> = (0..4).map(|_| Raw::open(&app)).collect();
+    let mut largest = 0;
+    for client in &mut clients {
+        for _ in 0..130 {
+            client.send(&body);
+            assert!(client.answer().is_some());
+        }
+        client.set_write_timeout(Duration::from_millis(300));
+        while client.send(HEALTH.repeat(10_000)) {}
+        largest = largest.max(unread(&app));
+    }
+    assert!(largest <= 128 * 1024, "{largest} bytes of one client");
+}
+
+/// The bytes of the connection to the service that has the most of them unread.
+fn unread(app: &App) -> u64 {
+    let of_one = |words: &[String]| {
+        let (_, unread) = words[4].split_once(':').unwrap();
+        u64::from_str_radix(unread, 16).unwrap()
+    };
+    sockets(app).iter().map(|words| of_one(words)).max().unwrap_or(0)
+}
+
 /// The number of connections to the service that have unsent bytes and belong to no process any more.
 fn orphans(app: &App) -> usize {
+    let is_orphan = |words: &&Vec<String>| !words[4].starts_with("00000000:") && words[9] == "0";
+    sockets(app).iter().filter(is_orphan).count()
+}
+
+/// The lines of the service's sockets in /proc/net/tcp, word by word.
+fn sockets(app: &App) -> Vec<Vec<String>> {
     let port = app.address.parse::<SocketAddr>().unwrap().port();
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let is_orphan = |line: &&str| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        let (local, queues, inode) = (words[1], words[4], words[9]);
-        local.ends_with(&format!(":{port:04X}")) && !queues.starts_with("00000000:") && inode == "0"
-    };
-    table.lines().skip(1).filter(is_orphan).count()
+    let lines = table.lines().skip(1).map(|line| line.split_whitespace().map(str::to_owned).collect());
+    lines.filter(|words: &Vec<String>| words[1].ends_with(&format!(":{port:04X}"))).collect()
 }

@@ -55,7 +55,11 @@ impl Raw {
         Self { reader: BufReader::new(socket) }
     }
 
-    /// Returns false when the service has closed the connection.
+    pub fn set_write_timeout(&self, timeout: Duration) {
+        self.reader.get_ref().set_write_timeout(Some(timeout)).unwrap();
+    }
+
+    /// Returns false when the service has closed the connection, or has not taken the bytes in time.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.reader.get_mut().write_all(bytes.as_ref()).is_ok()
     }
