@@ -1,5 +1,7 @@
 //! Origins as browsers write them (RFC 6454).
 
+use std::net::Ipv6Addr;
+
 /// Parses a comma-separated list of origins, or `*` alone. None if an element is not an origin.
 pub fn origins(text: &str) -> Option<Vec<String>> {
     match text {
@@ -8,7 +10,8 @@ pub fn origins(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// An origin as browsers write it (RFC 6454 section 6.2): in lower case, without a default port.
+/// An origin as browsers write it (RFC 6454 section 6.2): in lower case, without a default port, an IPv6 address in
+/// its short form.
 fn origin(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let (scheme, authority) = text.split_once("://")?;
@@ -19,11 +22,20 @@ fn origin(text: &str) -> Option<String> {
     let is_name = |part: &str, signs: &str| {
         !part.is_empty() && part.chars().all(|char| char.is_ascii_alphanumeric() || signs.contains(char))
     };
-    if !is_name(scheme, "+-.") || !is_name(host, "-._[:]") {
+    let host = match host.strip_prefix('[') {
+        Some(rest) => format!("[{}]", rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?),
+        None if is_name(host, "-._") => host.to_owned(),
+        None => return None,
+    };
+    if !is_name(scheme, "+-.") {
         return None;
     }
-    let is_default = matches!((scheme, port), (_, None) | ("http", Some(80)) | ("https", Some(443)));
-    Some(if is_default { format!("{scheme}://{host}") } else { text })
+    match port {
+        Some(port) if !matches!((scheme, port), ("http", 80) | ("https", 443)) => {
+            Some(format!("{scheme}://{host}:{port}"))
+        }
+        _ => Some(format!("{scheme}://{host}")),
+    }
 }
 
 #[cfg(test)]
@@ -40,6 +52,13 @@ mod tests {
             ("http://a.example:443", Some("http://a.example:443")),
             ("http://[::1]:3000", Some("http://[::1]:3000")),
             ("http://[::1]", Some("http://[::1]")),
+            ("http://[0:0::1]:3000", Some("http://[::1]:3000")),
+            ("http://[2001:DB8:0:0::1]", Some("http://[2001:db8::1]")),
+            ("https://a.example:0444", Some("https://a.example:444")),
+            ("http://[::1", None),
+            ("http://[a.example]", None),
+            ("http://::1", None),
+            ("http://a]b", None),
             ("capacitor://localhost", Some("capacitor://localhost")),
             ("https://a.example/", None),
             ("https://a.example/path", None),
