@@ -7,7 +7,7 @@ mod request; //      a request's id, fields and path
 mod tasks; //        the handlers of tasks
 mod list;
 mod list_parts;
-mod many;
+mod bulk;
 mod query; //        of lists and of changes of many tasks
 mod cursor;
 mod conditional;

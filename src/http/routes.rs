@@ -3,7 +3,7 @@
 
 use super::response::Response;
 use super::tasks::{self, JSON_OR_MERGE_PATCH};
-use super::{App, docs, info, list, many};
+use super::{App, bulk, docs, info, list};
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::gate::Request;
@@ -44,8 +44,8 @@ static ROUTES: [Route; 7] = [
         handlers: &[
             ("GET", Tasks(list::list)),
             ("POST", Tasks(tasks::create)),
-            ("PATCH", Tasks(many::update)),
-            ("DELETE", Tasks(many::delete)),
+            ("PATCH", Tasks(bulk::update)),
+            ("DELETE", Tasks(bulk::delete)),
         ],
     },
     Route {

@@ -2,7 +2,7 @@
 //! fail. Reports on the table as a whole, never on one user's tasks.
 
 use super::connect::{Session, connect};
-use super::manager::statement_timeout;
+use super::connector::statement_timeout;
 use super::readiness::{Harm, examine, read_only};
 use super::schema::{OUT_OF_RANGE, SEQUENCE_STATE};
 use super::sqlstate::cause;

@@ -4,7 +4,7 @@
 use super::sqlstate::{cause, remedy};
 use super::stream::{Deadline, NegotiationError, Negotiator};
 use super::tls::Encryption;
-use super::url::{Address, DatabaseUrl};
+use super::url::{DatabaseUrl, ServerAddress};
 use crate::limits::CLOSE_MAX;
 use postgres::Client;
 use postgres::error::SqlState;
@@ -69,13 +69,13 @@ pub struct ConnectError {
 }
 
 /// A run-time parameter of PostgreSQL and its value. Neither may contain spaces.
-pub type Setting = (&'static str, String);
+pub type Parameter = (&'static str, String);
 
 const SILENCE_REMEDY: &str = "; look for a firewall, or for another program at this host and port";
 
 /// Connects to the first address at which that succeeds within the URL's time limit for each address. The session
 /// gets `settings`. Errors: the reason for each address.
-pub fn connect(url: &DatabaseUrl, settings: &[Setting]) -> Result<Session, String> {
+pub fn connect(url: &DatabaseUrl, settings: &[Parameter]) -> Result<Session, String> {
     match connect_and_prepare(url, settings, |_| Ok(())) {
         Ok((session, ())) => Ok(session),
         Err(error) => Err(error.reason),
@@ -85,7 +85,7 @@ pub fn connect(url: &DatabaseUrl, settings: &[Setting]) -> Result<Session, Strin
 /// The same, but `prepare` must also succeed within the time limit.
 pub fn connect_and_prepare<T>(
     url: &DatabaseUrl,
-    settings: &[Setting],
+    settings: &[Parameter],
     mut prepare: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
 ) -> Result<(Session, T), ConnectError> {
     let addresses = url.addresses().map_err(|reason| ConnectError { reason, is_full: false })?;
@@ -114,7 +114,7 @@ pub fn connect_and_prepare<T>(
 /// One attempt to connect to one address. Its steps share one deadline.
 struct Attempt<'u> {
     url: &'u DatabaseUrl,
-    address: &'u Address,
+    address: &'u ServerAddress,
     deadline: Arc<Deadline>,
 }
 
@@ -122,7 +122,7 @@ impl Attempt<'_> {
     /// Connects and makes the settings, if possible by `options` in the start-up message. Some poolers refuse
     /// `options` (SQLSTATE 08P01; PgBouncer does unless `ignore_startup_parameters` lists it); then statements make
     /// the settings.
-    fn open(&self, settings: &[Setting]) -> Result<Session, postgres::Error> {
+    fn open(&self, settings: &[Parameter]) -> Result<Session, postgres::Error> {
         if settings.is_empty() {
             return self.negotiate(None);
         }

@@ -6,7 +6,7 @@ mod backoff;
 mod check;
 mod connect;
 mod connection;
-mod manager;
+mod connector;
 mod pool;
 mod privacy;
 mod readiness;

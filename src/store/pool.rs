@@ -4,7 +4,7 @@
 //! harmless.
 
 use super::connection::Connection;
-use super::manager::{Connector, Manager};
+use super::connector::{Connector, Manager};
 use super::sqlstate::Fate;
 use super::statements::{Statement, Values};
 use super::url::{DatabaseSettings, DatabaseUrl};

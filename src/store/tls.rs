@@ -29,7 +29,7 @@ pub enum Encryption {
 }
 
 /// The TLS settings of `DATABASE_URL`: whether to encrypt, and how to verify the server's certificate.
-pub struct Tls {
+pub struct TlsSettings {
     pub encryption: Encryption,
     pub connector: MakeRustlsConnect,
     verifier: Arc<Verifier>,
@@ -53,7 +53,7 @@ enum Trust {
     ChainAndName(RootCertStore),
 }
 
-impl Tls {
+impl TlsSettings {
     /// Reads the TLS parameters of the URL, and returns the URL without those that the driver does not know.
     /// Errors: the name of a parameter, and what is wrong with it.
     pub fn parse(url: &str) -> Result<(Self, String), String> {

@@ -3,7 +3,7 @@
 //! `sslrootcert`, because a password may have been mistyped into any value.
 
 use super::sqlstate::cause;
-use super::tls::{Encryption, Tls};
+use super::tls::{Encryption, TlsSettings};
 use crate::limits::{CONNECT_CEILING, CONNECT_MAX, SILENT_ADDRESS_LAST, UNACKNOWLEDGED_MAX};
 use crate::threads::lock;
 use postgres::Config;
@@ -27,16 +27,16 @@ pub struct DatabaseSettings {
 /// A checked `DATABASE_URL`. Has no `Debug` and no `Display`, because it holds the password.
 pub struct DatabaseUrl {
     config: Config,
-    pub tls: Tls,
+    pub tls: TlsSettings,
     /// How long an attempt at one address may take, from the first packet to a usable connection.
     pub connect_max: Duration,
     /// The addresses that did not answer in time, each with the moment at which that was found out.
-    silent: Mutex<HashMap<Address, Instant>>,
+    silent: Mutex<HashMap<ServerAddress, Instant>>,
 }
 
 /// The address at which one attempt to connect is made.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub enum Address {
+pub enum ServerAddress {
     /// `host` is the name that the server's certificate must have.
     Tcp { host: String, ip: IpAddr, port: u16 },
     /// The directory of the socket.
@@ -46,7 +46,7 @@ pub enum Address {
 /// A host of the URL: a name that must be resolved, or an address.
 enum Server {
     Named { host: String, port: u16 },
-    Known(Address),
+    Known(ServerAddress),
 }
 
 impl DatabaseUrl {
@@ -60,7 +60,7 @@ impl DatabaseUrl {
         if text.split_once('?').is_some_and(|(_, parameters)| parameters.contains('@')) {
             return Err("has an @ behind a ?; in a password or a value write %40 and %3F for them".to_owned());
         }
-        let (mut tls, text) = Tls::parse(text)?;
+        let (mut tls, text) = TlsSettings::parse(text)?;
         // The driver's message names the parameter, never its value.
         let config: Config =
             text.parse().map_err(|error| format!("{}; correct or remove it", cause(&error)))?;
@@ -93,7 +93,7 @@ impl DatabaseUrl {
 
     /// Every address of every host, in the order in which they are to be tried: in the order of the URL, except
     /// that addresses which did not answer a moment ago come last. Errors: no name could be resolved.
-    pub fn addresses(&self) -> Result<Vec<Address>, String> {
+    pub fn addresses(&self) -> Result<Vec<ServerAddress>, String> {
         let (mut addresses, mut reasons) = (Vec::new(), Vec::new());
         for server in self.servers() {
             match server {
@@ -116,7 +116,7 @@ impl DatabaseUrl {
     }
 
     /// Records that an address did not answer in time. For a while it is tried after the others.
-    pub fn mark_silent(&self, address: Address) {
+    pub fn mark_silent(&self, address: ServerAddress) {
         let mut silent = lock(&self.silent);
         // A name may resolve to other addresses each time, so old entries are removed; otherwise the table would
         // grow.
@@ -124,7 +124,7 @@ impl DatabaseUrl {
         silent.insert(address, Instant::now());
     }
 
-    fn was_silent(&self, address: &Address) -> bool {
+    fn was_silent(&self, address: &ServerAddress) -> bool {
         lock(&self.silent).get(address).is_some_and(|since| since.elapsed() < SILENT_ADDRESS_LAST)
     }
 
@@ -138,13 +138,13 @@ impl DatabaseUrl {
             match (hosts.get(index), ips.get(index)) {
                 (Some(Host::Tcp(host)), None) => Server::Named { host: host.clone(), port },
                 (Some(Host::Unix(directory)), _) => {
-                    Server::Known(Address::Unix { directory: directory.clone(), port })
+                    Server::Known(ServerAddress::Unix { directory: directory.clone(), port })
                 }
                 (Some(Host::Tcp(host)), Some(ip)) => {
-                    Server::Known(Address::Tcp { host: host.clone(), ip: *ip, port })
+                    Server::Known(ServerAddress::Tcp { host: host.clone(), ip: *ip, port })
                 }
                 // Without a name, the server's certificate must contain the address.
-                (None, Some(ip)) => Server::Known(Address::Tcp { host: ip.to_string(), ip: *ip, port }),
+                (None, Some(ip)) => Server::Known(ServerAddress::Tcp { host: ip.to_string(), ip: *ip, port }),
                 (None, None) => Server::Named { host: String::new(), port },
             }
         };
@@ -153,7 +153,7 @@ impl DatabaseUrl {
 
     /// The driver's settings for one address. They tell the driver that every TCP connection begins with TLS;
     /// whether it does is decided by [`Negotiation`](super::stream::Negotiation).
-    pub fn config_for(&self, address: &Address, options: Option<&str>) -> Config {
+    pub fn config_for(&self, address: &ServerAddress, options: Option<&str>) -> Config {
         let (from, mut to) = (&self.config, Config::new());
         if let Some(user) = from.get_user() {
             to.user(user);
@@ -182,14 +182,14 @@ impl DatabaseUrl {
             to.keepalives_retries(retries);
         }
         match address {
-            Address::Tcp { host, ip, port } => to
+            ServerAddress::Tcp { host, ip, port } => to
                 .host(host)
                 .hostaddr(*ip)
                 .port(*port)
                 .ssl_mode(SslMode::Require)
                 .ssl_negotiation(SslNegotiation::Direct),
             // PostgreSQL does not support TLS over a Unix socket, so a mode that requires TLS fails there.
-            Address::Unix { directory, port } => {
+            ServerAddress::Unix { directory, port } => {
                 to.host_path(directory).port(*port).ssl_mode(match self.tls.encryption {
                     Encryption::Disabled | Encryption::Preferred => SslMode::Disable,
                     Encryption::Required | Encryption::Direct => SslMode::Require,
@@ -231,14 +231,14 @@ fn check_numbers(config: &Config) -> Result<(), String> {
 
 /// The addresses of a name, each once. The system's resolver has time limits of its own (resolv.conf(5)), which
 /// are not part of the time limit of an attempt. Errors: the name, and why it has no address.
-fn resolve(host: &str, port: u16) -> Result<Vec<Address>, String> {
+fn resolve(host: &str, port: u16) -> Result<Vec<ServerAddress>, String> {
     use std::net::ToSocketAddrs;
     let found = (host, port)
         .to_socket_addrs()
         .map_err(|error| format!("{host}: {error}; check the host in DATABASE_URL"))?;
     let mut addresses = Vec::new();
     for socket in found {
-        let address = Address::Tcp { host: host.to_owned(), ip: socket.ip(), port };
+        let address = ServerAddress::Tcp { host: host.to_owned(), ip: socket.ip(), port };
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -247,13 +247,13 @@ fn resolve(host: &str, port: u16) -> Result<Vec<Address>, String> {
 }
 
 /// Shuffles the addresses for `load_balance_hosts=random`, in another order for each connection.
-fn shuffle(addresses: &mut [Address]) {
+fn shuffle(addresses: &mut [ServerAddress]) {
     use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new();
     addresses.sort_by_cached_key(|address| random.hash_one(address));
 }
 
-impl std::fmt::Display for Address {
+impl std::fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             Self::Tcp { host, ip, port } if *host == ip.to_string() => write!(f, "{ip} port {port}"),

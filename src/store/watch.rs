@@ -4,7 +4,7 @@
 //! it rests: it asks the database nothing, so that a database that is suspended when idle can go to sleep.
 
 use super::connect::{Session, connect};
-use super::manager::{Connector, Manager};
+use super::connector::{Connector, Manager};
 use super::readiness::{Examination, Finding, Harm, examine};
 use super::schema;
 use super::sqlstate::cause;
@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Whether requests can be served.
-#[derive(Clone, PartialEq)]
+#[derive(PartialEq)]
 pub enum Readiness {
     Ready,
     /// The database does not answer.

@@ -4,7 +4,6 @@ use super::{Task, UtcMicros};
 use crate::limits::{SEARCH_CHARS_MAX, TITLE_CHARS_MAX};
 
 /// Which of a user's tasks a list shows.
-#[derive(Clone)]
 pub struct Filter {
     /// Only tasks whose `complete` has this value.
     pub complete: Option<bool>,
@@ -20,7 +19,6 @@ pub struct Chosen {
 }
 
 /// A text to search for: 1–200 characters that PostgreSQL can hold (no U+0000).
-#[derive(Clone)]
 pub struct Search(String);
 
 impl Search {
@@ -63,14 +61,12 @@ impl Order {
 }
 
 /// A position in an order: that of a task when a list showed it. The task may have been changed or deleted since.
-#[derive(Clone)]
 pub struct Position {
     pub value: SortValue,
     pub id: i64,
 }
 
 /// The sort key of one task, without its id.
-#[derive(Clone)]
 pub enum SortValue {
     /// In the orders by id, in which the id alone is the key.
     None,
@@ -108,7 +104,6 @@ impl Position {
 }
 
 /// Which part of a user's tasks a list shows.
-#[derive(Clone)]
 pub struct Page {
     pub filter: Filter,
     pub order: Order,

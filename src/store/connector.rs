@@ -1,7 +1,7 @@
 //! Makes the connections of the pool, and decides which of them may still be used. r2d2 calls it.
 
 use super::backoff::Backoff;
-use super::connect::{ConnectError, Setting, connect_and_prepare, is_silence};
+use super::connect::{ConnectError, Parameter, connect_and_prepare, is_silence};
 use super::connection::{Connection, prepare};
 use super::readiness::Facts;
 use super::rows::can_be_read;
@@ -38,7 +38,7 @@ pub struct Connector {
 }
 
 /// Makes the server end a statement that takes longer than `STATEMENT_SERVER_MAX`.
-pub fn statement_timeout() -> Setting {
+pub fn statement_timeout() -> Parameter {
     ("statement_timeout", STATEMENT_SERVER_MAX.as_millis().to_string())
 }
 
@@ -128,7 +128,7 @@ impl Connector {
 
     /// The settings of a new session. There are none for a pooler that keeps no prepared statements, because it
     /// keeps no settings either.
-    fn settings(&self, facts: Facts) -> Vec<Setting> {
+    fn settings(&self, facts: Facts) -> Vec<Parameter> {
         let mut settings = Vec::new();
         if self.is_prepared {
             settings.push(statement_timeout());
