@@ -119,6 +119,9 @@ pub const SORTED_PART_ROWS: i64 = 1000;
 /// At most this many unknown parameters are named in one answer. Without this limit a request line of 8 KiB could
 /// cause an answer of a megabyte and a log line of 60 kB.
 pub const UNKNOWN_PARAMETERS_MAX: usize = 16;
+/// How much of a refused `Origin` the log shows: enough for a scheme, the longest host name and a port. Without this
+/// bound, any client could cause log lines of 96 kB.
+pub const LOGGED_ORIGIN_CHARS_MAX: usize = 280;
 /// How many large answers, or later parts of lists, are made at once. Others wait for their turn.
 pub const TURNS: usize = 4;
 /// The same for lists of at most [`LIST_PART_ROWS`] rows, and for first parts of lists: a megabyte each if every

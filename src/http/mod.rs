@@ -27,7 +27,7 @@ pub use response::{Body, Response};
 use crate::error::Error;
 use crate::gate::{Certificate, Request};
 use crate::keys::Keys;
-use crate::limits::{SHORT_LIST_TURNS, TURN_WAIT, TURNS};
+use crate::limits::{LOGGED_ORIGIN_CHARS_MAX, SHORT_LIST_TURNS, TURN_WAIT, TURNS};
 use crate::metrics;
 use crate::semaphore::{Permit, Semaphore};
 use crate::store::Store;
@@ -149,7 +149,8 @@ impl App {
         response = match trace.face {
             Face::Public => {
                 let origin = request.single("Origin").filter(|origin| !self.options.cors.allows(origin));
-                trace.refused_origin = origin.map(str::to_owned);
+                trace.refused_origin =
+                    origin.map(|origin| origin.chars().take(LOGGED_ORIGIN_CHARS_MAX).collect());
                 let response = response.complete(&request_id, self.options.certificate.is_some());
                 self.options.cors.apply(response, request)
             }

@@ -3,6 +3,7 @@
 use crate::support::{
     harness::App,
     http::{Request, Response},
+    raw::Raw,
     token::token,
 };
 use serde_json::json;
@@ -218,4 +219,17 @@ fn an_origin_that_is_not_allowed_stands_in_the_log() {
         line.contains("method=OPTIONS") && line.contains("refused_origin=http://localhost:5174")
     });
     assert!(!app.log_so_far().contains(&format!("refused_origin={DEFAULT_ORIGIN}")));
+}
+
+/// Everybody can send one, and what waits for the log is bounded: such lines would push out those of others.
+#[test]
+fn a_long_origin_makes_no_long_line_in_the_log() {
+    let app = App::spawn();
+    let mut raw = Raw::open(&app);
+    let head =
+        [b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: long\r\nOrigin: ", &[0xff; 16_000][..], b"\r\n\r\n"];
+    raw.send(head.concat());
+    raw.answer().unwrap().expect(200);
+    let line = app.wait_for_log(|line| line.contains("request_id=long "));
+    assert!(line.contains("refused_origin=") && line.len() < 4096, "{} bytes", line.len());
 }
