@@ -1,5 +1,5 @@
-"""Measures tinytasks and its peers with wrk, in interleaved rounds, each server on a database of its
-own in a throw-away PostgreSQL that waits for the disk. To be started by scripts/bench."""
+"""Measures tinytasks and other servers with wrk, in interleaved rounds. Each server has its own database in a
+temporary PostgreSQL that waits for the disk (fsync). To be started by scripts/bench."""
 
 import argparse
 import base64
@@ -43,9 +43,9 @@ WORKLOADS = {
     "requests/s and CPU, not in p50 and p99; only if named, because its closed sockets fill the kernel for a minute",
 }
 USUAL = [name for name in WORKLOADS if name != "connect"]
-# Between measurements this script does what the first three put off.
+# The first three settings postpone work, which this script makes PostgreSQL do between measurements.
 POSTGRES = "autovacuum=off checkpoint_timeout=1h max_wal_size=8GB shared_buffers=512MB max_connections=300".split()
-# A user's tasks lie apart in the table, as they do when all users write all the time.
+# The tasks of a user are scattered over the table, as they are when all users write all the time.
 SEED = f"""
 truncate tasks restart identity;
 insert into tasks (user_id, title, description, complete)
@@ -122,14 +122,14 @@ def cluster(*words):
 
 
 def sql(url, text):
-    """Lets psql run a script on a database; returns what it prints."""
+    """Runs a script on a database with psql, and returns what psql prints."""
     at = urlsplit(url)
     where = {"PGHOST": at.hostname, "PGPORT": str(at.port), "PGUSER": at.username, "PGPASSWORD": at.password}
     return output("psql", "-qXAt", "-v", "ON_ERROR_STOP=1", at.path[1:], input=text, env=os.environ | where)
 
 
 def certificate(folder):
-    """Makes a certificate that nobody has to trust, and its key; returns the variables that name them."""
+    """Makes a self-signed certificate and its key, and returns the variables that name their files."""
     files = {"TLS_CERT_FILE": str(folder / "certificate.pem"), "TLS_KEY_FILE": str(folder / "key.pem")}
     key, names = files["TLS_KEY_FILE"], "subjectAltName=DNS:localhost,IP:127.0.0.1"
     output("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
@@ -183,11 +183,11 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.base = f"{'https' if self.asked.https else 'http'}://127.0.0.1:{self.port}"
-        # Nothing else of the caller's: with RUST_BACKTRACE, for one, backtraces of errors would be measured.
+        # The caller's other variables are not passed on: with RUST_BACKTRACE, for example, errors would be slower.
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         environment |= {"HOST": "127.0.0.1", "PORT": str(self.port), "DATABASE_URL": self.url} | self.given
         self.log = open(self.folder / "log", "ab")
-        # In a session of its own, so that Ctrl-C in the terminal leaves it to stop().
+        # The server gets a session of its own, so that Ctrl-C in the terminal does not end it; stop() does.
         self.process = subprocess.Popen(
             self.command, cwd=self.folder, env=environment, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
@@ -203,7 +203,7 @@ class Server:
         sys.exit(f"{self.name} does not answer {self.base}/health; the end of its log:\n{end}")
 
     def ask(self, path, bearer="-"):
-        """The status and the body of an answer, and whether it says that the connection ends."""
+        """The status and body of an answer, and whether it says that the connection will be closed."""
         if self.asked.https:
             connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=unverified())
         else:
@@ -214,14 +214,14 @@ class Server:
             return answer.status, json.loads(answer.read()), answer.getheader("Connection", "").lower() == "close"
 
     def check(self):
-        """What the workloads take for granted."""
+        """Checks that the server does what the workloads rely on."""
         mine, path, last = token("user7", self.given["JWT_SECRET_KEY"]), "/api/user7/tasks", (TASKS - 1) * USERS + 7
         status, task, closes = self.ask(f"{path}/{last}", mine)
         listed = self.ask(path, mine)[1]
         refused = self.ask(path, token("user7", secrets.token_hex(32)))[0]
         if (status, task.get("id"), listed.get("count"), refused) != (200, last, TASKS, 401):
             sys.exit(f"{self.name} does not serve the same routes: {status} {task}, {refused} for a bad token")
-        # wrk would go on with the connection.
+        # If the server did not close the connection, wrk would use it again.
         if "connect" in self.asked.workloads and not closes:
             sys.exit(f"{self.name} does not answer `Connection: close` with the same")
 
@@ -248,8 +248,8 @@ class Server:
         return peaks / 1024
 
     def unread(self):
-        """The ports of the clients of which the kernel holds bytes that the server has not read."""
-        # Not from /proc/net/tcp: with all the closed sockets that `connect` leaves, reading it takes a processor.
+        """The ports of the clients that have sent bytes which the server has not read yet."""
+        # /proc/net/tcp is not used: with all the closed sockets that `connect` leaves, reading it takes a processor.
         found, established, port = set(), 1 << 1, self.port.to_bytes(2, "big")
         # sock_diag(7) has the format of the question and of the answers.
         question = struct.pack("=BBxxI2s46x", socket.AF_INET, socket.IPPROTO_TCP, established, port)
@@ -271,7 +271,7 @@ class Server:
     def wrk(self, script, workload, tokens, seconds, seed, deleted):
         for pid in tree(self.process.pid):
             with contextlib.suppress(OSError):
-                Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM starts anew
+                Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets VmHWM
         command = ["wrk", "-t1", f"-c{self.asked.connections}", f"-d{seconds}s", "--timeout=30s", "-s", script]
         command += [self.base, "--", workload, tokens, *map(str, (USERS, TASKS, seed, deleted))]
         cpu, starved = self.cpu_seconds(), None
@@ -283,7 +283,7 @@ class Server:
                     unread = self.unread()
                     if load.poll() is None:
                         starved = unread if starved is None else starved & unread
-                    # Among very many sockets looking takes long; it is to take no more than a twentieth of a processor.
+                    # With very many sockets a look takes long. It may use at most a twentieth of a processor.
                     time.sleep(max(0.05, 20 * (time.process_time() - begun)))
                 said = load.stdout.read()
             finally:
@@ -345,7 +345,7 @@ def report(setting, results):
 
 
 def svg(setting, results):
-    """Two panels of grouped bars, in mid-tones on no background: readable on light and on dark."""
+    """Two panels of grouped bars, in medium colours without background: readable on light and on dark pages."""
     colours = ["#e0701a", "#3d85c6", "#5c9e5c", "#a06cc0", "#a08530", "#8a8a8a"]
     servers = list(next(iter(results.values())))
     bar, left, height = max(24, 44 - 6 * len(servers)), 16, 160
@@ -390,16 +390,16 @@ def arguments():
     https = "all over HTTPS: each server is given TLS_CERT_FILE and TLS_KEY_FILE too. scripts/https-peer is a peer "
     https += "for get, list, health, reject and connect: build it, then --https --peer axum-https=PATH"
     add("--rounds", type=int, default=5)
-    add("--seconds", type=int, default=3, help="of each measurement, after one to warm up")
-    add("--workloads", default=",".join(USUAL), help="with commas between")
-    add("--connections", type=int, default=16, help="that wrk opens (default 16)")
+    add("--seconds", type=int, default=3, help="of each measurement, after one second to warm up")
+    add("--workloads", default=",".join(USUAL), help="comma-separated")
+    add("--connections", type=int, default=16, help="how many connections wrk opens (default 16)")
     add("--https", action="store_true", help=https)
-    add("--server", metavar="COMMAND", help="instead of building this one")
-    given = "HOST, PORT, DATABASE_URL, JWT_SECRET_KEY, PATH and HOME, and a table that is there"
-    peer = f"a server of the same routes, which is given {given}; its folder is an empty one"
+    add("--server", metavar="COMMAND", help="the server to measure instead of the one built here")
+    given = "the variables HOST, PORT, DATABASE_URL, JWT_SECRET_KEY, PATH and HOME, and an existing table"
+    peer = f"another server with the same routes, which gets {given}; it runs in an empty folder"
     add("--peer", metavar="NAME=COMMAND", action="append", default=[], help=peer)
-    add("--json", metavar="FILE", help="every number of every round")
-    add("--svg", metavar="FILE", help="a plot")
+    add("--json", metavar="FILE", help="writes every number of every round to FILE")
+    add("--svg", metavar="FILE", help="writes a plot to FILE")
     asked = parser.parse_args()
     asked.workloads = asked.workloads.split(",")
     if not set(asked.workloads) <= set(WORKLOADS) or min(asked.rounds, asked.seconds, asked.connections) < 1:
@@ -453,7 +453,7 @@ def main():
     if not asked.server:
         say("building")
         subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT, check=True, stdout=sys.stderr)
-    # Not in /tmp, which may be memory: then commits would wait for nothing.
+    # Not in /tmp, which may be in memory: commits would then not wait for a disk.
     (ROOT / ".data").mkdir(exist_ok=True)
     folder, servers = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / ".data")), []
     try:

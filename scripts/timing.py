@@ -1,8 +1,8 @@
-"""Whether answers or their times tell what they must not: see scripts/timing, which starts this.
+"""Tests whether answers or their times reveal what they must not. Started by scripts/timing, which explains it.
 
-The kinds of request that are compared take turns in random order on one connection, so that what else
-the machine does falls on all of them alike. The statistic is that of Mann and Whitney: how often a
-request of one kind took longer than one of the other. 50 % of the pairs: one sample tells nothing."""
+The kinds of request that are compared are sent in random order on one connection, so that other load on the
+machine affects all of them alike. The statistic is that of Mann and Whitney: the share of pairs in which a request
+of one kind took longer than one of the other. 50 % means that the times do not reveal the kind."""
 
 import base64
 import bisect
@@ -20,12 +20,12 @@ import sys
 import time
 from urllib.parse import urlsplit
 
-# How far from 50 % is a difference. Generous: of 20,000 samples, the same kind against itself stays
-# within 1 % on a busy machine, and 20 µs more, which the test has to see, are several times as far.
+# The distance from 50 % that counts as a difference. It leaves a margin: with 20,000 samples, a kind compared with
+# itself stays within 1 % on a busy machine; 20 µs more, which the test must detect, are several times this far.
 BOUND = 0.03
 INJECTED_NS = 20_000
 IDS = range(100_000, 103_000)
-# What differs between any two answers.
+# The parts that differ between any two answers.
 VARYING = [
     rb"(?m)^date: [^\r]*",
     rb"(?m)^x-request-id: [^\r]*",
@@ -54,7 +54,7 @@ def token(user, spoil=lambda signature: signature):
 
 
 def with_wrong_byte(user, index, chance):
-    """Every time another wrong value there."""
+    """A token whose signature has a wrong value in the byte at `index`: a random one for each token."""
 
     def spoil(signature):
         octets = bytearray(signature)
@@ -73,7 +73,7 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, request, extra_ns=0):
-        """The nanoseconds until the answer is there, and the answer."""
+        """The nanoseconds until the answer has arrived, and the answer."""
         begin = time.perf_counter_ns()
         self.socket.sendall(request)
         answer = self.socket.recv(65536)
@@ -106,7 +106,7 @@ def request(method, path, bearer, body=None, fields=""):
 
 
 def measure(connection, kinds, samples, status, chance):
-    """kinds: name → (function that makes a request, extra nanoseconds). Gives the times of each."""
+    """kinds: name → (function that makes a request, extra nanoseconds). Returns the times of each kind."""
     times = {name: [] for name in kinds}
     order = list(kinds)
     for count in range(samples + samples // 20):
@@ -116,21 +116,21 @@ def measure(connection, kinds, samples, status, chance):
             took, answer = connection.ask(asked, extra_ns)
             if answer[9:12] not in status:
                 sys.exit(f"{name}: {asked!r} is answered by {answer!r}")
-            # The first twentieth is for warming up.
+            # The first twentieth of the samples is not counted, because it warms up the service.
             if count >= samples // 20:
                 times[name].append(took)
     return times
 
 
 def share_longer(these, those):
-    """How often one of `these` is longer than one of `those`; equal ones count half."""
+    """The share of pairs in which one of `these` is longer than one of `those`; equal ones count half."""
     those = sorted(those)
     wins = sum(bisect.bisect_left(those, one) + bisect.bisect_right(those, one) for one in these)
     return wins / (2 * len(these) * len(those))
 
 
 def largest_gap(these, those):
-    """That of Kolmogorov and Smirnov, between the two distributions."""
+    """The Kolmogorov-Smirnov statistic of the two distributions."""
     these, those = sorted(these), sorted(those)
     return max(
         abs(bisect.bisect_right(these, one) / len(these) - bisect.bisect_right(those, one) / len(those))
@@ -139,7 +139,7 @@ def largest_gap(these, those):
 
 
 def compare(what, these, those):
-    """Says how they differ, and gives how far beyond the bound that is."""
+    """Prints how the times differ, and returns by how much the difference exceeds the bound."""
     share = share_longer(these, those)
     expected_noise = math.sqrt((len(these) + len(those) + 1) / (12 * len(these) * len(those)))
     shifts = [
@@ -152,7 +152,7 @@ def compare(what, these, those):
         f"  KS {largest_gap(these, those):.3f}  median {statistics.median(those) / 1000:.1f} µs, shifts in µs: {quantiles}",
         flush=True,
     )
-    # With few samples chance alone goes further.
+    # With few samples, chance alone causes larger differences.
     return abs(share - 0.5) - max(BOUND, 5 * expected_noise)
 
 
@@ -163,7 +163,8 @@ def plain(answer):
 
 
 def prepare(chance):
-    """Ids of one range, at random a foreign task, one's own, or nobody's: their order tells nothing."""
+    """Assigns each id of one range at random to another user's task, an own task, or no task, so that the order of
+    the ids reveals nothing."""
     owners = {task: chance.choice(["alice", "bob", None]) for task in IDS}
     rows = (f"({task}, '{owner}', 'Task of {owner}')" for task, owner in owners.items() if owner)
     sql(f"insert into tasks (id, user_id, title) values {', '.join(rows)}; vacuum analyze tasks;")
@@ -214,7 +215,7 @@ def main(samples, seed):
                 far = compare(f"{name}: {other}, nobody's id (self-check)", times[other], base)
                 seen.append((other, far))
 
-    # Whether somebody exists, and has this task: 403 before the database is asked.
+    # Whether another user or task exists must not matter: 403 comes before the database is asked.
     def at(owner):
         return lambda: request("GET", f"/api/{owner}/tasks/{chance.choice(ids['alice'])}", bob)
 
@@ -234,7 +235,7 @@ def main(samples, seed):
     kinds = {f"{name} byte": (lambda made=made: chance.choice(made), 0) for name, made in wrong.items()}
     kinds["first byte again"] = kinds["first byte"]
     kinds["first byte + 20 µs"] = (kinds["first byte"][0], INJECTED_NS)
-    # A good one between: it is remembered, and what is refused is looked up there first.
+    # Valid tokens are mixed in: they are remembered, and a refused token is looked up among them first.
     kinds["good"] = (lambda: request("GET", f"/api/bob/tasks/{ids['bob'][0]}", bob), 0)
     answers = {plain(connection.ask(one)[1]) for made in wrong.values() for one in made}
     if len(answers) != 1:

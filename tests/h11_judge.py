@@ -1,6 +1,6 @@
-"""A third opinion on what the gate does: that of h11, on each result that the fuzz of
-src/gate/read.rs has written. What the gate has understood is, written down, one request for h11,
-and the same one that h11 finds in what the client sent, byte for byte as long."""
+"""Compares the gate with a third parser, h11, for each result that the fuzz test of src/gate/read.rs has written.
+h11 must find in the client's bytes the same request, of the same length, as the gate; and the request as the gate
+understood it, written down again, must be exactly one request for h11."""
 
 import struct
 import sys
@@ -26,7 +26,7 @@ PASSED_ON, INCOMPLETE = 200, 0
 
 
 def read(data):
-    """Method, target, fields, body, and the bytes that are left; None where h11 refuses."""
+    """Method, target, fields, body, and the remaining bytes. None if h11 refuses the request."""
     server = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     server.receive_data(data)
     body = b""
@@ -48,7 +48,7 @@ def read(data):
 
 
 def origin_form(target):
-    """The absolute form cut to its path and query (RFC 9112 section 3.2.1)."""
+    """An absolute-form target without scheme and authority (RFC 9112 section 3.2.1)."""
     lower = target.lower()
     for scheme in (b"http://", b"https://"):
         if lower.startswith(scheme):
@@ -60,8 +60,8 @@ def origin_form(target):
 
 
 def difference(sent, taken, message):
-    """What h11 sees otherwise; None where it agrees."""
-    # h11 wants a Host in every request. The service reads none, so none is passed on.
+    """What h11 understands differently. None if it agrees."""
+    # h11 requires a Host in every request. The gate drops it, because the service does not read it.
     inner = read(message.replace(b"\r\n", b"\r\nHost: gate\r\n", 1))
     if inner is None:
         return "what was passed on is refused"

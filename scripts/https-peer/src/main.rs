@@ -20,9 +20,9 @@ use tokio_postgres::{NoTls, Row, types::ToSql};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// As many as tinytasks has by default.
+/// The same number as tinytasks has by default.
 const DATABASE_CONNECTIONS: usize = 16;
-/// More than a task of `scripts/bench` takes in JSON, so that no body has to grow.
+/// More than a task of `scripts/bench` takes in JSON, so that the buffer of a body need not grow.
 const TASK_BYTES: usize = 320;
 const LIST: &str = "select id, user_id, title, description, complete, created_at, updated_at
     from tasks where user_id = $1 order by id";
@@ -72,7 +72,7 @@ struct InPath {
     user_id: String,
 }
 
-/// The user in the path, who is also the one that the token names.
+/// The user in the path, who is also the user of the token.
 struct Owner(String);
 
 impl FromRequestParts<Arc<Peer>> for Owner {
@@ -153,7 +153,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let Ok(certificate) = setting("TLS_CERT_FILE") else {
         return Ok(server.serve(routes).await?);
     };
-    // RustlsConfig takes the provider of the process; ring is what tinytasks uses.
+    // RustlsConfig uses the default provider of the process. This makes it ring, which tinytasks uses too.
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is another provider")?;
     let tls = RustlsConfig::from_pem_file(certificate, setting("TLS_KEY_FILE")?).await?;
     let mut config = (*tls.get_inner()).clone();
