@@ -157,6 +157,9 @@ fn mistake(url: &str) -> Option<String> {
     if secret::is_quoted(url) {
         return Some("has quotation marks around it; give postgres://… without them".to_owned());
     }
+    if !url.trim().is_empty() && url.ends_with(char::is_whitespace) {
+        return Some("ends with white space; remove it".to_owned());
+    }
     // RFC 3986 section 3.2: of the @ signs before a host, only the last may stand there unencoded.
     let authority = url.split_once("://")?.1.split(['/', '?']).next()?;
     let is_doubtful = authority.matches('@').count() > 1;

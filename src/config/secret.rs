@@ -89,7 +89,9 @@ pub fn doubtful_ends(value: &str) -> Option<&'static str> {
               container engines keep those of an env file, so remove them there",
         )
     } else if value.trim() != value {
-        Some("begins or ends with white space, which is taken as part of the value")
+        Some(
+            "begins or ends with white space, which is taken as part of the value; remove it if it slipped in",
+        )
     } else if value.starts_with('\u{feff}') {
         Some("begins with a byte order mark, which is taken as part of the value; save the file without it")
     } else {

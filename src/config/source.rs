@@ -167,7 +167,8 @@ impl Source {
         self.settings.push(Setting { name, shown: shown.to_owned(), origin: origin.to_owned() });
         let (value, _) = found?;
         if let Some(doubt) = secret::doubtful_ends(&value) {
-            self.warn(name, doubt);
+            let name = self.name_in_force(name);
+            self.warn(&name, doubt);
         }
         Some(value)
     }

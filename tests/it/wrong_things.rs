@@ -6,7 +6,7 @@ use crate::support::{
     roles::Role,
     token::SECRET,
 };
-use std::net::TcpListener;
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt};
 
 /// An address at which nobody listens.
 const URL: &str = "postgres://u:pa55word@127.0.0.1:1/db";
@@ -97,6 +97,7 @@ fn what_is_wrong_with_the_file_of_a_secret_names_the_file() {
     let (empty, short) = (files.write("empty", "\n"), files.write("short", "0123456789\n"));
     let marked = files.write("marked", &format!("\u{feff}{URL}\n"));
     let named = files.write("named", &format!("DATABASE_URL={URL}\n"));
+    let longer = files.write("longer", &format!("{URL}\n\n"));
     let folder = files.path().to_str().unwrap();
     let weak = |name: &str| format!("{name}: is shorter than 32 bytes; {RANDOM}");
     let folder_line = format!(
@@ -122,6 +123,7 @@ fn what_is_wrong_with_the_file_of_a_secret_names_the_file() {
             &marked,
             "DATABASE_URL_FILE: begins with a byte order mark; save the file without it".to_owned(),
         ),
+        ("DATABASE_URL", &longer, "DATABASE_URL_FILE: ends with white space; remove it".to_owned()),
         (
             "DATABASE_URL",
             &named,
@@ -412,6 +414,7 @@ fn what_was_probably_meant_otherwise_is_a_warning_of_check_config_and_serve() {
     run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
     let files = Directory::create();
     let marked = files.write("marked", &format!("\u{feff}{SECRET}"));
+    fs::set_permissions(&marked, fs::Permissions::from_mode(0o600)).unwrap();
     let other = format!("other {SECRET}");
     for (set, warning) in [
         (
@@ -420,7 +423,7 @@ fn what_was_probably_meant_otherwise_is_a_warning_of_check_config_and_serve() {
         ),
         (
             &[("JWT_SECRET_KEY", ""), ("JWT_SECRET_KEY_FILE", &marked)],
-            "JWT_SECRET_KEY: begins with a byte order mark, which is taken as part of the value; \
+            "JWT_SECRET_KEY_FILE: begins with a byte order mark, which is taken as part of the value; \
              save the file without it",
         ),
         (
@@ -430,7 +433,8 @@ fn what_was_probably_meant_otherwise_is_a_warning_of_check_config_and_serve() {
         ),
         (
             &[("JWT_AUDIENCE", "tasks ")],
-            "JWT_AUDIENCE: begins or ends with white space, which is taken as part of the value",
+            "JWT_AUDIENCE: begins or ends with white space, which is taken as part of the value; \
+             remove it if it slipped in",
         ),
         (&[("JWT_SECRET", SECRET)], "JWT_SECRET: is no variable of tinytasks; did you mean JWT_SECRET_KEY?"),
         (&[("TLS_CERT", "/x")], "TLS_CERT: is no variable of tinytasks; did you mean TLS_CERT_FILE?"),
