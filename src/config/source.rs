@@ -1,7 +1,7 @@
 //! Finds the value of a variable: in the environment, else in the `.env` file or the file of `--config`, else
 //! the default. Collects complaints, warnings, and the values that are used.
 
-use super::variables::{VARIABLES, meant};
+use super::variables::{VARIABLES, is_ours, meant};
 use super::{dot_env, secret};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -108,13 +108,23 @@ impl Source {
         self.file.warnings.push(format!("{name}: {warning}"));
     }
 
-    /// Warns of variables that do not belong to this service but look like a mistyped variable of it.
+    /// Warns of variables that do not belong to this service but look like a mistyped variable of it. Warns of every
+    /// unknown variable in the file of `--config`, because only this service reads that file. The environment and
+    /// `.env` may hold variables of other programs.
     pub fn warn_of_unknown(&mut self) {
-        let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-        let names: Vec<String> = names.chain(self.file.variables.keys().cloned()).collect();
-        for name in names {
+        let has_own_file = FILE.get().is_some();
+        let of_environment = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let mut names: Vec<_> = of_environment.map(|name| (name, false)).collect();
+        names.extend(self.file.variables.keys().map(|name| (name.clone(), has_own_file)));
+        for (name, is_in_own_file) in names {
             if let Some(meant) = meant(&name) {
                 self.warn(&name, &format!("is no variable of tinytasks; did you mean {meant}?"));
+            } else if is_in_own_file && !is_ours(&name) {
+                self.warn(
+                    &name,
+                    "is no variable of tinytasks, and nothing else reads this file; remove it, or set it in the \
+                     environment",
+                );
             }
         }
     }

@@ -51,14 +51,18 @@ pub fn place(name: &str) -> Option<usize> {
     VARIABLES.iter().position(|variable| variable.name == name)
 }
 
+/// Whether this service reads a variable of that name.
+pub fn is_ours(name: &str) -> bool {
+    VARIABLES.iter().any(|variable| {
+        let file = name.strip_suffix("_FILE").filter(|_| variable.is_secret);
+        variable.name == name || file == Some(variable.name)
+    })
+}
+
 /// The variable of this service that `name` was probably meant to be. None if `name` is a variable of this service,
 /// or does not look like one.
 pub fn meant(name: &str) -> Option<&'static str> {
-    let is_known = |variable: &Variable| {
-        let file = name.strip_suffix("_FILE").filter(|_| variable.is_secret);
-        variable.name == name || file == Some(variable.name)
-    };
-    if VARIABLES.iter().any(is_known) {
+    if is_ours(name) {
         return None;
     }
     let upper = name.to_ascii_uppercase();

@@ -2,7 +2,7 @@
 
 use crate::cli::good;
 use crate::support::{
-    harness::{App, Database, Directory, run_binary},
+    harness::{App, Database, Directory, binary, run, run_binary},
     roles::Role,
     token::SECRET,
 };
@@ -190,4 +190,28 @@ fn a_role_without_connections_is_told_where_to_raise_them() {
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     let end = "(53300); raise max_connections or the role's connection limit, or lower DATABASE_POOL_SIZE\n";
     assert!(outcome.stderr.ends_with(end), "{outcome:?}");
+}
+
+#[test]
+fn a_name_that_only_the_environment_may_have_is_a_warning_in_the_services_own_file() {
+    let files = Directory::create();
+    let file =
+        files.write("tinytasks.conf", "SSL_CERT_FILE=/x\nFOO=1\nCORS_ORIGIN=https://a.example\nPORT=0\n");
+    let outcome = run_binary(&["--config", &file, "config"], &good());
+    let lines: Vec<_> = outcome.stdout.lines().filter(|line| line.starts_with("warning: ")).collect();
+    let unread = "is no variable of tinytasks, and nothing else reads this file; remove it, or set it in the environment";
+    assert_eq!(
+        lines,
+        [
+            "warning: CORS_ORIGIN: is no variable of tinytasks; did you mean CORS_ORIGINS?".to_owned(),
+            format!("warning: FOO: {unread}"),
+            format!("warning: SSL_CERT_FILE: {unread}"),
+        ]
+    );
+    // Other programs read such a file too.
+    files.write(".env", "SSL_CERT_FILE=/x\nFOO=1\n");
+    let mut command = binary(&files);
+    command.arg("config").envs(good());
+    let outcome = run(command);
+    assert!(!outcome.stdout.contains("warning"), "{outcome:?}");
 }
