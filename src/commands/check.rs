@@ -10,13 +10,13 @@ use crate::store;
 use socket2::{SockAddr, Socket, Type};
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// `tinytasks check`.
 pub fn check() -> Result<(), Failure> {
     let config = config::load()?;
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&open_secrets()) {
         print(&format!("warning: {warning}\n"))?;
     }
     let addresses = check_addresses(&config);
@@ -36,6 +36,28 @@ pub fn check() -> Result<(), Failure> {
     };
     findings.extend(store::check(&config.database, config.auto_migrate, &mut say).err().unwrap_or_default());
     if findings.is_empty() { Ok(()) } else { Err(Failure { exit_code: 1, lines: findings }) }
+}
+
+/// A warning for each file with a secret that every user of the machine can read. Only root gets these warnings. Any
+/// other user may be in a container, where a file looks open although its folder on the host is closed.
+fn open_secrets() -> Vec<String> {
+    if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+        return Vec::new();
+    }
+    let (settings, ..) = config::settings();
+    let open = settings.iter().filter_map(|setting| {
+        let file = setting.file_of_secret().filter(|file| is_open(file))?;
+        let (name, shown) = (setting.name, file.display());
+        Some(format!("{name}: everybody on this machine can read {file:?}; run `chmod 600 {shown}`"))
+    });
+    open.collect()
+}
+
+/// Whether every user can read the file: its own permissions and those of all folders above it allow it.
+fn is_open(file: &Path) -> bool {
+    let grants = |path: &Path, right| fs::metadata(path).is_ok_and(|data| data.mode() & right != 0);
+    let path = file.canonicalize().unwrap_or_default();
+    grants(&path, 0o004) && path.ancestors().skip(1).all(|folder| grants(folder, 0o001))
 }
 
 /// Returns the reasons for which clients refuse the certificate, and prints those for which they will refuse it

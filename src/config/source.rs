@@ -32,6 +32,10 @@ pub fn read_from(file: &str) {
     let _ = FILE.set(file.to_owned());
 }
 
+/// What is shown in place of a secret.
+const HIDDEN: &str = "(hidden)";
+const ENVIRONMENT: &str = "environment";
+
 /// A variable with the value that is used.
 pub struct Setting {
     pub name: &'static str,
@@ -39,6 +43,13 @@ pub struct Setting {
     pub shown: String,
     /// `default`, `environment`, or the path of the file.
     pub origin: String,
+}
+
+impl Setting {
+    /// The file that contains a secret. None if this is no secret, or if its value is in the environment.
+    pub fn file_of_secret(&self) -> Option<&Path> {
+        (self.shown == HIDDEN && self.origin != ENVIRONMENT).then_some(Path::new(&self.origin))
+    }
 }
 
 /// Reads variables. An empty value counts as unset.
@@ -144,7 +155,7 @@ impl Source {
     /// The value of a name that is set, and where it comes from.
     fn find(&mut self, name: &str) -> Option<(String, String)> {
         let (value, origin) = match env::var(name) {
-            Ok(value) => (value, "environment".to_owned()),
+            Ok(value) => (value, ENVIRONMENT.to_owned()),
             Err(env::VarError::NotPresent) => {
                 let file = FILE.get().map_or(".env", String::as_str);
                 (self.file.variables.get(name)?.clone(), file.to_owned())
@@ -171,7 +182,7 @@ impl Source {
             (None, None) => None,
         };
         let (shown, origin) = match &found {
-            Some((_, origin)) => ("(hidden)", origin.as_str()),
+            Some((_, origin)) => (HIDDEN, origin.as_str()),
             None => ("", "default"),
         };
         self.settings.push(Setting { name, shown: shown.to_owned(), origin: origin.to_owned() });

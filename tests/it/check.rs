@@ -1,10 +1,14 @@
-//! `tinytasks check` on what it can examine: certificates, encoding, schema, rights and rows.
+//! `tinytasks check` on what it can examine: files, certificates, encoding, schema, rights and rows.
 
 use crate::cli::good;
 use crate::support::{
     harness::{App, Database, Directory, binary, run, run_binary},
     roles::Role,
     token::SECRET,
+};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
 };
 
 #[test]
@@ -214,4 +218,40 @@ fn a_name_that_only_the_environment_may_have_is_a_warning_in_the_services_own_fi
     command.arg("config").envs(good());
     let outcome = run(command);
     assert!(!outcome.stdout.contains("warning"), "{outcome:?}");
+}
+
+fn permit(file: &str, mode: u32) {
+    fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Root alone is told so: in a container the files are open to the service, and the folder above them is not.
+#[test]
+fn a_secret_that_everybody_can_read_is_a_warning_of_check_by_root() {
+    let database = Database::create();
+    run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
+    let files = Directory::create();
+    let is_root = fs::metadata(files.path()).unwrap().uid() == 0;
+    let secret = files.write("jwt_secret_key", SECRET);
+    let text =
+        format!("DATABASE_URL={}\nJWT_SECRET_KEY_FILE={secret}\nPORT=0\nMAX_CONNECTIONS=64\n", database.url);
+    let config = files.write("tinytasks.conf", &text);
+    let warning = |name: &str, file: &str| {
+        format!("warning: {name}: everybody on this machine can read {file:?}; run `chmod 600 {file}`")
+    };
+    let assert_warned = |warnings: &[String]| {
+        let outcome = run_binary(&["--config", &config, "check"], &[]);
+        assert_eq!((outcome.code, &*outcome.stderr), (Some(0), ""), "{outcome:?}");
+        let lines: Vec<_> = outcome.stdout.lines().filter(|line| line.starts_with("warning: ")).collect();
+        assert_eq!(lines, if is_root { warnings } else { &[] });
+    };
+    permit(&config, 0o644);
+    permit(&secret, 0o604);
+    assert_warned(&[warning("DATABASE_URL", &config), warning("JWT_SECRET_KEY", &secret)]);
+    permit(&config, 0o640);
+    assert_warned(&[warning("JWT_SECRET_KEY", &secret)]);
+    permit(files.path().to_str().unwrap(), 0o750);
+    assert_warned(&[]);
+    permit(files.path().to_str().unwrap(), 0o755);
+    permit(&secret, 0o600);
+    assert_warned(&[]);
 }
