@@ -175,9 +175,20 @@ postgresql_bin() {
     [[ $programs ]] && dirname "$programs"
 }
 
+# Checks that this user may write to the folders. Otherwise each program would fail with a message of its own.
+prepare_folder() {
+    local folder
+    [[ -w $repository || -w $repository/.data ]] ||
+        die "$repository belongs to $(stat -c %U "$repository"), and you may not write there: make a clone of your own"
+    for folder in .data target; do
+        [[ ! -e $repository/$folder || -w $repository/$folder ]] ||
+            die "$folder belongs to $(stat -c %U "$repository/$folder"): continue as that user or root, or remove it"
+    done
+}
+
 # Checks that Rust is installed and new enough. Called first, because only Rust must be installed by the user.
 prepare_rust() {
-    local wanted found environment=${CARGO_HOME:-$HOME/.cargo}/env
+    local wanted found environment=${CARGO_HOME:-${HOME-~}/.cargo}/env
     # shellcheck source=/dev/null
     command -v cargo >/dev/null || { [[ -r $environment ]] && . "$environment"; } ||
         die "Rust is missing: see https://rustup.rs"
