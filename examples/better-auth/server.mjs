@@ -1,5 +1,5 @@
 // Signs people in with Better Auth, gives them tokens for tinytasks, and serves the page.
-// The service never talks to this server: it gets the shared secret, and the JWKS as a file.
+// tinytasks never connects to this server. It gets the shared secret, and the JWKS as a file.
 import { readFileSync } from "node:fs";
 import { rename, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -29,7 +29,7 @@ const options = {
         issuer: ORIGIN,
         audience: AUDIENCE,
         expirationTime: "15m",
-        // The default is the whole user, e-mail address included.
+        // By default the token would contain all data of the user, including the e-mail address.
         definePayload: ({ user }) => ({ user_id: user.id }),
       },
       jwks: { rotationInterval: 30 * DAY_SECONDS, gracePeriod: DAY_SECONDS },
@@ -40,14 +40,15 @@ const options = {
 await (await getMigrations(options)).runMigrations();
 const auth = betterAuth(options);
 
-// The service has to know a key before the first token is signed with it.
+// Writes the JWKS file before the first token is signed with the new key, because tinytasks must know the key
+// by then.
 async function createKey(key, { context }) {
   const created = await context.adapter.create({ model: "jwks", data: key });
   await exportKeys();
   return created;
 }
 
-// A reader sees the old file or the new one, never a part.
+// Replaces the JWKS file as a whole, so that a reader sees the old file or the new one, never a part.
 async function exportKeys() {
   if (!JWKS_FILE) return;
   const written = `${JWKS_FILE}.${process.pid}`;
@@ -55,7 +56,7 @@ async function exportKeys() {
   await rename(written, JWKS_FILE);
 }
 
-// The other way to a token: the secret that this server and the service share.
+// The other way to get a token: this server signs it with the secret that it shares with tinytasks.
 async function hs256Token(request) {
   const session = await auth.api.getSession({ headers: fromNodeHeaders(request.headers) });
   return session && new SignJWT({ user_id: session.user.id })
@@ -97,7 +98,7 @@ async function respond(request, response) {
   }
 }
 
-await auth.api.getJwks(); // makes the first key
+await auth.api.getJwks(); // creates the first key
 await exportKeys();
 createServer((request, response) => {
   respond(request, response).catch((error) => {
