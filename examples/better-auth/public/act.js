@@ -1,4 +1,4 @@
-// What every part of the page needs: elements by their id, and event handlers that say what went wrong.
+// For every part of the page: finds elements by their id, and makes event handlers that show errors.
 import { SignedOut } from "./api.js";
 
 export const byId = (id) => document.getElementById(id);
