@@ -1,6 +1,6 @@
-// The way to Better Auth and to tinytasks: sessions, tokens, and requests that are sent again.
+// Requests to Better Auth and to tinytasks: gets sessions and tokens, and sends requests again if that is safe.
 const { tasksUrl } = await (await fetch("/config.json")).json();
-const PAUSE_MS_MAX = 5000; // a person who waits longer is told instead
+const PAUSE_MS_MAX = 5000; // if the wait would be longer, the page shows the error instead
 const tokenPaths = { EdDSA: "/api/auth/token", HS256: "/api/hs256-token" };
 let user = null;
 let token = null;
@@ -8,7 +8,7 @@ let kind = null;
 
 export class SignedOut extends Error {}
 
-// An answer of tinytasks that is no success: `detail` is for people, `error_code` and `current` for programs.
+// An error response of tinytasks. `detail` is for people, `error_code` and `current` are for programs.
 export class Refused extends Error {
   constructor(problem) {
     super(problem.detail);
@@ -17,7 +17,7 @@ export class Refused extends Error {
   }
 }
 
-// Better Auth, on the page's own origin; its session is a cookie.
+// A request to Better Auth, which has the same origin as the page. The session is a cookie.
 export async function auth(path, body) {
   const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   const response = await fetch(path, body && post);
@@ -26,7 +26,7 @@ export async function auth(path, body) {
   return answer;
 }
 
-// The person of the session cookie, with a token of this kind.
+// Returns the user of the session cookie, and gets a token of this kind.
 export async function getUser(tokenKind) {
   kind = tokenKind;
   await getToken();
@@ -44,19 +44,19 @@ async function getToken() {
   token = (await auth(tokenPaths[kind])).token;
 }
 
-// fetch fails when there was no answer, and nobody knows whether the request was carried out. A 503 or a 429
-// says when to come again.
+// Sends a request up to three times. If there is no response, fetch fails, and nobody knows whether the request
+// was processed. A 503 or a 429 says in Retry-After how long to wait.
 async function fetchPersistently(url, request) {
   for (const wait of [300, 1000]) {
     let pause = wait;
     try {
       const response = await fetch(url, request);
       if (response.status !== 503 && response.status !== 429) return response;
-      // A proxy's own answer may say nothing that a page of another origin can read.
+      // In the response of a proxy, Retry-After can be missing or hidden from a page of another origin.
       pause = Math.max(wait, 1000 * Number(response.headers.get("Retry-After")) || 0);
       if (pause > PAUSE_MS_MAX) return response;
     } catch {
-      // Sent again below.
+      // There was no response. The request is sent again below.
     }
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
@@ -71,16 +71,16 @@ async function fetchOnce(url, request) {
   });
 }
 
-// tinytasks, on another origin: an answer below 400, 304 included.
+// A request to tinytasks, which has another origin. Returns a response with a status below 400, also a 304.
 export async function tasks(method, path, { body, ...headers } = {}) {
-  // A DELETE that was only just begun goes on when the page is left.
+  // With keepalive, the browser finishes a DELETE even if the page is closed.
   const request = { method, credentials: "include", headers, keepalive: method === "DELETE" };
   if (body) {
     headers["Content-Type"] = "application/json";
     request.body = JSON.stringify(body);
   }
-  // Sent twice, these do no more than sent once. A change of many tasks would also take those that have come
-  // into that state since.
+  // These requests can be sent twice without harm. A change of many tasks cannot: the second request would also
+  // change tasks that have come into that state since.
   const mayRepeat = method === "GET" || "Idempotency-Key" in headers || "If-Match" in headers;
   const url = `${tasksUrl}/api/${encodeURIComponent(user.id)}/tasks${path}`;
   const send = () => {
@@ -89,7 +89,7 @@ export async function tasks(method, path, { body, ...headers } = {}) {
   };
   let response = await send();
   if (response.status === 401) {
-    // Expired, perhaps: the session outlives the token.
+    // The token has probably expired, because a session lasts longer than a token.
     await getToken();
     response = await send();
   }
@@ -98,7 +98,7 @@ export async function tasks(method, path, { body, ...headers } = {}) {
   return response;
 }
 
-// crypto.randomUUID is there on HTTPS and localhost alone.
+// Not crypto.randomUUID, because browsers have it only on HTTPS and on localhost.
 export function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
