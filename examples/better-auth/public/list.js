@@ -1,21 +1,21 @@
-// The list: as tinytasks has it, less what is about to be deleted, with a row for each task.
+// Shows the list of tinytasks without the tasks that are about to be deleted. Each task has a row.
 import { act, byId, report } from "./act.js";
 import { SignedOut, tasks } from "./api.js";
 
 const PAGE_TASKS = 100;
-const TASKS_MAX = 1000; // as tinytasks allows
+const TASKS_MAX = 1000; // the largest limit that tinytasks allows
 const TYPING_MS = 200;
 const UNDO_MS = 5000;
 const POLL_MS = 10_000;
 
 const rows = new Map(); // id → row
-const leaving = new Map(); // id → { task, deleteNow }: out of sight, and deleted soon
+const leaving = new Map(); // id → { task, deleteNow }: tasks that are hidden and will be deleted soon
 const nothing = { tasks: [], totals: { open: 0, complete: 0 } };
-let shown = nothing; // the last answer, with its query and its ETag
+let shown = nothing; // the last response, with its query and its ETag
 let limit = PAGE_TASKS;
-let latest = 0; // the number of the last question
+let latest = 0; // the number of the last request for the list
 
-// Asks for the list and shows it, unless it is the same or the person has asked for another since.
+// Requests the list and shows it, unless it is unchanged, or the page has sent a later request in the meantime.
 export async function refresh() {
   const { q, order } = byId("view").elements;
   const query = new URLSearchParams({ order: order.value, limit, totals: true });
@@ -46,10 +46,10 @@ function draw() {
   for (const [id, row] of rows) if (!ids.has(id) && !leaving.has(id) && !row.isBusy()) dropRow(id);
   shown.tasks.forEach((task, index) => {
     const row = rows.get(task.id) ?? newRow(task);
-    // What the person is at keeps the tag that it began with.
+    // A row that the person is editing keeps its old `etag`, so that a conflict is detected.
     if (!row.isBusy()) row.show(task);
     row.item.hidden = leaving.has(task.id);
-    // A row that is in its place already is left there, and keeps the focus.
+    // A row that is already in its place is not moved, so it keeps the focus.
     const place = byId("list").children[index];
     if (place !== row.item) byId("list").insertBefore(row.item, place ?? null);
   });
@@ -86,7 +86,7 @@ function newRow(task) {
     form.hidden = conflict.hidden = true;
   }
 
-  // One change after the other, each with the tag that the one before has led to.
+  // Sends the changes of a task one after the other, each with the `etag` from the response to the one before.
   function change(fields) {
     waiting++;
     turn = turn.catch(() => {}).then(() => patch(fields, task.etag)).finally(() => waiting--);
@@ -100,7 +100,7 @@ function newRow(task) {
     } catch (error) {
       box.checked = task.complete;
       if (error.code === "NOT_FOUND") {
-        // What was typed stays, to be copied.
+        // If the person is editing the task, the row stays, so that the text can be copied.
         if (form.hidden) dropRow(task.id);
         await refresh();
       }
@@ -111,7 +111,8 @@ function newRow(task) {
     await refresh();
   }
 
-  // Shows both versions. Theirs is there already; mine is sent once more, with the tag of theirs.
+  // Shows both versions. "Take theirs" needs no request. "Keep mine" sends the change again, with the `etag` of
+  // their version.
   function askWhich(current, mine, keep) {
     part(".mine").textContent = mine;
     part(".theirs").textContent = inWords(current);
@@ -132,7 +133,7 @@ function newRow(task) {
     form.hidden = !form.hidden;
     if (!form.hidden) form.elements.title.focus();
   };
-  // Only what the person has changed, so that the rest can be changed elsewhere.
+  // Sends only the fields that the person has changed, so that changes of other fields elsewhere are kept.
   form.onsubmit = act(async () => {
     const fields = Object.entries(fieldsOf(form)).filter(([name, value]) => value !== task[name]);
     if (fields.length > 0) await change(Object.fromEntries(fields));
@@ -146,7 +147,7 @@ function newRow(task) {
   return row;
 }
 
-// tinytasks has no way back from a DELETE, so it is sent when the time for second thoughts is over.
+// A DELETE cannot be undone, so it is sent only after the time in which the person can click on Undo.
 function deleteLater(task, askWhich) {
   const notice = byId("deleted").content.cloneNode(true).firstElementChild;
   const stop = () => {
@@ -189,15 +190,15 @@ async function deleteTask(task, askWhich) {
         await refresh();
       });
     }
-    // It is gone already: perhaps the answer to this very request was lost.
+    // The task no longer exists. Perhaps the response to a first attempt of this request was lost.
     if (code !== "NOT_FOUND") throw error;
   }
 }
 
-// Deletes at once what waits for second thoughts.
+// Deletes at once all tasks for which Undo is still shown.
 export const deleteAllNow = () => Promise.all([...leaving.values()].map(({ deleteNow }) => deleteNow()));
 
-// A closed page sends nothing any more, so these go first.
+// A closed page cannot send requests any more, so the waiting DELETEs are sent now.
 addEventListener("pagehide", () => deleteAllNow().catch(() => {}));
 
 const inWords = ({ title, description, complete }) =>
@@ -208,7 +209,7 @@ export const fieldsOf = ({ elements }) => ({
   description: elements.description.value || null,
 });
 
-// Of all tasks in that state that the search finds.
+// The query for all tasks in that state that match the search.
 function ofAll(complete) {
   const query = new URLSearchParams({ complete });
   const { q } = byId("view").elements;
@@ -216,7 +217,7 @@ function ofAll(complete) {
   return `?${query}`;
 }
 
-// An answer that is lost leaves open what was done, so the person sees the list before trying again.
+// If the response is lost, it is not known what was changed. So the list is loaded before the person tries again.
 async function changeAll(method, complete, options) {
   try {
     await tasks(method, ofAll(complete), options);
@@ -250,7 +251,7 @@ byId("more").onclick = act(() => {
   return refresh();
 });
 
-// What has changed elsewhere. Where nothing has, the answer is 304 and has no body.
+// Shows what has changed elsewhere. If nothing has changed, the response is a 304 without a body.
 function poll() {
   if (document.hidden || byId("tasks").hidden) return;
   refresh().catch((error) => error instanceof SignedOut && report(error));
