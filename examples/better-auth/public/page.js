@@ -1,4 +1,5 @@
-// What a frontend does with tinytasks, without a framework: signing in here, the list in list.js.
+// A frontend for tinytasks without a framework. This file signs people in and out and adds tasks; list.js shows
+// the list.
 import { act, byId } from "./act.js";
 import { auth, forgetUser, getUser, randomKey, tasks } from "./api.js";
 import { clear, deleteAllNow, fieldsOf, refresh } from "./list.js";
@@ -32,14 +33,15 @@ byId("sign-out").onclick = act(async () => {
   await auth("/api/auth/sign-out", {});
   showSignIn();
 });
-// A task that was not added, or whose answer was lost, has the same key when it is submitted again. So it is
-// there once.
+// If a task was not added, or the response was lost, and the person submits the same task again, the request has
+// the same key. So the task is created only once.
 const keys = new Map(); // the task as text → its Idempotency-Key
 byId("add").onsubmit = act(async ({ target }) => {
   const task = fieldsOf(target);
   const text = JSON.stringify(task);
   const key = keys.get(text) ?? randomKey();
-  // At once, for the next one; what was refused comes back, unless that is being typed already.
+  // The form is emptied at once, for the next task. If the request fails, the form gets its content back, unless the
+  // person is already typing the next task.
   const typed = Object.entries(Object.fromEntries(new FormData(target)));
   target.reset();
   try {
@@ -50,7 +52,7 @@ byId("add").onsubmit = act(async ({ target }) => {
     if (!target.elements.title.value) typed.forEach(([name, value]) => (target.elements[name].value = value));
     throw error;
   }
-  byId("view").elements.q.value = ""; // which the new task need not match
+  byId("view").elements.q.value = ""; // otherwise the new task might not be in the list
   await refresh();
 });
 
