@@ -1,8 +1,8 @@
-// Debian's Chromium, watched: where its requests go and what its console says.
+// Starts Debian's Chromium, and records its requests and the messages of its console.
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
 
-// The two hosts are this machine, and there is no other: what the page asks of another host fails.
+// The given host names resolve to this machine. No other name resolves, so a request to another host fails.
 export function launch(...hosts) {
   const rules = [...hosts.map((host) => `MAP ${host} 127.0.0.1`), "MAP * ~NOTFOUND"];
   return chromium.launch({
@@ -15,7 +15,7 @@ export function launch(...hosts) {
   });
 }
 
-// A person's new profile. `watched.console` and `watched.requests` fill as things happen.
+// A page in a new browser profile. `watched` collects the messages of the console and the URLs of the requests.
 export async function newPage(browser) {
   const context = await browser.newContext({ viewport: { width: 900, height: 700 }, reducedMotion: "reduce" });
   context.setDefaultTimeout(10_000);
@@ -41,7 +41,8 @@ export function assertOrigins(watched, ...origins) {
   for (const origin of origins) assert(watched.requests.some((url) => url.startsWith(origin)), `nothing for ${origin}`);
 }
 
-// Chromium puts every answer of 400 or more into the console; `statuses` are those that the test provokes.
+// Chromium writes every response with a status of 400 or more to the console. `statuses` are those that the test
+// expects.
 export function assertConsole(watched, ...statuses) {
   const said = watched.console.splice(0).map((text) => text.match(/status of (\d+)/)?.[1] ?? text);
   assert.deepEqual(said, statuses.map(String));
