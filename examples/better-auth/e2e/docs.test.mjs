@@ -1,4 +1,4 @@
-// /docs as a person uses it: Authorize, then Try it out on every operation of openapi.json.
+// Uses /docs as a person does: Authorize, then Try it out for every operation of openapi.json.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
@@ -37,8 +37,8 @@ async function authorize(page, value) {
   await dialog.getByRole("button", { name: "Close", exact: true }).first().click();
 }
 
-// Executes an operation with what the form holds but for `values` and `body`: its status and text.
-// Open blocks slow the page down, so each is closed before the next is opened.
+// Executes an operation with the values that the form contains, except for `values` and `body`. Returns the status
+// and the text of the response. Open blocks slow the page down, so all others are closed first.
 async function tryOut(page, operationId, values = {}, body = undefined) {
   const block = page.locator(`[id$="-${operationId}"]`).and(page.locator(".opblock"));
   if (!(await block.locator(".execute").count())) {
@@ -58,7 +58,7 @@ async function tryOut(page, operationId, values = {}, body = undefined) {
   return { status, text: await live.locator("tbody .response-col_description").innerText(), block };
 }
 
-// What the page shows: neither OPTIONS nor the page itself and its files.
+// The operations that the page shows: all except OPTIONS, and those of the page itself and its files.
 function shownOperations() {
   const paths = Object.entries(openapi.paths).filter(([path]) => !path.startsWith("/docs"));
   const methods = paths.flatMap(([, operations]) => Object.entries(operations));
@@ -78,7 +78,7 @@ test("every operation can be tried out with the token's user, and no request lea
     tried.add(operationId);
     return answer;
   };
-  // No value is typed in: the user of the token fills the path.
+  // No value is typed, because the page fills the user of the token into the path.
   const created = await expect(201, "createTask");
   assert.match(created.text, /"title": "Buy milk"/);
   const task = { task_id: created.text.match(/"id": (\d+)/)[1] };
