@@ -1,5 +1,5 @@
-// The list as a person uses it while the same tasks change elsewhere: search, order, counts, changes of
-// one and of all, conflicts, second thoughts, polls, lost answers.
+// Uses the list as a person does, while the same tasks change elsewhere: search, order, counts, changes of one
+// task and of all, conflicts, undo, polls, and lost responses.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { assertConsole, assertOrigins, launch, screenshot, until } from "./browser.mjs";
@@ -18,7 +18,7 @@ const titles = (page) => page.locator("li:visible .title").allTextContents();
 const counts = (page, text) => page.locator("#totals").getByText(text, { exact: true }).waitFor();
 const versions = (page) => page.getByRole("group", { name: "Two versions" });
 
-// A person with these tasks, which come by another way than the page.
+// Signs a person up and creates these tasks, without using the page for the tasks.
 async function withTasks(name, tasks) {
   const person = await signUp(browser, "EdDSA", name);
   for (const body of tasks) {
@@ -30,7 +30,7 @@ async function withTasks(name, tasks) {
   return person;
 }
 
-// Another device of the person changes a task, on no condition.
+// Changes a task from another device of the person, without If-Match.
 async function elsewhere({ token }, title, body) {
   const [task] = await list(token(), `?${new URLSearchParams({ q: title })}`);
   const response = await ask(token(), `/${task.id}`, { method: "PATCH", body });
@@ -68,7 +68,7 @@ test("a person searches, orders and counts", async () => {
   }
   await screenshot(page, "page-search");
 
-  // A new task is seen, though it would not have been found.
+  // A new task is shown even if it does not match the search, because adding a task clears the search.
   await add(page, "Cherries");
   await row(page, "Cherries").waitFor();
   await counts(page, "4 open, 1 complete");
@@ -127,7 +127,7 @@ test("a change has the tag of the list, without a GET of the task before", async
   assert.equal(change.headers()["if-match"], milk.etag);
   assert(sent(person, "GET").every((request) => new URL(request.url()).pathname.endsWith("/tasks")));
 
-  // Three clicks in a row are three changes, each on top of the one before.
+  // Three quick clicks are three changes, each based on the one before.
   const box = row(page, "grandmother").getByRole("checkbox");
   await box.evaluate((element) => [1, 2, 3].forEach(() => element.click()));
   await until(() => sent(person, "PATCH").length === 4, "three more changes");
@@ -150,7 +150,7 @@ test("a person sees both versions of a task that was changed elsewhere, and choo
   assert.equal(await versions(page).locator(".theirs").textContent(), "☑ Buy milk, Three litres");
   await screenshot(page, "page-conflict");
 
-  // The third version meets the second.
+  // "Keep mine" gets another conflict, because the task has changed again.
   await elsewhere(person, "milk", { description: "Four litres" });
   await button(versions(page), "Keep mine").click();
   await versions(page).getByText("☑ Buy milk, Four litres").waitFor();
@@ -200,7 +200,7 @@ test("a deleted task can be brought back for five seconds", async () => {
   assert.equal(sent(person, "DELETE").length, 0);
 
   await button(row(page, "milk"), "Delete").click();
-  // A poll in between shows the list as the person wants it.
+  // A list that is loaded in between does not show the deleted task.
   await add(page, "Eat");
   await row(page, "Eat").waitFor();
   assert.deepEqual(await titles(page), ["Sleep", "Eat"]);
@@ -211,7 +211,7 @@ test("a deleted task can be brought back for five seconds", async () => {
   assert.equal(sent(person, "DELETE").length, 1);
   assert.match(sent(person, "DELETE")[0].headers()["if-match"], /^"\w+"$/);
 
-  // Who leaves the page has no second thoughts, and what is deleted is not cleared once more.
+  // When the person leaves the page, the waiting tasks are deleted at once.
   await button(row(page, "Sleep"), "Delete").click();
   await button(row(page, "Eat"), "Delete").click();
   assert.equal((await list(token())).length, 2);
