@@ -1,4 +1,4 @@
-// The page as a person uses it, on another origin than tinytasks, with both kinds of token.
+// Uses the page as a person does, with both kinds of token. The page and tinytasks have different origins.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -38,7 +38,7 @@ for (const kind of ["EdDSA", "HS256"]) {
     await page.locator("li.complete").getByText("plants").waitFor();
     await screenshot(page, `page-${kind.toLowerCase()}`);
 
-    // 204: an answer without a body.
+    // The response is a 204, which has no body.
     await row(page, "grandmother").getByRole("button", { name: "Delete" }).click();
     await row(page, "grandmother").waitFor({ state: "detached" });
 
@@ -98,7 +98,7 @@ test("a task is there once, though every attempt lost its answer and the person 
   const keys = posts.map((request) => request.headers()["idempotency-key"]);
   assert.deepEqual(keys, Array(4).fill(keys[0]));
   assert.equal((await (await ask(token())).json()).count, 1);
-  // The same words again are another task, once the first is known to be there.
+  // Once the page knows that the task exists, the same text creates another task.
   await add(page, "Only one of me");
   await until(async () => (await (await ask(token())).json()).count === 2, "a second task is there");
   assertConsole(watched, ...Array(3).fill(LOST));
@@ -134,7 +134,7 @@ test("keys rotate under the people's hands", async () => {
   await row(page, "before").waitFor();
   const [oldToken, oldKid] = [token(), header().kid];
 
-  // As when the interval has passed: the next token is by a new key, which is good at once.
+  // As if the rotation interval had passed: the next token has a new key, and is accepted at once.
   await database.query(`update jwks set "expiresAt" = now() where "expiresAt" > now()`);
   await page.reload();
   await add(page, "after");
@@ -143,7 +143,7 @@ test("keys rotate under the people's hands", async () => {
   assert.equal((await ask(oldToken)).status, 200, "a token by the old key is good until that is dropped");
   assertConsole(watched);
 
-  // As when the grace period is over too, and as the timer does it.
+  // As if the grace period had passed too. The JWKS is downloaded in the same way as by the timer.
   await database.query(`delete from jwks where id = $1`, [oldKid]);
   const refresh = fileURLToPath(new URL("../refresh-jwks", import.meta.url));
   execFileSync(refresh, [`http://127.0.0.1:${new URL(PAGE_URL).port}/api/auth/jwks`, JWKS_FILE]);
@@ -159,7 +159,7 @@ test("a refused token is replaced while the session lasts, and leads to the form
   const refuse = async () => {
     const refused = token();
     await database.query("delete from jwks");
-    // Reading the set makes its first key, and exports it.
+    // A request for the JWKS creates its first key and writes the file.
     assert.equal((await fetch(`http://127.0.0.1:${new URL(PAGE_URL).port}/api/auth/jwks`)).status, 200);
     await until(async () => (await ask(refused)).status === 401, "the token is refused");
   };
