@@ -1,10 +1,11 @@
-// A person at the page: signs up, adds tasks, looks at rows; and the same tasks without a browser between.
+// What a person does at the page: signs up, adds tasks, looks at rows. And direct requests to tinytasks for the
+// same tasks, without a browser.
 import assert from "node:assert/strict";
 import { newPage } from "./browser.mjs";
 
 const { PAGE_URL, TASKS_URL } = process.env;
 
-// `requests` fills with what the page asks of tinytasks.
+// Signs a new person up. `requests` collects the page's requests to tinytasks.
 export async function signUp(browser, kind, name) {
   const { page, watched } = await newPage(browser);
   const email = `${name}@example.com`;
@@ -38,8 +39,8 @@ export const rows = (page) => page.getByRole("listitem");
 export const row = (page, title) => rows(page).filter({ hasText: title });
 export const alert = (page) => page.getByRole("alert");
 
-// The page's requests of these methods, as they come. The answers to the first `count` are lost, although tinytasks
-// has done what they ask for; `before` runs just before each loss.
+// Collects the page's requests with these methods. tinytasks processes all of them, but the page does not get the
+// responses to the first `count` ones. `before` runs just before each of these responses is dropped.
 export async function loseAnswers(page, methods, count, before = () => {}) {
   const requests = [];
   await page.route(`${TASKS_URL}/**`, async (route) => {
@@ -55,7 +56,7 @@ export async function loseAnswers(page, methods, count, before = () => {}) {
 
 export const LOST = "Failed to load resource: net::ERR_CONNECTION_RESET";
 
-// Answered by tinytasks itself, as to another device of the person.
+// Sends a request directly to tinytasks, as another device of the person would.
 export async function ask(token, path = "", { method = "GET", body, ...headers } = {}) {
   const user = JSON.parse(Buffer.from(token.split(".")[1], "base64url")).user_id;
   const url = `http://127.0.0.1:${new URL(TASKS_URL).port}/api/${user}/tasks${path}`;
