@@ -74,11 +74,11 @@ fn the_admin_listener_stands_what_the_public_one_stands() {
     // No page in a browser can read it.
     let answer = get().header("Origin", "http://localhost:3000").send().expect(200);
     assert_eq!(answer.field("Access-Control-Allow-Origin"), None);
-    // More connections than it has room for: the one that is idle longest is closed.
+    // There are more connections than places, so the connection that has been idle longest is closed.
     let idle: Vec<_> = (0..100).map(|_| Connection::open(&address).unwrap()).collect();
     get().send().expect(200);
     drop(idle);
-    // None of this counts as a refusal of the public listener, or disturbs it.
+    // The refusals above must not count as refusals of the public listener, nor disturb it.
     let samples = scrape(&app);
     for reason in ["VALIDATION_ERROR", "PAYLOAD_TOO_LARGE", "HEADERS_TOO_LARGE"] {
         let seen = value(&samples, "tinytasks_gate_refusals_total", &[("reason", reason)]);

@@ -61,7 +61,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
 }
 
-/// Whether a file of Rust defines it: `name`, or `Type::name`.
+/// Whether a Rust file defines an item, given as `name` or `Type::name`.
 fn defines(file: &str, item: &str) -> bool {
     let text = read(file);
     let (of, name) = item.rsplit_once("::").map_or((None, item), |(of, name)| (Some(of), name));
@@ -103,7 +103,7 @@ fn is_metric(name: &str) -> bool {
     ["src/metrics.rs", "src/http/admin.rs"].iter().any(|file| read(file).contains(&format!("\"{name}\"")))
 }
 
-/// `FILE.rs: ITEM`, the file below `src` unless it begins with `tests/`.
+/// Splits `FILE.rs: ITEM`. The file is below `src` unless it begins with `tests/`.
 fn code(span: &str) -> Option<(String, &str)> {
     let (file, item) = span.split_once(".rs: ")?;
     let is_path = file.chars().all(|char| char.is_ascii_lowercase() || "_/".contains(char));
@@ -168,8 +168,8 @@ fn each_claim_of_the_guide_names_a_test() {
     assert!(count > 100, "{count} claims");
 }
 
-/// A file is in the core as a whole, or in the rest. One of which functions alone are in the core is in
-/// both.
+/// Each file is listed in the table of the core or in that of the rest. A file of which only some functions belong
+/// to the core is in both.
 #[test]
 fn each_file_of_src_is_in_the_trusted_core_or_in_the_rest() {
     let guide = read("docs/AUDIT.md");
@@ -230,7 +230,7 @@ fn each_variable_is_explained_with_its_default() {
     }
 }
 
-/// Within the repository: the file is there, and so is the heading.
+/// Checks the links within the repository: the file and the heading must exist.
 #[test]
 fn each_link_of_the_documents_leads_somewhere() {
     let pages = files("docs").into_iter().filter(|name| name.ends_with(".md"));
@@ -253,7 +253,7 @@ fn each_link_of_the_documents_leads_somewhere() {
     assert!(count > 40, "{count} links");
 }
 
-/// The headings of a page as links name them.
+/// The headings of a page in the form in which links name them.
 fn headings(text: &str) -> BTreeSet<String> {
     let is_kept = |char: &char| char.is_alphanumeric() || "-_ ".contains(*char);
     let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
@@ -261,8 +261,8 @@ fn headings(text: &str) -> BTreeSet<String> {
     headings.map(|line| slug(line).chars().filter(is_kept).collect::<String>().replace(' ', "-")).collect()
 }
 
-/// Names there are shorter: a file's name alone where the file before it is in the same folder, a module
-/// of tests, or a test by its name alone.
+/// In these documents names may be shorter: a file's name without its folder if the file before it is in the same
+/// folder, a module of tests, or the name of a test without its module.
 #[test]
 fn what_the_readme_the_threat_model_and_the_pages_name_is_there() {
     let pages = ["configuration", "limits", "measurements", "observability", "testing", "tokens"];

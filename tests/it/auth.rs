@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const OTHER_SECRET: &str = "another secret, which is 44 bytes long, fine";
 const THIRD_SECRET: &str = "a third secret, that nobody has ever told it";
 
-/// The list of alice's tasks, asked for with this token.
+/// Requests the list of alice's tasks with this token.
 fn with_token(app: &App, token: &str) -> Response {
     app.get("/api/alice/tasks").bearer(token).send()
 }
@@ -140,7 +140,7 @@ fn the_key_decides_the_algorithm_never_the_token() {
     ] {
         assert_invalid(header, with_token(&app, &sign_text(SECRET, header, &payload)));
     }
-    // The keys that a token brings lead nowhere: it is the service's own that has to fit.
+    // Keys that a token itself names are ignored: only the service's own key counts.
     let brought = json!({"alg": "HS256", "jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/",
         "jwk": {"kty": "oct", "k": base64url(OTHER_SECRET.as_bytes())}});
     let token = sign_text(OTHER_SECRET, &brought.to_string(), &payload);
@@ -150,7 +150,7 @@ fn the_key_decides_the_algorithm_never_the_token() {
     }
 }
 
-/// Good ones are remembered, 4,096 at most; then all are forgotten, and judged anew.
+/// The service remembers at most 4,096 valid tokens. Then it forgets all of them and verifies them anew.
 #[test]
 fn more_tokens_than_are_remembered_are_judged_as_before() {
     let app = App::spawn();
@@ -163,7 +163,7 @@ fn more_tokens_than_are_remembered_are_judged_as_before() {
     let token =
         |number: usize| sign(SECRET, &json!({"user_id": "alice", "exp": exp, "jti": number.to_string()}));
     for number in 0..4100 {
-        // Another's path: that needs no database.
+        // The path is another user's, because the answer 403 needs no database.
         assert_eq!(ask(&token(number), "bob"), 403, "{number}");
     }
     for number in [0, 1, 4095, 4096, 4099] {
@@ -219,7 +219,7 @@ fn the_leeway_can_be_set_from_0_to_60_seconds() {
         let app = App::setup().env("JWT_LEEWAY_SECONDS", leeway).spawn();
         let with_exp = |exp| with_token(&app, &sign(SECRET, &json!({"user_id": "alice", "exp": exp})));
         with_exp(now() + good).expect(200);
-        // The last that is good, and the clock can only make it better.
+        // The latest `nbf` that is accepted. While the test runs, the clock moves only further past it.
         for _ in 0..5 {
             let edge = now() + leeway.parse::<i64>().unwrap();
             let nbf = json!({"user_id": "alice", "exp": now() + 3600, "nbf": edge});
@@ -274,7 +274,7 @@ fn the_user_is_the_claim_user_id_or_where_it_is_absent_sub() {
     }
 }
 
-/// Beyond the signature: one meaning, and `typ` is that of a JWT where it is there.
+/// A signed token must also have only one meaning, and its `typ`, if there is one, must be that of a JWT.
 #[test]
 fn a_token_is_json_in_utf8_that_says_each_thing_once() {
     let app = App::spawn();
@@ -381,7 +381,7 @@ fn a_hangup_signal_reads_the_secret_files_again_and_a_bad_one_keeps_the_old() {
 
 #[test]
 fn why_a_token_was_refused_stands_in_the_log_and_not_in_the_answer() {
-    // A second secret must not hide the reason that the first one gave.
+    // With a second secret the log must still give the right reason.
     let app = App::setup().env("JWT_SECRET_KEY_PREVIOUS", OTHER_SECRET).spawn();
     let user = segment("alice");
     let mut bodies = Vec::new();
@@ -405,7 +405,7 @@ fn why_a_token_was_refused_stands_in_the_log_and_not_in_the_answer() {
     assert!(reasons[0] != reasons[1] && reasons[1] != reasons[2], "{reasons:?}");
 }
 
-/// A parser of JSON quotes what it does not like, in its message.
+/// The error message of a JSON parser may quote its input.
 #[test]
 fn the_log_quotes_no_token() {
     let app = App::spawn();

@@ -21,9 +21,9 @@ use std::{
 };
 
 const WORKERS: usize = 8;
-/// For what comes for certain.
+/// How long the test waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// For what must not come, and would come in a millisecond.
+/// How long the test waits for something that must not happen. If it did happen, it would within a millisecond.
 const A_MOMENT: Duration = Duration::from_millis(500);
 const SIGABRT: i32 = 6;
 
@@ -101,7 +101,7 @@ impl Bare {
         log.split_once("listening on ")?.1.split_once('\n').map(|(address, _)| address.to_owned())
     }
 
-    /// Requests that its workers have begun with.
+    /// How many requests its workers have begun to serve.
     fn taken(&self) -> usize {
         self.log.lock().unwrap().matches("bare: taken ").count()
     }
@@ -145,7 +145,7 @@ impl Client {
         text
     }
 
-    /// All until the connection ends; a reset ends it as well.
+    /// Reads everything until the connection ends, in order or by a reset.
     fn rest(&mut self) -> String {
         self.0.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut bytes = Vec::new();
@@ -204,7 +204,8 @@ fn a_declared_length_ends_the_bare_process() {
 fn unfinished_bodies_hold_every_bare_worker() {
     let begun = post("Content-Length: 5000", "x");
     let bare = Bare::start();
-    // One after the other: of connections made at the same moment it loses some, for ever.
+    // The connections are made one after another, because the bare server never serves some of those that are made
+    // at the same moment.
     let mut attackers = Vec::new();
     for count in 1..=WORKERS {
         attackers.push(Client::send(&bare.address, &begun));
@@ -307,7 +308,7 @@ fn a_byte_that_is_not_ascii_gets_no_answer_from_the_bare_server() {
     assert!(Client::send(&app.address, request).rest().starts_with("HTTP/1.1 200"));
 }
 
-/// Nor does it let a service say what it wants to say.
+/// tiny_http does not send the fields of an answer as the service sets them.
 #[test]
 fn the_bare_server_drops_and_adds_fields() {
     let bare = Bare::start();

@@ -17,7 +17,7 @@ fn delete(user: User, query: &str) -> Request {
     user.request("DELETE", &format!("/tasks{query}"))
 }
 
-/// Both requests of that query.
+/// The PATCH and the DELETE request with this query.
 fn both(user: User, query: &str) -> [Request; 2] {
     [patch(user, query, true), delete(user, query)]
 }
@@ -35,7 +35,7 @@ fn all(user: User) -> Vec<Value> {
     user.list()["tasks"].as_array().unwrap().clone()
 }
 
-/// Some tasks of that user: title, description, and whether it is complete.
+/// Creates some tasks of this user.
 fn create_some(user: User) {
     for (title, description, complete) in [
         ("Buy milk", None, false),
@@ -102,7 +102,7 @@ fn a_bulk_change_sets_complete_of_all_that_the_parameters_choose() {
     assert_eq!(all(app.user("bob")), bobs, "another user's");
 }
 
-/// Another version of the same task.
+/// Asserts that `new` is a later version of the task `old`.
 fn assert_is_later(old: &Value, new: &Value) {
     // All instants have the same form, so their texts sort as they do.
     assert!(new["updated_at"].as_str() > old["updated_at"].as_str(), "{old} {new}");
@@ -122,7 +122,7 @@ fn a_bulk_deletion_deletes_all_that_the_parameters_choose() {
         let wanted: Vec<_> = before.iter().enumerate().filter(|(index, _)| !chosen.contains(index)).collect();
         let wanted: Vec<_> = wanted.into_iter().map(|(_, task)| task.clone()).collect();
         assert_eq!(all(user), wanted, "{query}");
-        // Again there is nothing to delete.
+        // The second time there is nothing left to delete.
         assert_eq!(count(&delete(user, query)), 0, "{query}");
     }
     assert_eq!(all(app.user("bob")), bobs, "another user's");
@@ -340,7 +340,7 @@ fn preconditions_do_not_apply() {
     }
 }
 
-/// One row may be from before the rules, so that PostgreSQL refuses every change of it.
+/// A row may be older than the table's constraints, so that PostgreSQL refuses every change of it.
 #[test]
 fn a_bulk_change_that_cannot_be_done_whole_is_not_done_at_all() {
     let database = Database::create();
@@ -358,14 +358,14 @@ fn a_bulk_change_that_cannot_be_done_whole_is_not_done_at_all() {
     assert_eq!(before.len(), 500);
     let response = patch(alice, "?complete=false", true).send();
     if response.status == 200 {
-        // PostgreSQL may also do it: then all of it.
+        // If PostgreSQL makes the change, it must make all of it.
         assert_eq!(response.json()["count"], 500);
         return assert!(all(alice).iter().all(|task| task["complete"] == true));
     }
     let response = response.expect_problem(422, "VALIDATION_ERROR");
     assert!(response.field_errors().iter().all(|(loc, _)| loc == "body.title"), "{}", response.text());
     assert_eq!(all(alice), before, "a part was changed");
-    // What does not choose that row is done.
+    // A bulk change that does not select that row succeeds.
     assert_eq!(count(&patch(alice, "?complete=false&q=good", true)), 499);
     assert_eq!(count(&delete(alice, "?complete=false")), 1);
     assert_eq!(count(&delete(alice, "?complete=true")), 499);
@@ -444,7 +444,7 @@ fn work_singly(app: &App, number: usize) -> (u64, u64) {
     (created, deleted)
 }
 
-/// Bulk requests of one kind. Returns the sum of their counts.
+/// Sends bulk requests of one kind. Returns the sum of their counts.
 fn work_in_bulk(app: &App, request: &Request) -> u64 {
     let mut connection = Connection::open(&app.address).unwrap();
     let counts = (0..ROUNDS).map(|_| {
@@ -459,7 +459,7 @@ fn work_in_bulk(app: &App, request: &Request) -> u64 {
 fn bulk_and_single_requests_at_once_lose_nothing_and_none_fails() {
     let app = App::spawn();
     let alice = app.user("alice");
-    // These change and are never deleted: enough rows for two statements to meet in the middle.
+    // These tasks are changed and never deleted. There are enough of them for two statements to overlap.
     insert_many(&app.database, "alice", 400, 0);
     app.database.execute("update tasks set description = 'stays'");
     let changes = [

@@ -42,15 +42,15 @@ fn with([cert, key]: &[String; 2]) -> Setup {
     setup.env("ADMIN_ADDR", "127.0.0.1:0").unhealthy()
 }
 
-/// Runs a client that ends by itself, with nothing on standard input.
+/// Runs openssl with empty standard input, until it ends.
 fn openssl(arguments: &[&str]) {
     let mut command = Command::new("openssl");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // It fails on purpose.
+    // The exit code is ignored, because the client is meant to fail.
     let _ = command.status().unwrap();
 }
 
-/// The level of a complaint, and a part of its text.
+/// The level and a part of the text of the complaint that is expected.
 type Complaint = Option<(&'static str, &'static str)>;
 
 /// Certificates with their keys, and what is wrong with them.
@@ -112,7 +112,7 @@ fn the_service_starts_with_a_certificate_that_clients_refuse_and_says_so() {
     let directory = Directory::create();
     for (case, files, complaint) in cases(&directory) {
         let app = with(&files).spawn();
-        // It serves whoever does not look.
+        // The service still serves clients that do not verify the certificate.
         let mut socket = TcpStream::connect(&app.address).unwrap();
         socket.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         let mut alert = Vec::new();
@@ -239,7 +239,7 @@ fn a_failed_handshake_is_logged_with_its_reason() {
     }
 }
 
-/// Each failure comes from an address of its own, which tells how many there were between two lines.
+/// Each failure comes from another address, which shows how many failures there were between two lines.
 #[test]
 fn failed_handshakes_have_a_line_a_second_that_counts_those_between() {
     let directory = Directory::create();
@@ -251,7 +251,7 @@ fn failed_handshakes_have_a_line_a_second_that_counts_those_between() {
         socket.bind(&SocketAddr::from((client, 0)).into()).unwrap();
         socket.connect(&server.into()).unwrap();
         socket.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-        // The end of the connection comes after its line.
+        // The connection ends only after its failure is logged.
         socket.read_to_end(&mut Vec::new()).unwrap();
     };
     let number = |line: &str| {

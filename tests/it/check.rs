@@ -163,7 +163,7 @@ fn the_remedy_for_a_lost_column_works_and_a_view_is_named_as_such() {
         database.execute(&remedy);
         run_binary(&["migrate"], &variables);
         let outcome = run_binary(&["check"], &variables);
-        // The rows that have lost their title break its rule.
+        // A row that has lost its title breaks the constraint on the title.
         let rows = if column == "title" { "rows: 1 break tasks_title_not_blank" } else { "" };
         assert!(outcome.stderr.starts_with(rows) && outcome.stderr.lines().count() < 2, "{outcome:?}");
         assert_eq!(outcome.stderr.is_empty(), rows.is_empty(), "{outcome:?}");

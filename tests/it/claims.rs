@@ -54,7 +54,7 @@ fn a_claim_that_counts_is_of_its_type() {
 fn the_header_and_the_claims_are_json_objects() {
     let app = App::spawn();
     let payload = json!({"user_id": "alice", "exp": now() + 60}).to_string();
-    // serde reads an array as the members of an object, in their order.
+    // serde would fill the members of an object from an array, by position.
     let claims = format!(r#"["alice","alice",{},0,null,null]"#, now() + 60);
     for (header, payload, wanted) in [
         (r#"{"alg":"HS256"}"#, &payload, 200),
@@ -75,7 +75,7 @@ fn the_header_and_the_claims_are_json_objects() {
     }
 }
 
-/// RFC 7519 section 7.2 has both in UTF-8, the members that are not read too.
+/// RFC 7519 section 7.2: header and claims must be UTF-8, also in members that are not read.
 #[test]
 fn the_header_and_the_claims_are_utf_8() {
     let app = App::spawn();
@@ -106,7 +106,7 @@ fn a_token_may_be_as_long_as_the_head_allows() {
     let long_header = format!(r#"{{"alg":"HS256","kid":"{}"}}"#, "x".repeat(9000));
     let payload = json!({"user_id": "alice", "exp": now() + 60}).to_string();
     for token in [groups(6200), groups(7500), groups(11_500), sign_text(SECRET, &long_header, &payload)] {
-        // Twice: a long token is not kept, and must be good the second time too.
+        // Sent twice, because a long token is not remembered and must be accepted the second time too.
         assert_eq!((status(&app, &token), status(&app, &token)), (200, 200), "{} bytes", token.len());
     }
     assert_eq!(status(&app, &groups(12_500)), 431);

@@ -15,7 +15,7 @@ pub fn good() -> Vec<(&'static str, &'static str)> {
     vec![("DATABASE_URL", URL), ("JWT_SECRET_KEY", SECRET), ("PORT", "0")]
 }
 
-/// The good variables but for this one; an empty value means that it is unset.
+/// The valid variables with another value of this one. An empty value unsets it.
 fn but<'a>(name: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
     let mut variables: Vec<_> = good().into_iter().filter(|(known, _)| *known != name).collect();
     if !value.is_empty() {
@@ -24,7 +24,7 @@ fn but<'a>(name: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
     variables
 }
 
-/// Exit code 2, nothing on standard output, and on standard error a line for each of these alone.
+/// Asserts exit code 2, no standard output, and on standard error exactly one line for each of these names.
 #[track_caller]
 fn assert_complains(outcome: &Outcome, names: &[&str]) {
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{outcome:?}");
@@ -37,7 +37,7 @@ fn assert_complains(outcome: &Outcome, names: &[&str]) {
     }
 }
 
-/// The claims of a token, read without judging it.
+/// The claims of a token, read without verifying it.
 fn claims(token: &str) -> Value {
     let payload = token.split('.').nth(1).unwrap();
     let digit = |byte: u8| match byte {

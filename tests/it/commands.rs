@@ -72,7 +72,7 @@ fn a_configuration_file_takes_the_place_of_dot_env_for_every_command() {
     succeeds(&config);
     let is_from_file = |line: &str| line.starts_with("PORT=0 ") && line.ends_with(&format!("# {file}"));
     assert!(config.stdout.lines().any(is_from_file), "{config:?}");
-    // Without it the other file counts.
+    // Without `--config`, the other file is used.
     let mut command = binary(&directory);
     command.args(["check"]).envs(variables(&[]));
     assert!(run(command).stderr.starts_with("PORT: "));
@@ -110,7 +110,7 @@ fn config_prints_what_is_in_force_and_where_it_came_from_and_no_secret() {
         assert!(outcome.stdout.lines().any(fits), "{setting} {origin}: {}", outcome.stdout);
     }
     assert!(!outcome.stdout.contains("pa55word") && !outcome.stdout.contains(SECRET), "{outcome:?}");
-    // A bad one is named as well.
+    // An invalid variable is named on standard error.
     let outcome = run_binary(&["config"], &variables(&[("PORT", "x")]));
     assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(2), 1), "{outcome:?}");
     assert!(outcome.stdout.contains("DATABASE_POOL_SIZE=16"), "{outcome:?}");
@@ -214,10 +214,10 @@ fn check_finds_an_address_that_cannot_be_had() {
         variables.extend(more);
         run_binary(&["check"], &variables)
     };
-    // Whoever has the port answers nothing, and is gone after that.
+    // The program that has the port does not answer, and closes the connection.
     let answering = std::thread::spawn(move || drop(taken.accept()));
     let outcome = check(&[("PORT", &port)]);
-    // When `check` has connected to nobody, the thread still waits.
+    // If `check` has not connected, the thread is still waiting, and this connection ends its wait.
     let _ = TcpStream::connect(address);
     answering.join().unwrap();
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
@@ -286,7 +286,7 @@ fn a_value_that_still_has_its_quotes_is_a_warning() {
     let app = App::setup().env("JWT_SECRET_KEY", &quoted).spawn();
     let line = app.wait_for_log(|line| line.contains("quotation marks around it"));
     assert!(line.contains(" WARN ") && !line.contains(SECRET), "{line}");
-    // They are part of the value, as the warning says.
+    // The quotation marks are part of the value, as the warning says.
     let token = |secret| sign(secret, &json!({"user_id": "alice", "exp": now() + 60}));
     let status = |secret| app.get("/api/alice/tasks").bearer(&token(secret)).send().status;
     assert_eq!((status(&*quoted), status(SECRET)), (200, 401));

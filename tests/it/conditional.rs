@@ -12,15 +12,15 @@ use std::thread;
 
 const ORIGIN: &str = "http://localhost:3000";
 
-/// A field of a request: in so many lines.
+/// A precondition field of a request, which may be sent in several lines.
 struct Case {
     name: &'static str,
     lines: Vec<String>,
-    /// By the strong comparison, and by the weak one (RFC 9110 section 8.8.3.2).
+    /// Whether it matches by the strong comparison, and by the weak one (RFC 9110 section 8.8.3.2).
     matches: (bool, bool),
 }
 
-/// For a task of that tag, which had `old` before.
+/// The cases for a task whose tag is `tag` now and was `old` before.
 fn cases(tag: &str, old: &str) -> Vec<Case> {
     let inner = tag.trim_matches('"');
     let upper = tag.to_uppercase();
@@ -64,7 +64,7 @@ fn cases(tag: &str, old: &str) -> Vec<Case> {
         one("capitals", upper.clone(), (upper == tag, upper == tag)),
         one("a star in quotes", "\"*\"".to_owned(), no),
         one("two stars", "**".to_owned(), no),
-        // A tag may hold commas (RFC 9110 section 8.8.3).
+        // A tag may contain commas (RFC 9110 section 8.8.3).
         one("a star between commas in quotes", "\"a,*,b\"".to_owned(), no),
         one("others with commas", format!("\"a,b\", {tag}"), yes),
         one("beyond ASCII", "\"\u{e9}\"".to_owned(), no),
@@ -93,7 +93,8 @@ fn changed_task(user: User) -> (i64, String, String) {
     (id, tag(&second), tag(&first))
 }
 
-/// The contract's answer. (`name`, whether the field matches) → status; `good` when it goes on.
+/// The status that the contract demands for the field `name`, which matches or not. `good` is the status if the
+/// precondition holds.
 fn wanted(name: &str, (strongly, weakly): (bool, bool), if_none_match: u16, good: u16) -> u16 {
     match name {
         "If-Match" if !strongly => 412,
@@ -168,7 +169,7 @@ fn a_tag_is_strong_and_that_of_the_task_in_the_answer() {
     let id = created.json()["id"].as_i64().unwrap();
     let mut seen = vec![created.field("ETag").unwrap().to_owned()];
     assert_eq!(tagged(alice, id), (created.json(), seen[0].clone()));
-    // The same content again is a change as well: `updated_at` moves.
+    // A change to the same content is a change too, so `updated_at` moves.
     for (method, body) in [
         ("PUT", body.clone()),
         ("PUT", body),
@@ -312,7 +313,7 @@ fn of_two_changes_of_one_version_at_once_one_is_done() {
         let (_, tag) = tagged(alice, id);
         let held = Held::rows(&app.database);
         let mut statuses = thread::scope(|scope| {
-            // Two that ask for the same would both be told that it is so.
+            // The two changes differ, because two equal ones would both be answered with 200.
             let both = [(method, "one"), (other, "other")].map(|(method, title)| {
                 let request = alice.on_task(method, id).header("If-Match", &tag);
                 let change = json!({"title": title, "complete": true});
@@ -324,7 +325,7 @@ fn of_two_changes_of_one_version_at_once_one_is_done() {
             both.map(|one| one.join().unwrap())
         });
         statuses.sort_unstable();
-        // A deletion that comes first leaves nothing of which a precondition could fail.
+        // After a deletion there is no task whose precondition could fail, so the answer is 404.
         let fits = match (method, other) {
             (_, "DELETE") if method == "DELETE" => statuses == [204, 404],
             (_, "DELETE") => statuses == [200, 412] || statuses == [204, 404],
@@ -396,13 +397,13 @@ fn a_counter_in_a_title_loses_no_count_to_fifty_clients() {
                     for _ in 0..ROUNDS {
                         connection.write(&alice.on_task("GET", id).bytes());
                         let read = connection.read("GET").unwrap();
-                        // Too many requests at once may be refused, before anything is done.
+                        // If there are too many requests at once, one may be refused before anything is done.
                         if read.status == 503 {
                             continue;
                         }
                         let title = read.json()["title"].as_str().unwrap().to_owned();
                         let count: usize = title.split(' ').next().unwrap().parse().unwrap();
-                        // No two clients send the same title, of which the second would be told 200.
+                        // Each client sends another title, because the second of two equal changes would be a 200.
                         let change = json!({"title": format!("{} {client}", count + 1)});
                         let change = alice.on_task("PATCH", id).json(change);
                         let change = change.header("If-Match", read.field("ETag").unwrap());
@@ -437,7 +438,7 @@ fn a_change_needs_if_match_where_it_is_required() {
         let request = alice.on_task(method, id);
         let request = if method == "DELETE" { request } else { request.json(body.clone()) };
         request.send().expect_problem(428, "PRECONDITION_REQUIRED");
-        // Not the same as If-Match: a change made meanwhile would still be lost.
+        // `If-None-Match` does not replace `If-Match`, because a change made meanwhile would still be lost.
         request.clone().header("If-None-Match", "\"x\"").send().expect_problem(428, "PRECONDITION_REQUIRED");
         // A precondition that is sent and does not hold is 412, as always.
         for tag in ["\"x\"", "x", "", "W/\"x\""] {

@@ -88,14 +88,15 @@ fn the_connection_is_kept_or_closed_as_the_client_has_it() {
     raw.finish();
     let (answers, end) = raw.answers(&[]);
     assert_eq!((answers.len(), end), (1, End::Closed));
-    // A client that closes its sending side in the middle of a request is not.
+    // A client that closes its sending side in the middle of a request gets no answer.
     let mut raw = Raw::open(&app);
     raw.send("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx");
     raw.finish();
     raw.assert_ends_silently();
 }
 
-/// In several writes, the later ones would wait for the client's delayed acknowledgement, for 40 ms.
+/// If the answer were sent in several writes, the later ones would wait 40 ms for the client's delayed
+/// acknowledgement.
 #[test]
 fn a_large_answer_is_written_in_one_go() {
     let app = App::spawn();
@@ -266,7 +267,8 @@ fn a_client_that_has_its_last_answer_and_stays_makes_room() {
     app.get("/health").send().expect(200);
 }
 
-/// What comes after the last answer is read for two seconds, and longer only where it comes fast.
+/// After the last answer the service reads for two seconds what the client still sends, and longer only if the client
+/// sends fast enough.
 #[test]
 fn a_client_that_trickles_after_its_last_answer_is_closed_to() {
     let app = App::spawn();
@@ -299,7 +301,7 @@ fn when_no_connection_is_idle_the_answer_is_503() {
     eventually("room", || app.get("/health").send().status == 200);
 }
 
-/// A client that is told 503 before it has sent its request must not be reset while it still sends.
+/// If a client gets its 503 before it has sent its request, its connection must not be reset while it still sends.
 #[test]
 fn a_client_that_is_turned_away_can_finish_its_request_and_read_the_answer() {
     let app = App::setup().env("MAX_CONNECTIONS", "4").spawn();

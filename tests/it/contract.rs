@@ -11,10 +11,10 @@ use crate::support::{
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Documented, and out of reach of a test. `(status, error_code, reason)`.
+/// Answers that are documented but that this test cannot provoke: `(status, error_code, reason)`.
 const OUT_OF_REACH: [(u16, &str, &str); 2] = [
-    (408, "REQUEST_TIMEOUT", "takes ten seconds: seen in gate.rs"),
-    (500, "INTERNAL_ERROR", "a defect that nobody knows of"),
+    (408, "REQUEST_TIMEOUT", "takes ten seconds: tested in limits/deadlines.rs"),
+    (500, "INTERNAL_ERROR", "would be an unknown defect"),
 ];
 
 /// A route that asks no database answers 503 only for lack of capacity; `connections` tests that.
@@ -74,7 +74,7 @@ fn every_example_in_the_document_fits_its_schema() {
     assert!(count > 0);
 }
 
-/// The `error_code`s that an answer can have; one empty text where it is no problem document.
+/// The `error_code`s that an answer can have. One empty text if the answer is not a problem document.
 fn error_codes(answer: &Value) -> Vec<&'static str> {
     let problem = resolve(&answer["content"]["application/problem+json"]["schema"]);
     let mut rules = problem["allOf"].as_array().into_iter().flatten();
@@ -88,7 +88,7 @@ fn error_codes(answer: &Value) -> Vec<&'static str> {
     list.iter().map(|code| known_error_code(code.as_str().unwrap())).collect()
 }
 
-/// The same text from the document itself.
+/// The same `error_code` as a text with static lifetime, taken from the document.
 fn known_error_code(code: &str) -> &'static str {
     let known = DOCUMENT["components"]["schemas"]["ErrorCode"]["enum"].as_array().unwrap();
     let mut known = known.iter().map(|known| known.as_str().unwrap());
@@ -109,9 +109,9 @@ struct Services {
 impl Services {
     fn start() -> Self {
         let well = App::spawn();
-        // On a server of this machine, also where the other databases are on Citus.
+        // This database is on a server of this machine, even if the other databases are on Citus.
         let with_broken_schema = App::setup().database(Database::create_as("")).spawn();
-        // A new connection would not even get ready: one has to be there already.
+        // The service must already have a connection, because a new one would not become ready after this.
         with_broken_schema.user("alice").create("t");
         with_broken_schema.database.execute("drop table tasks");
         let nowhere = "postgres://nobody@127.0.0.1:1/nothing";
@@ -126,7 +126,7 @@ impl Services {
         }
     }
 
-    /// A request that is to be answered so; None where that is out of reach.
+    /// A request that must get this answer. None if the test cannot provoke it.
     fn provoke(&self, (template, method, status): Place, error_code: &str) -> Option<Request> {
         let status: u16 = status.parse().unwrap();
         let is_known = |(known, code, _): &(u16, &str, &str)| (*known, *code) == (status, error_code);
@@ -179,7 +179,7 @@ impl Services {
             }
             415 => request.header("Content-Type", "text/plain").body("{}"),
             304 => request.header("If-None-Match", "*"),
-            // Another title than that of the others: a change that is there already is not refused.
+            // The title differs from that of the task, because a change to the present state is not refused.
             412 => request.header("If-Match", "\"x\"").json(json!({"title": "u", "complete": false})),
             422 if error_code == "IDEMPOTENCY_KEY_REUSED" => {
                 let first = app.user("alice").request("POST", "/tasks").header("Idempotency-Key", "k");

@@ -12,13 +12,13 @@ use std::collections::BTreeSet;
 const BY_ID: [&str; 4] = ["id", "-id", "asc", "desc"];
 const BY_CURSOR: [&str; 6] = ["created", "-created", "updated", "-updated", "title", "-title"];
 
-/// Of the page of one task that the query names.
+/// The cursor in the link of the page that has one task of this query.
 fn cursor(user: User, query: &str) -> String {
     let link = next(&get(user, &format!("{query}&limit=1")).expect(200)).expect(query);
     parameters(&link).remove("cursor").expect(&link)
 }
 
-/// The parameters that the errors name.
+/// The parameters that the errors of a 422 name.
 fn refused(response: Response) -> BTreeSet<String> {
     let response = response.expect_problem(422, "VALIDATION_ERROR");
     assert_eq!(response.field("Link"), None);
@@ -54,7 +54,7 @@ fn a_position_is_named_by_after_in_orders_by_id_and_by_a_cursor_in_the_others() 
         assert_refused(alice, &format!("?order={order}&cursor={good}&after=1"), &["after"]);
         assert_refused(alice, &format!("?order={order}&cursor={good}&cursor={good}"), &["cursor"]);
         assert_refused(alice, &format!("?order={order}&cursor={good}&limit=0"), &["limit"]);
-        // Whatever else is asked for, the tasks behind it are the same.
+        // Other parameters do not change which tasks follow the cursor.
         let rest = ids(&get(alice, &format!("?order={order}"))).split_off(1);
         for more in ["", "&limit=1000", "&limit=4", "&totals=true", "&totals=false", "&_=1"] {
             let query = format!("?order={order}&cursor={good}{more}");
@@ -166,7 +166,7 @@ fn a_cursor_that_nobody_gave_is_422() {
         "9223372036854775807",
     ];
     let mut values: Vec<String> = texts.iter().map(|text| crate::support::token::segment(text)).collect();
-    // The same as what the texts would be in base64; and what no text is.
+    // The same texts encoded in base64url; and values that are no valid text.
     values.extend(texts.iter().map(|text| base64url(text.as_bytes())));
     values.extend(["%ff", "%C3", "%ED%A0%80", "%", "%zz", "%u0041"].map(str::to_owned));
     values.extend([7, 100, 4000].map(|count| "A".repeat(count)));
@@ -179,7 +179,7 @@ fn a_cursor_that_nobody_gave_is_422() {
     }
 }
 
-/// RFC 4648 section 5; `None` where the text is something else.
+/// Decodes base64url (RFC 4648 section 5). `None` for any other text.
 fn from_base64url(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let (mut group, mut bits) = (0_u32, 0);
@@ -202,7 +202,7 @@ fn from_base64url(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Every cursor with one change: of a character, and, where it is base64, of a byte inside.
+/// All cursors that differ from `good` in one character, or in one byte of the decoded text.
 fn forged(good: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for at in 0..good.len() {

@@ -25,14 +25,14 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const HEALTH_LAG_MAX: Duration = Duration::from_secs(2);
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
 const UNSEEN_MAX: Duration = Duration::from_secs(1);
-/// An answer of `/health` waits for nothing; so much is for a machine that is busy.
+/// `/health` waits for nothing. This much time is allowed only because the machine may be busy.
 const HEALTH_ANSWER_MAX: Duration = Duration::from_secs(1);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
 /// This many good answers in a row show that the service has recovered.
 const GOOD_ANSWERS: usize = 30;
 
 struct Outage {
-    /// Before it, all was well.
+    /// Until this moment, all was well.
     begins: Instant,
     /// From here on the database was of no use for certain …
     gone: Instant,
@@ -46,14 +46,14 @@ struct Outage {
 #[derive(Clone, Copy)]
 enum Health {
     Down,
-    /// The database answers, though it does not serve.
+    /// The database answers pings, although it cannot serve requests.
     Up,
 }
 
 /// A service with clients that work on it.
 struct Scene {
     app: App,
-    /// Of the database that the table is read from afterwards.
+    /// The URL of the database from which the table is read afterwards.
     database_url: String,
     writers: Vec<Writer>,
     pause: Duration,
@@ -69,7 +69,7 @@ impl Scene {
         Self::new(setup_on(server).spawn())
     }
 
-    /// `fail` breaks the database and mends it, while the clients work; then all is judged.
+    /// Runs `fail`, which breaks and repairs the database, while the clients work. Then checks all their answers.
     fn survives(&mut self, health: Health, fail: impl FnOnce(&Run) -> Outage) {
         let run = Run::new(std::slice::from_ref(&self.app.address), self.pause);
         let (probes, is_over) = (Mutex::default(), AtomicBool::new(false));
@@ -87,7 +87,7 @@ impl Scene {
                 while !is_well_since(&run, Some(outage.back)) && start.elapsed() < RECOVERY_MAX * 2 {
                     thread::sleep(HEALTH_INTERVAL);
                 }
-                // For /health to have its time as well.
+                // Gives `/health` the time that it may take to notice.
                 thread::sleep((outage.back + HEALTH_LAG_MAX + HEALTH_INTERVAL * 2) - Instant::now());
                 outage
             });
@@ -128,7 +128,7 @@ fn probe(address: &str, probes: &Mutex<Vec<Answer>>) {
     probes.lock().unwrap().push(Answer { what, began, took: began.elapsed(), status });
 }
 
-/// The last answers are good ones, to requests from after that moment.
+/// Whether the latest answers are successes, to requests that began after this moment.
 fn is_well_since(run: &Run, moment: Option<Instant>) -> bool {
     let is_good = |answer: &&Answer| {
         let is_since = moment.is_none_or(|moment| answer.began >= moment);
@@ -145,7 +145,7 @@ fn judge_answers(answers: &[Answer], outage: &Outage) {
         let is_well = answer.began < outage.back + RECOVERY_MAX || status < 500;
         assert!(is_well, "{:.1?} after it was back: {answer:?}", answer.began - outage.back);
     }
-    // A short one may pass unseen: requests wait for a connection, and are tried again.
+    // Clients may not notice a short outage, because requests wait for a connection and are tried again.
     let is_seen = answers.iter().any(|answer| answer.status == Some(503));
     assert!(is_seen || outage.back - outage.gone < UNSEEN_MAX, "nobody has noticed");
     let is_good = |answer: &Answer| answer.began > outage.back && answer.status != Some(503);
@@ -165,7 +165,7 @@ fn judge_health(probes: &[Answer], outage: &Outage, health: Health) {
         let at = probe.began.saturating_duration_since(outage.gone);
         assert_eq!(probe.status, Some(wanted), "{at:.1?} after the database was gone: {probe:?}");
         assert!(probe.took < HEALTH_ANSWER_MAX, "{at:.1?} after the database was gone: {probe:?}");
-        // Anything else is the gate's word, not that of the health check.
+        // An answer without this member would come from the gate, not from the health check.
         assert!(probe.what.contains("\"database\""), "{probe:?}");
     }
 }
@@ -200,7 +200,7 @@ fn a_database_that_is_stopped_for_a_while() {
     });
 }
 
-/// Connections stay open, and nobody answers on them.
+/// The connections stay open, but the database does not answer on them.
 #[test]
 fn a_database_that_stands_still_for_a_while() {
     let server = Server::start(&[UNSAFE]);
@@ -245,7 +245,7 @@ fn a_database_whose_connections_are_all_taken() {
         let begins = Instant::now();
         let mut taken = vec![Client::connect(&url, NoTls).unwrap()];
         let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
-        // The service tries to take what becomes free, too.
+        // The service also tries to take each connection that becomes free.
         eventually("having every connection", || {
             taken[0].execute(end, &[&name]).unwrap();
             taken.extend(std::iter::from_fn(|| Client::connect(&url, NoTls).ok()));
@@ -295,7 +295,7 @@ fn failover(end_primary: impl FnOnce(&Server)) {
         let begins = Instant::now();
         end_primary(&primary);
         let gone = Instant::now();
-        // A standby is no place to write to, and does not count as being there.
+        // A standby accepts no writes, so the database counts as away while there is only a standby.
         thread::sleep(Duration::from_secs(4));
         let mends = Instant::now();
         standby.promote();
@@ -381,7 +381,7 @@ fn a_statement_that_is_cancelled_is_503_and_not_done() {
     assert_eq!(alice.list()["tasks"], json!([before]));
 }
 
-/// With a single connection, every request finds it dead.
+/// The pool has a single connection, so every request finds that one dead.
 #[test]
 fn a_read_outlives_its_connection_and_so_does_a_create_with_a_key_and_no_other_write_is_done_twice() {
     let app = App::setup().env("DATABASE_POOL_SIZE", "1").spawn();
@@ -399,7 +399,7 @@ fn a_read_outlives_its_connection_and_so_does_a_create_with_a_key_and_no_other_w
                 &[201],
             ),
         ] {
-            // Used just now, it is not asked whether it is alive.
+            // A connection that was used just now is not pinged before the next use.
             eventually("a connection", || alice.on_task("GET", id).send().status == 200);
             app.database.terminate_sessions();
             let status = request.send().status;

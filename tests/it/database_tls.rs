@@ -31,7 +31,7 @@ fn openssl(arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Certificate and key, in files.
+/// Makes a certificate and its key. Returns the paths of their files.
 fn make_pair(directory: &Directory, name: &str, more: &[&str]) -> [String; 2] {
     let files = ["crt", "key"].map(|kind| directory.write(&format!("{name}.{kind}"), ""));
     let subject = format!("/CN={name}");
@@ -45,14 +45,14 @@ fn make_authority(directory: &Directory, name: &str) -> [String; 2] {
     make_pair(directory, name, &[])
 }
 
-/// Of that authority, for such names.
+/// Makes a certificate of this authority for `names` (a subjectAltName), and its key.
 fn make_cert(directory: &Directory, authority: &[String; 2], name: &str, names: &str) -> [String; 2] {
     let names = format!("subjectAltName={names}");
     let by = ["-CA", &authority[0], "-CAkey", &authority[1], "-addext", "basicConstraints=CA:FALSE"];
     make_pair(directory, name, &[&by[..], &["-addext", &names]].concat())
 }
 
-/// A server that takes TLS, a database on it, and the authorities: its own and a stranger.
+/// A server with TLS, a database on it, the authority of its certificate, and another authority.
 struct Site {
     server: Server,
     database: Database,
@@ -73,7 +73,7 @@ impl Site {
         Self { server, database, files, authority, stranger }
     }
 
-    /// By that name of the server.
+    /// The URL of the database with this host and this query.
     fn url(&self, host: &str, query: &str) -> String {
         let (_, port) = self.database.server_address().rsplit_once(':').unwrap();
         let host = host.replace("PORT", port);
@@ -104,7 +104,7 @@ fn assert_connects(url: &str, encryption: &str) {
     assert!(outcome.stdout.lines().any(|line| line == encryption), "{url} {outcome:?}");
 }
 
-/// No connection, though the configuration is good.
+/// Asserts that no connection is made, although the configuration is valid.
 #[track_caller]
 fn assert_fails(url: &str, reason: &str) {
     let outcome = check(url);
@@ -119,7 +119,7 @@ fn each_sslmode_takes_the_certificates_that_libpq_takes() {
     for (host, query, encryption) in [
         ("localhost", "sslmode=disable", NONE),
         ("localhost", "", ANY),
-        // A Unix socket, which PostgreSQL does not encrypt.
+        // PostgreSQL does not encrypt connections by a Unix socket.
         ("%2Ftmp", "", NONE),
         ("localhost", "sslmode=prefer", ANY),
         ("127.0.0.1", "sslmode=require", ANY),
@@ -132,7 +132,7 @@ fn each_sslmode_takes_the_certificates_that_libpq_takes() {
         ("localhost", "channel_binding=require&sslrootcert=OWN&sslmode=verify-full", NAME),
         ("localhost", "sslmode=verify-full&sslrootcert=OWN&target_session_attrs=read-write", NAME),
         ("localhost", "hostaddr=127.0.0.1&sslmode=verify-full&sslrootcert=OWN", NAME),
-        // One where nobody is, one whose name is not that of its certificate, and a good one.
+        // Three hosts: one without a server, one whose name is not in the certificate, and a valid one.
         ("localhost:1,127.0.0.1:PORT,localhost", "sslmode=verify-full&sslrootcert=OWN", NAME),
     ] {
         assert_connects(&site.url(host, query), encryption);
@@ -202,7 +202,7 @@ fn addresses_in_certificates_older_tls_and_roles_without_scram() {
     let (port, rest) = rest.split_once('/').unwrap();
     assert_connects(&format!("{start}/{rest}&hostaddr=127.0.0.1&port={port}"), NAME);
 
-    // Without an authority: the certificate itself is what is trusted. A name stands in its place.
+    // Instead of an authority, the server's certificate itself is trusted. The host must be in its subjectAltName.
     for (subject, more, reason) in [
         (
             "alone",
@@ -242,7 +242,7 @@ fn addresses_in_certificates_older_tls_and_roles_without_scram() {
     assert_fails(&format!("{by_md5}&channel_binding=require"), "channel binding");
 }
 
-/// How many sessions of the service there are, and how many of them are encrypted.
+/// The number of the service's sessions, and how many of them are encrypted.
 fn sessions(site: &Site) -> (i64, i64) {
     let sql = "select count(*), count(*) filter (where ssl) from pg_stat_activity join pg_stat_ssl using (pid) \
                where application_name = 'tinytasks'";
@@ -322,8 +322,8 @@ fn sslnegotiation_direct_begins_with_tls_and_says_what_for() {
     assert_eq!(server.join().unwrap(), (Some(b"postgresql".to_vec()), vec![0, 3, 0, 0]));
 }
 
-/// Somebody in between: takes connections, ends their TLS with a certificate of that pair, and goes on
-/// to the server with TLS of its own, as the server wishes. Gives its port.
+/// Starts a man in the middle: it accepts connections, terminates their TLS with this certificate and key, and makes
+/// its own TLS connection to the server. Returns its port.
 fn start_between(site: &Site, [cert, key]: &[String; 2]) -> u16 {
     let builder = || Arc::new(ring::default_provider());
     let certs = CertificateDer::pem_file_iter(cert).unwrap().collect::<Result<_, _>>().unwrap();
@@ -356,7 +356,7 @@ fn start_between(site: &Site, [cert, key]: &[String; 2]) -> u16 {
         let mut far_tls = ClientConnection::new(Arc::clone(&onward), name).unwrap();
         let mut near = Stream::new(&mut near_tls, &mut near);
         let mut far = Stream::new(&mut far_tls, &mut far);
-        // Each in turn, until one has ended.
+        // Passes data in each direction in turn, until one side has ended.
         while pass(&mut near, &mut far).is_ok() && pass(&mut far, &mut near).is_ok() {}
     };
     thread::spawn(move || {
@@ -369,7 +369,7 @@ fn start_between(site: &Site, [cert, key]: &[String; 2]) -> u16 {
     port
 }
 
-/// The present state; None when there is none.
+/// Passes on what has arrived from one side, or nothing if nothing has arrived. Errors: that side has ended.
 fn pass(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     match from.read(&mut buffer) {

@@ -7,7 +7,8 @@ use postgres::Client;
 use postgres::types::Type;
 use serde_json::json;
 
-/// With a value of its type for each parameter, of which the longest number comes first.
+/// The text of a statement in which a value replaces each parameter. The highest parameter number is replaced
+/// first, so that `$1` does not match the beginning of `$10`.
 fn with_values(statement: &Statement, has_icu: bool) -> String {
     let mut sql = statement.sql(has_icu).to_owned();
     for (number, ty) in (1..).zip(statement.types).collect::<Vec<_>>().into_iter().rev() {
@@ -55,7 +56,7 @@ fn volatile_functions(client: &mut Client, sql: &str) -> Vec<String> {
     found
 }
 
-/// The function of each call in the tree, and the tree below it.
+/// The number of the called function in each call of the tree, and the part of the tree below the call.
 fn calls(tree: &str) -> Vec<(u32, &str)> {
     let mut found = Vec::new();
     for field in [":funcid ", ":opfuncid "] {
@@ -70,7 +71,7 @@ fn calls(tree: &str) -> Vec<(u32, &str)> {
     found
 }
 
-/// From a brace to the one that closes it.
+/// The text from a brace to the brace that closes it.
 fn node(text: &str) -> &str {
     let mut depth = 0;
     for (at, byte) in text.bytes().enumerate() {
@@ -98,15 +99,15 @@ fn every_statement_can_be_distributed() {
         STATEMENTS.iter().flat_map(|statement| [(statement, true), (statement, false)])
     {
         let sql = with_values(statement, has_icu);
-        // Of an insert the whole row goes to one shard, so only changes are looked at; a list or a read
-        // may use what it likes, and uses nothing.
+        // Only changes must have no volatile functions. An insert goes to one shard as a whole row, and a read
+        // may use any function.
         let found = volatile_functions(&mut client, &sql);
         // The coordinator evaluates these before it sends an insert.
         let of_insert = ["convert_to (s)", "json_build_array (s)"];
         let found: Vec<_> = found.iter().filter(|name| !of_insert.contains(&name.as_str())).collect();
         assert!(found.is_empty(), "{sql}: {found:?}");
     }
-    // The test sees what it is for.
+    // Checks the test itself: it must find functions that Citus refuses.
     for (expression, wanted) in [
         ("greatest(clock_timestamp(), updated_at)", "clock_timestamp (v)"),
         ("updated_at + interval '1 microsecond'", "timestamptz_pl_interval (s, of a column)"),
@@ -116,7 +117,7 @@ fn every_statement_can_be_distributed() {
     }
 }
 
-/// The clock is only one of two bounds.
+/// `updated_at` is the later one of the clock's time and the old value plus a microsecond.
 #[test]
 fn a_change_is_later_than_the_one_before_whatever_the_clock_says() {
     let app = App::spawn();
@@ -158,7 +159,7 @@ fn check_says_that_the_table_is_on_one_server() {
     assert!(outcome.stdout.contains("distribution: none"), "{outcome:?}");
 }
 
-/// Fails as a coordinator of Citus does for users whose worker is away.
+/// A trigger fails with the error of a Citus coordinator whose worker is away.
 #[test]
 fn an_error_about_a_server_behind_the_server_costs_no_connection() {
     let app = App::spawn();
@@ -185,7 +186,7 @@ fn an_error_about_a_server_behind_the_server_costs_no_connection() {
         for id in ids {
             let answer = alice.on_task("PATCH", id).json(change.clone()).send();
             let answer = answer.expect_problem(503, "SERVICE_UNAVAILABLE").json();
-            // The worker may have done it.
+            // The worker may have made the change before it was lost.
             assert_eq!(
                 answer["detail"],
                 "it is not known whether this was done, so look before you try again"

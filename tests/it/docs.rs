@@ -36,7 +36,7 @@ fn is_same_origin(reference: &str) -> bool {
     !reference.contains("://") && !reference.starts_with("//")
 }
 
-/// Directive → sources.
+/// The directives of the Content-Security-Policy with their sources.
 fn policy(response: &Response) -> BTreeMap<String, Vec<String>> {
     let directives = response.field("Content-Security-Policy").unwrap().split(';');
     let words = directives.map(|directive| directive.split_whitespace().map(str::to_owned));
@@ -143,7 +143,7 @@ fn with_docs_off_there_is_no_trace_of_it() {
     app.get("/").send().expect(200);
 }
 
-/// A second visit costs no download, and the first one a quarter of the bytes.
+/// A second visit downloads nothing, and the first one only a quarter of the bytes.
 #[test]
 fn the_files_of_the_page_are_compressed_and_not_sent_twice() {
     let app = App::spawn();

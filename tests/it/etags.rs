@@ -11,7 +11,7 @@ use crate::support::{
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, thread};
 
-/// The task that the answer shows, whose tag is that of the `ETag` field.
+/// The task in the answer. Asserts that its tag is that of the `ETag` field.
 #[track_caller]
 fn shown(response: &Response) -> Value {
     let task = response.json();
@@ -29,7 +29,7 @@ fn id(task: &Value) -> i64 {
     task["id"].as_i64().unwrap()
 }
 
-/// The task that a 412 carries.
+/// The current task in a 412.
 #[track_caller]
 fn current(response: &Response) -> Value {
     let response = response.clone().expect_problem(412, "PRECONDITION_FAILED");
@@ -101,7 +101,7 @@ fn the_tags_of_a_long_list_are_those_that_changes_ask_for() {
     }
 }
 
-/// A request for a change of that task, different from what the task is.
+/// A request that changes this task to another content.
 fn change(user: User, method: &str, id: i64) -> Request {
     let request = user.on_task(method, id);
     match method {
@@ -141,7 +141,7 @@ fn a_412_carries_the_task_as_it_is() {
         }
     }
     assert_eq!(alice.task(id(&task)), task);
-    // What it carries is good for the next try.
+    // The tag in the 412 works for the next try.
     let refused = change(alice, "PATCH", id(&task)).header("If-Match", tag(&first)).send();
     let again = change(alice, "PATCH", id(&task)).header("If-Match", tag(&current(&refused)));
     assert_eq!(shown(&again.send().expect(200))["title"], "other");
@@ -167,7 +167,7 @@ fn no_other_answer_carries_a_task_of_another_user_or_of_none() {
     }
 }
 
-/// The task in the answer is the one that refused it, not the one that there was when the request came.
+/// The 412 contains the task for which the precondition failed, not the task as it was when the request came.
 #[test]
 fn a_412_after_a_wait_carries_what_was_waited_for() {
     let app = App::spawn();
@@ -186,7 +186,7 @@ fn a_412_after_a_wait_carries_what_was_waited_for() {
             assert_eq!(tagged(alice, id(&task)), (current.clone(), tag(&current).to_owned()), "{method}");
         });
     }
-    // And one that is gone meanwhile is none.
+    // If the task has been deleted meanwhile, the answer is 404.
     for method in ["PUT", "PATCH", "DELETE"] {
         let task = alice.create("first");
         let held = Held::by(&app.database, &format!("delete from tasks where id = {}", id(&task)));
@@ -200,8 +200,8 @@ fn a_412_after_a_wait_carries_what_was_waited_for() {
     }
 }
 
-/// What is changed of a task with title `t`, description `d`, not complete; and whether the task has
-/// all of it without the change.
+/// Changes of a task with title `t` and description `d` that is not complete, and whether the task already has all
+/// the values of the change.
 const CHANGES: [(&str, &str, bool); 18] = [
     ("PATCH", r#"{"title": "t"}"#, true),
     ("PATCH", r#"{"title": "\u0074"}"#, true),
@@ -272,7 +272,7 @@ fn a_description_of_null_is_there_already_where_there_is_none() {
     }
 }
 
-/// The answer to the first is lost, so the client sends the same again.
+/// The answer to the first request is lost, so the client sends the same request again.
 #[test]
 fn a_repeated_change_is_not_refused_for_its_own_success() {
     let app = App::spawn();
@@ -290,7 +290,7 @@ fn a_repeated_change_is_not_refused_for_its_own_success() {
             assert_eq!(shown(&request.send().expect(200)), first, "{method}");
         }
         assert_eq!(alice.task(id(&task)), first, "{method}");
-        // Another client's change is not overwritten by a late repetition.
+        // A late repetition does not overwrite another client's change.
         let other = alice.on_task("PATCH", id(&task)).json(json!({"title": "w", "complete": false}));
         let other = shown(&other.send().expect(200));
         assert_eq!(current(&request.send()), other, "{method}");
@@ -327,7 +327,7 @@ fn the_rule_is_for_if_match_on_put_and_patch_alone() {
     alice.on_task("DELETE", id(&task)).header("If-Match", tag(&task)).send().expect(404);
 }
 
-/// Of the same change by many at once, one is done. All are told 200, with the task of that one.
+/// If many clients make the same change at once, only one change is made. All get 200 with the task after it.
 #[test]
 fn the_same_change_by_many_at_once_is_done_once() {
     let app = App::spawn();

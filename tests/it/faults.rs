@@ -66,8 +66,8 @@ fn a_service_started_without_its_database_answers_503_and_is_well_once_it_comes(
     assert_eq!(alice.list()["count"], before + 1);
 }
 
-/// The driver panics where its runtime gets no descriptor. That must cost neither the thread that
-/// watches nor a place in the pool.
+/// The driver panics if its runtime gets no file descriptor. This must neither end the watching thread nor lose a
+/// place in the pool.
 #[test]
 fn a_machine_that_has_no_descriptors_for_a_while_has_all_its_connections_again() {
     let app = App::setup().env("DATABASE_POOL_SIZE", "2").spawn();
@@ -96,7 +96,7 @@ fn a_machine_that_has_no_descriptors_for_a_while_has_all_its_connections_again()
     app.get("/health").send().expect(200);
 }
 
-/// Of a process that runs.
+/// Sets the soft limit of file descriptors of a running process.
 fn limit_descriptors(pid: u32, soft: u32) {
     let (pid, soft) = (pid.to_string(), format!("--nofile={soft}:"));
     assert!(Command::new("prlimit").args(["--pid", &pid, &soft]).status().unwrap().success());
@@ -107,7 +107,7 @@ fn a_connection_that_died_while_it_was_idle_fails_no_change() {
     let app = App::setup().env("DATABASE_POOL_SIZE", "1").spawn();
     let alice = app.user("alice");
     let id = alice.create_id();
-    // One that was used in the last half second is handed out without being asked.
+    // A connection that was used in the last half second is handed out without a ping, so this waits longer.
     thread::sleep(Duration::from_millis(700));
     app.database.terminate_sessions();
     alice.on_task("PATCH", id).json(json!({"complete": true})).send().expect(200);
@@ -134,8 +134,8 @@ fn connections_that_the_database_ends_are_replaced() {
     }
 }
 
-/// The number of writes that are refused with that SQLSTATE, and undone. Those that only stand in
-/// another's way are tried again, three times in all; none is whose fate may be unknown.
+/// Writes are refused with this SQLSTATE and undone. A write that only conflicted with another one is tried again,
+/// three times in all. A write that may have been done is not tried again.
 #[test]
 fn what_a_refused_write_comes_to_is_said_by_the_sqlstate() {
     let app = App::spawn();
@@ -211,7 +211,8 @@ fn a_write_that_waits_for_a_lock_too_long_is_503_and_not_done() {
     alice.on_task("PATCH", id).json(json!({"complete": true})).send().expect(200);
 }
 
-/// The last of many rows is locked, so all others are changed already when the time is over.
+/// The last of many rows is locked, so all the others have been changed already when the time limit ends the
+/// change.
 #[test]
 fn a_bulk_change_that_waits_too_long_is_503_and_no_part_of_it_is_done() {
     let app = App::spawn();
@@ -273,9 +274,9 @@ fn a_request_that_finds_every_connection_taken_is_503_in_time() {
     eventually("the list", || app.user("bob").request("GET", "/tasks").send().status == 200);
 }
 
-/// Pages of more than 128 are made four at a time; with the table locked, each of them takes its five
-/// seconds. The others begin to wait later, so four of them get their turn just before they would give
-/// up, and are answered before the database has.
+/// Pages of more than 128 tasks are made four at a time. While the table is locked, each takes the five seconds of
+/// the statement's time limit. The other requests start later, so four of them get their turn just before their
+/// wait for it would end, and then get their late answer (503) before the database has answered.
 #[test]
 fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
     let app = App::setup().env("DATABASE_POOL_SIZE", "8").env("ADMIN_ADDR", "127.0.0.1:0").spawn();
@@ -343,9 +344,9 @@ fn a_read_only_database_is_503_for_writes_alone() {
         eventually("a read", || alice.on_task("GET", id).send().status == 200);
         assert_eq!(database.value("select complete from tasks"), "false");
     }
-    // Fewer new connections than writes: else readers would have to wait for new ones.
+    // There must be fewer new connections than writes, because otherwise readers would have to wait for new ones.
     assert!(seen.len() < 60, "{}", seen.len());
-    // In two steps: this session is read-only as well.
+    // In two steps, because this session is read-only too.
     let mut client = database.client();
     client.batch_execute("set default_transaction_read_only = off").unwrap();
     let reset = format!("alter database {name} reset default_transaction_read_only");
@@ -411,8 +412,8 @@ fn a_column_added_or_a_type_changed_under_the_service_does_no_harm() {
     }
 }
 
-/// A prepared statement is refused before it is done. One that is sent as text is done before its answer
-/// turns out to be unreadable.
+/// A prepared statement is refused before it is executed. A statement that is sent as text is executed before its
+/// answer turns out to be unreadable.
 #[test]
 fn an_answer_that_cannot_be_read_is_503_and_says_whether_the_change_may_be_done() {
     for (prepared, unreadable) in [("true", "not possible at the moment, try again soon"), ("false", UNKNOWN)]
@@ -451,7 +452,7 @@ fn an_answer_that_cannot_be_read_is_503_and_says_whether_the_change_may_be_done(
     }
 }
 
-/// PostgreSQL's DETAIL would.
+/// PostgreSQL's DETAIL quotes the row, so it must not be logged.
 #[test]
 fn a_constraint_of_somebody_else_is_a_500_and_the_log_quotes_no_row() {
     let app = App::spawn();

@@ -23,8 +23,8 @@ fn descriptors(app: &App) -> usize {
     fs::read_dir(format!("/proc/{}/fd", app.pid())).unwrap().count()
 }
 
-/// Each of the clients opens its connection before any of them asks, and none closes it before all are
-/// answered: only a thread for each of them answers all.
+/// All clients open their connections before any of them sends a request, and none closes its connection before all
+/// are answered. So all are answered only if there is a thread for each of them.
 #[test]
 fn all_connections_that_are_allowed_are_served_at_once_by_a_fresh_service() {
     const CLIENTS: usize = 1024;
@@ -84,8 +84,8 @@ fn twenty_thousand_connections_leave_no_thread_and_no_descriptor_behind() {
     for _ in 0..CONNECTIONS / 2 {
         ask_and_close(&app);
     }
-    // One after the other, they need two threads: the last one may still close its connection. On a
-    // busy machine a few of them may.
+    // Clients that come one after another need two threads, because the last one's thread may still be closing its
+    // connection. On a busy machine a few more threads may be doing that.
     assert!(status(&app, "Threads") <= threads + 8, "{} threads", status(&app, "Threads"));
     let left = AtomicUsize::new(CONNECTIONS / 2);
     thread::scope(|scope| {
@@ -97,7 +97,7 @@ fn twenty_thousand_connections_leave_no_thread_and_no_descriptor_behind() {
             });
         }
     });
-    // Sixteen at a time, each with some that their threads have not closed yet.
+    // Sixteen clients come at a time, and for each of them a few threads may still be closing earlier connections.
     assert!(status(&app, "Threads") <= threads + 128, "{} threads", status(&app, "Threads"));
     wait_for_no_client(&app);
     assert!(descriptors(&app) <= open, "{} descriptors, {open} before", descriptors(&app));

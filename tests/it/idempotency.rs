@@ -14,7 +14,7 @@ fn create(user: User, key: &str, body: &Value) -> Request {
     user.request("POST", "/tasks").header("Idempotency-Key", key).json(body.clone())
 }
 
-/// The number of the task, and whether the answer was a replay.
+/// The id of the task in the answer, and whether the answer was a replay.
 #[track_caller]
 fn outcome(response: Response) -> (i64, bool) {
     let response = response.expect(201);
@@ -42,7 +42,7 @@ fn the_same_request_again_gives_the_same_task() {
         }
     }
     assert_eq!(alice.list()["count"], 1);
-    // Without a key each request is one of its own, and so with another key.
+    // Each request without a key, or with another key, makes a task of its own.
     for (key, wanted) in [(None, 2), (None, 3), (Some("K"), 4), (Some("k2"), 5), (Some("\"k\""), 6)] {
         let request = alice.request("POST", "/tasks").json(body.clone());
         let request = key.into_iter().fold(request, |request, key| request.header("Idempotency-Key", key));
@@ -218,12 +218,12 @@ fn a_key_is_1_to_255_visible_ascii_characters() {
         let response = response.expect_problem(422, "VALIDATION_ERROR");
         let locs: Vec<_> = response.field_errors().into_iter().map(|(loc, _)| loc).collect();
         assert_eq!(locs, ["header.Idempotency-Key"], "{case}");
-        // Told with what is wrong with the body.
+        // The error of the key is reported together with the errors of the body.
         let both = create(alice, &bad, &json!({"title": "", "complete": 1})).send();
         let locs: Vec<_> = both.expect(422).field_errors().into_iter().map(|(loc, _)| loc).collect();
         assert_eq!(locs, ["body.complete", "body.title", "header.Idempotency-Key"], "{case}");
     }
-    // A byte that is neither ASCII nor UTF-8; and what no field may hold (RFC 9110 section 5.5).
+    // Bytes that are not valid in UTF-8; and control characters, which no field may contain (RFC 9110 section 5.5).
     for (byte, wanted) in [(0xff, 422), (0x80, 422), (0x00, 400), (0x01, 400), (0x1b, 400), (0x7f, 400)] {
         let mut bytes = create(alice, "a#b", &body).bytes();
         let place = bytes.windows(3).position(|three| three == b"a#b").unwrap() + 1;
@@ -234,7 +234,7 @@ fn a_key_is_1_to_255_visible_ascii_characters() {
         response.hold_to_the_rules("POST", "/api/alice/tasks");
         assert_eq!(response.status, wanted, "{byte:#x}");
     }
-    // Whichever of two was meant, it is said twice: also when both are the same.
+    // Two fields are refused, even if their values are equal.
     for (first, second) in [("a", "b"), ("a", "a"), ("a", ""), ("", "")] {
         let request = create(alice, first, &body).header("idempotency-key", second);
         let response = request.send().expect_problem(400, "VALIDATION_ERROR");
@@ -254,7 +254,7 @@ fn a_refused_request_uses_no_key_up() {
     ] {
         create(alice, key, &body).send().expect(status);
         assert!(!outcome(create(alice, key, &json!({"title": "good"})).send()).1, "{key}");
-        // Afterwards the body's error is reported first.
+        // When the key is used again, the body's error is reported first.
         create(alice, key, &body).send().expect_problem(status, "VALIDATION_ERROR");
     }
     app.post("/api/alice/tasks")
@@ -279,7 +279,7 @@ fn a_key_means_nothing_to_other_methods() {
     alice.on_task("GET", id).header("Idempotency-Key", "not good").send().expect(200);
 }
 
-/// Each client sends when all the others do.
+/// All clients send their requests at the same moment.
 #[test]
 fn one_key_many_times_at_once_on_two_instances_makes_one_task() {
     const CLIENTS: usize = 24;
@@ -287,7 +287,7 @@ fn one_key_many_times_at_once_on_two_instances_makes_one_task() {
     let apps = {
         let first = App::spawn();
         let second = second_instance(&first);
-        // The second ends before the database of the first does.
+        // The second instance is dropped before the first, which owns the database.
         [second, first]
     };
     let start = Barrier::new(CLIENTS);

@@ -12,7 +12,7 @@ use crate::support::{
 use serde_json::{Value, json};
 use std::{sync::Barrier, thread};
 
-/// The answer without what differs from moment to moment.
+/// The answer without the parts that differ from one request to the next.
 fn lasting(response: &Response) -> (u16, Vec<(String, String)>, Vec<u8>) {
     let is_lasting = |(name, _): &&(String, String)| !["date", "x-request-id"].contains(&name.as_str());
     let mut fields: Vec<_> = response.fields.iter().filter(is_lasting).cloned().collect();
@@ -66,13 +66,13 @@ fn two_instances_give_the_same_answers() {
         assert_same(&format!("/tasks/{id}"), None);
         assert_same(&format!("/tasks/{id}"), Some(&tag));
 
-        // A change by one instance is seen through the other.
+        // A change made through one instance is visible through the other.
         let change = |app: &App| {
             let request = app.user("alice").on_task("PATCH", id).json(json!({"description": "d"}));
             request.header("If-Match", &tag).send()
         };
         let changed = change(there).expect(200);
-        // Again it is done already, and another is refused.
+        // The same change again is already done (200), and another change is refused.
         assert_eq!(change(here).expect(200).json(), changed.json());
         let other = here.user("alice").on_task("PATCH", id).json(json!({"description": "e"}));
         other.header("If-Match", &tag).send().expect_problem(412, "PRECONDITION_FAILED");
@@ -117,7 +117,7 @@ fn two_instances_give_the_same_answers() {
     assert_eq!(titles, (1..=1234).collect::<Vec<_>>());
 }
 
-/// Without what differs between any two answers.
+/// Sends a request, and returns the answer without the parts that differ between any two answers.
 fn essence(address: &str, request: &Request) -> (u16, Vec<(String, String)>, Value) {
     let mut response = exchange(address, request).unwrap();
     response.fields.retain(|(name, _)| name != "x-request-id" && name != "date");
@@ -160,7 +160,7 @@ fn two_instances_give_the_same_answers_and_are_one_service() {
         assert_eq!(one, other, "{} {}", request.method, request.target);
     }
 
-    // Of requests to both at the same instant, one creates or changes, whichever comes first.
+    // Of equal requests to both instances at the same moment, only the first one creates or changes a task.
     for round in 0..10 {
         let create = alice.request("POST", "/tasks").json(json!({"title": "t"}));
         let create = create.header("Idempotency-Key", &format!("key-{round}"));
@@ -171,7 +171,7 @@ fn two_instances_give_the_same_answers_and_are_one_service() {
         assert!(created.iter().all(|answer| answer.status == 201 && answer.json() == task), "{created:?}");
         let patch = alice.on_task("PATCH", task["id"].as_i64().unwrap()).json(json!({"complete": true}));
         let patched = at_once(&addresses, &patch.header("If-Match", created[0].field("ETag").unwrap()));
-        // All are told what the one has done.
+        // All answers show the result of that one request.
         let changed = patched[0].json();
         assert!(changed["updated_at"].as_str() > task["updated_at"].as_str(), "{changed}");
         assert!(patched.iter().all(|answer| answer.status == 200 && answer.json() == changed), "{patched:?}");

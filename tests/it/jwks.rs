@@ -44,7 +44,7 @@ fn a_token_is_verified_by_the_key_that_its_kid_names() {
         assert_refused(&app, case, &token);
     }
     app.get("/api/bob/tasks").bearer(&first.token()).send().expect_problem(403, "AUTH_FORBIDDEN");
-    // No key was skipped, so no line in the log says so.
+    // No key was skipped, so no log line says that keys were skipped.
     assert!(!app.log_so_far().contains("skipped"), "{}", app.log_so_far());
 }
 
@@ -80,7 +80,7 @@ fn a_token_without_kid_is_verified_where_the_set_has_a_single_key() {
     assert_refused(&app, "a kid for a key without", &key.token());
 }
 
-/// RFC 8725 sections 2.1 and 3.1, with the secret configured and without.
+/// RFC 8725 sections 2.1 and 3.1. Tested with and without a configured secret.
 #[test]
 fn the_key_decides_the_algorithm_and_never_the_token() {
     let (key, stranger) = (Key::new("only"), Key::new("only"));
@@ -270,7 +270,7 @@ fn an_unknown_kid_has_the_file_read_again_and_a_removed_key_is_refused_from_then
     let file = JwksFile::of(&[&old]);
     let app = file.setup().spawn();
     let (old_token, new_token) = (old.token(), new.token());
-    // Twice: the second time it is remembered.
+    // Sent twice, because the second time the token is remembered.
     assert_eq!((status(&app, &old_token), status(&app, &old_token)), (200, 200));
     file.replace(&jwks(&[&old, &new]));
     assert_eq!(status(&app, &new_token), 200, "at once");
@@ -278,7 +278,8 @@ fn an_unknown_kid_has_the_file_read_again_and_a_removed_key_is_refused_from_then
     file.replace(&jwks(&[&new]));
     eventually("the removed key is refused", || status(&app, &old_token) == 401);
     assert_eq!(status(&app, &new_token), 200);
-    // At most once a second: what comes again in between is refused, and then taken.
+    // The file is read at most once a second. In between, a token of a new key is refused; afterwards it is
+    // accepted.
     let third = Key::new("third");
     assert_refused(&app, "not there yet", &third.token());
     file.replace(&jwks(&[&new, &third]));
@@ -297,7 +298,7 @@ fn a_changed_file_is_taken_over_also_with_its_old_time() {
     fs::rename(&path, &file.path).unwrap();
     eventually("the new key", || status(&app, &new.token()) == 200);
     assert_refused(&app, "the old key", &old.token());
-    // The file is looked at also while nobody asks: the first token then meets the new keys.
+    // The file is also read while no requests come, so the first token is verified with the new keys.
     file.replace(&jwks(&[&old]));
     thread::sleep(Duration::from_millis(2500));
     assert_eq!((status(&app, &old.token()), status(&app, &new.token())), (200, 401));
@@ -317,7 +318,7 @@ fn a_bad_new_file_keeps_the_old_with_one_line_in_the_log() {
             assert_eq!(status(&app, &key.token()), 200);
             kept() >= count
         });
-        // The unknown kid has the same file read once more.
+        // The unknown kid makes the service read the same file once more.
         assert_refused(&app, "unknown kid", &next.token());
         assert_eq!(kept(), count, "once each");
     }

@@ -49,7 +49,7 @@ fn each_parameter_does_what_it_says_at_its_edges() {
         ("?offset=9223372036854775807&limit=1000".to_owned(), vec![]),
         (after(1), if a == 1 { vec![b, c, d, e] } else { vec![a, b, c, d, e] }),
         (after(a), vec![b, c, d, e]),
-        // Another's id is a place in the order as any other.
+        // The id of another user's task is a position in the order like any other.
         (after(b + 1), vec![c, d, e]),
         (after(e), vec![]),
         (after(e + 1), vec![]),
@@ -69,7 +69,7 @@ fn each_parameter_does_what_it_says_at_its_edges() {
     }
 }
 
-/// Each with its name as the error has it.
+/// Queries with an unknown parameter, and the parameter's name in the error.
 const UNKNOWN: [(&str, &str); 23] = [
     ("?sort=title", "sort"),
     ("?complet=true", "complet"),
@@ -284,7 +284,7 @@ fn a_bad_value_is_422_and_all_of_them_are_told_at_once() {
     app.get("/api/alice/tasks?limit=0").bearer(&token("bob")).send().expect(403);
 }
 
-/// Whatever is shown of them, and however many of another user there are.
+/// The totals depend neither on the other parameters nor on the tasks of other users.
 #[test]
 fn totals_count_the_users_tasks_that_q_chooses() {
     let app = App::spawn();
@@ -301,7 +301,7 @@ fn totals_count_the_users_tasks_that_q_chooses() {
         (format!("&after={last}"), 20, 6),
         ("&offset=100".to_owned(), 20, 6),
         ("&order=-title&limit=1".to_owned(), 20, 6),
-        // 1, 10 to 19: of these 12, 15 and 18 are complete.
+        // Tasks 1 and 10 to 19 match. Of these, 12, 15 and 18 are complete.
         ("&q=1".to_owned(), 11, 3),
         ("&q=1&complete=false&order=created&limit=2".to_owned(), 11, 3),
         ("&q=x".to_owned(), 0, 0),
@@ -316,7 +316,7 @@ fn totals_count_the_users_tasks_that_q_chooses() {
     }
 }
 
-/// Every combination, against what a client would pick from the whole list by itself.
+/// Compares every combination of parameters with what a client would select from the whole list by itself.
 #[test]
 fn parameters_together_are_as_one_would_pick_by_hand() {
     const TASKS: i64 = 12;

@@ -125,7 +125,7 @@ fn a_304_ends_where_it_says() {
     }
 }
 
-/// The views of alice's list, each with what is sent.
+/// The queries of alice's list whose tags are compared.
 const VIEWS: [&str; 12] = [
     "",
     "?order=asc",
@@ -146,7 +146,7 @@ fn view(user: User, query: &str) -> (String, (Vec<u8>, Option<String>)) {
     (tag(&response), (response.body.clone(), response.field("Link").map(str::to_owned)))
 }
 
-/// Each step changes something; the body is that of a request.
+/// The steps of the test. Each is a request that changes something.
 fn steps(user: User) -> Vec<(&'static str, Request)> {
     let list = || user.request("POST", "/tasks");
     let first = ids(&get(user, ""))[0];
@@ -190,7 +190,7 @@ fn the_tag_changes_with_what_is_sent_and_not_otherwise() {
             let ((old_tag, old), (new_tag, new)) = (&before[query], &after[query]);
             assert_eq!(old_tag == new_tag, old == new, "{step} {query}: {old_tag} {new_tag}");
             (if old == new { &mut same } else { &mut other }).insert(query);
-            // What the client has is told to be good or not.
+            // The answer tells the client whether the list that it has stored is still valid.
             let asked = alice.request("GET", &format!("/tasks{query}")).header("If-None-Match", old_tag);
             assert_eq!(asked.send().status, if old == new { 304 } else { 200 }, "{step} {query}");
         }
@@ -232,7 +232,7 @@ fn the_tag_changes_when_totals_alone_change() {
     assert_eq!(after.json()["tasks"], before.json()["tasks"]);
     assert_eq!(after.json()["totals"], json!({"all": 2, "open": 1, "complete": 1}));
     assert_ne!(tag(&after), tag(&before));
-    // Of another search nothing has changed.
+    // The result of another search has not changed.
     let found = get(alice, "?complete=true&totals=true&q=milk");
     alice.on_task("PATCH", other["id"].as_i64().unwrap()).json(json!({"title": "butter"})).send().expect(200);
     let again = get(alice, "?complete=true&totals=true&q=milk");
@@ -261,7 +261,7 @@ fn two_instances_give_one_tag() {
     }
 }
 
-/// A list has no version of its own that a change could rest on.
+/// A list has no version on which the precondition of a change could depend.
 #[test]
 fn if_match_on_a_list_is_ignored() {
     let app = App::spawn();

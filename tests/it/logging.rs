@@ -125,7 +125,7 @@ fn what_the_service_failed_to_do_is_an_error() {
     assert!(line.contains(" ERROR request "), "{line}");
 }
 
-/// Requests that try to break a line or to write one of their own; the last is an honest one.
+/// Sends requests that try to break a log line or to forge one. The last request is a normal one.
 fn attack(app: &App) -> usize {
     let users = [
         "eve\n2026-11-21T03:00:00.000000Z INFO request request_id=forged status=200 user_id=admin",
@@ -148,7 +148,7 @@ fn attack(app: &App) -> usize {
         send(user.request("GET", "/tasks"));
         send(user.request("POST", "/tasks").json(json!({"title": user_id})));
         send(user.request("GET", &format!("/tasks/{}", segment(user_id))));
-        // The user of the token, where the path is another's.
+        // The path is another user's, so the log names the user of the token.
         send(app.get("/api/alice/tasks").bearer(&token(user_id)));
         send(app.get(&format!("/api/{}/tasks", segment(user_id))));
         send(app.get(&format!("/{}", segment(user_id))));

@@ -12,10 +12,10 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::thread;
 
-/// Some 4 KB each: together far more than all buffers on the way hold.
+/// The tasks have about 4 KB each, together far more than all buffers between service and client hold.
 const WIDE_TASKS: i64 = 10_000;
 const DESCRIPTION_CHARS_MAX: i32 = 1000;
-/// Lists that may be streamed at once.
+/// How many lists are streamed at the same time.
 const SLOW_CLIENTS: usize = 30;
 
 #[test]
@@ -41,7 +41,7 @@ fn without_a_limit_the_list_is_whole_however_long() {
         assert_eq!(titles(""), all);
         assert_eq!(titles("?order=desc"), back);
         assert_eq!(titles("?complete=false"), open);
-        // An offset is skipped once, and not once for each part.
+        // The offset is applied once, not for each part of the list.
         assert_eq!(titles("?offset=3"), all.iter().skip(3).copied().collect::<Vec<_>>());
         assert_eq!(titles("?order=desc&offset=700"), back.iter().skip(700).copied().collect::<Vec<_>>());
         let first = get(user, "?limit=1").expect(200);
@@ -143,7 +143,7 @@ fn a_list_that_fails_on_the_way_ends_without_an_end() {
         let (head, body) = client.rest();
         assert!(body.len() > 1000, "{fault}: {} bytes", body.len());
         assert!(head.to_lowercase().contains("transfer-encoding: chunked") != is_old, "{head}");
-        // A chunked answer lacks its last chunk; another answer lacks the end of its JSON text.
+        // The last chunk is missing from a chunked answer, and the end of the JSON text from any other answer.
         assert!(!body.ends_with(b"\r\n0\r\n\r\n"), "{fault}");
         let text = String::from_utf8_lossy(&body);
         assert!(!text.contains("\"count\"") && !text.contains("error_code"), "{fault}");
@@ -166,7 +166,7 @@ fn a_sorted_list_shows_each_task_that_stays_once_whatever_moves_meanwhile() {
     for (order, column) in [("title", "title"), ("-title", "title"), ("updated", "updated_at")] {
         app.database.execute("truncate tasks");
         insert_many(&app.database, "alice", WIDE_TASKS, DESCRIPTION_CHARS_MAX);
-        // Ties, over many parts.
+        // Many tasks get the same sort key, so that ties extend over many parts.
         app.database.execute(
             "update tasks set title = chr(97 + length(title)), created_at = 'epoch', \
                updated_at = timestamptz 'epoch' + title::int % 3 * interval '1 second'",
@@ -236,7 +236,7 @@ fn slow_clients_are_many_and_others_are_served() {
         app.user("bob").on_task("DELETE", id).send().expect(204);
         app.get("/health").send().expect(200);
     }
-    // Side by side: a client that reads nothing for long is cut off.
+    // These clients read at the same time, because a client that reads nothing for long is cut off.
     let readers: Vec<_> = slow.into_iter().take(3).map(|client| thread::spawn(|| client.rest())).collect();
     for reader in readers {
         let (_, body) = reader.join().unwrap();

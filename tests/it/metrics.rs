@@ -91,7 +91,7 @@ fn a_histogram_adds_up() {
     assert!(families > 3);
 }
 
-/// Requests of which no two rounds have a name in common.
+/// Sends requests in which all names differ from those of the other rounds.
 fn hostile_round(app: &App, round: usize) {
     let user = format!("eve\"}} 1\n{round}");
     for method in [format!("M{round}"), "get".to_owned() + &"x".repeat(round), format!("__{round}")] {
@@ -154,7 +154,7 @@ fn refused_tokens_are_counted_by_reason() {
         for (name, value) in change.as_object().unwrap() {
             claims[name] = value.clone();
         }
-        // Null stands for none.
+        // A null in the table means that the claim is left out.
         claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
         sign(SECRET, &claims)
     };
@@ -212,7 +212,7 @@ fn connections_and_refusals_of_the_gate_are_counted() {
         connection.read("GET").unwrap().expect(200);
     }
     eventually("idle again", || (state("idle"), state("busy")) == (Some(2.0), Some(1.0)));
-    // Two find room, two take that of the idle ones.
+    // Two of the connections find a free place, and two take the places of idle ones.
     let mut busy = Vec::new();
     for count in 2..=5 {
         let mut connection = Connection::open(&app.address).unwrap();
@@ -288,7 +288,7 @@ fn names(expression: &str) -> (BTreeSet<String>, Vec<(String, String)>) {
             bare += part;
             continue;
         }
-        // `=` alone asks for a value that has to be there.
+        // Only for `=` the value must exist; `!=` and patterns may name others.
         let is_equal = bare.ends_with('=') && !bare.ends_with("!=");
         let label = bare.trim_end_matches('=').rsplit(|char: char| !char.is_alphanumeric() && char != '_');
         if let Some(label) = label.clone().next().filter(|_| is_equal) {
@@ -303,7 +303,7 @@ fn names(expression: &str) -> (BTreeSet<String>, Vec<(String, String)>) {
 
 #[test]
 fn dashboard_and_alerts_name_what_there_is() {
-    /// PromQL's own, Grafana's, and what Prometheus adds to each series.
+    /// The words of PromQL, the variables of Grafana, and the labels that Prometheus adds to each series.
     const KNOWN: [&str; 21] = [
         "sum",
         "max",
@@ -352,7 +352,7 @@ fn dashboard_and_alerts_name_what_there_is() {
     }
 }
 
-/// By the program of Prometheus itself, which `scripts/test` installs.
+/// Runs promtool, the program of Prometheus, which `scripts/test` provides.
 fn promtool(args: &[&str], input: &[u8]) {
     let mut command = Command::new("promtool");
     command.args(args).current_dir(deployed("prometheus"));
@@ -370,7 +370,7 @@ fn prometheus_reads_the_metrics_and_the_alerts_fire_when_they_should() {
     hostile_round(&app, 1);
     promtool(&["check", "metrics"], &app.admin("/metrics").send().expect(200).body);
     promtool(&["check", "rules", "tinytasks.rules.yml"], b"");
-    // The dashboard's expressions as rules, which is how it can be asked to read them.
+    // promtool reads only rules, so the expressions of the dashboard are written as rules.
     let readable =
         |expression: &String| expression.replace("$__rate_interval", "5m").replace("$instance", ".*");
     let panels = expressions().into_iter().filter(|expression| !expression.starts_with("label_values"));

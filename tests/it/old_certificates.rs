@@ -20,7 +20,7 @@ fn openssl(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Certificate and key, self-signed, without the extensions that make a version 3.
+/// Makes a self-signed certificate of X.509 version 1 (without extensions) and its key.
 fn make_version_1(directory: &Directory) -> [String; 2] {
     let [request, cert, key] = ["csr", "crt", "key"].map(|kind| directory.write(&format!("old.{kind}"), ""));
     let new = ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"];
@@ -62,7 +62,7 @@ fn a_certificate_of_version_1_matters_only_where_certificates_are_verified() {
     app.user("alice").create_id();
 }
 
-/// Says that it does TLS, and ends every handshake; plain connections reach the server.
+/// Starts a relay that claims to support TLS but breaks off every handshake. Plain connections reach the server.
 fn start_without_handshake(server: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -106,7 +106,8 @@ fn prefer_goes_on_without_tls_where_the_handshake_fails_and_require_does_not() {
     app.user("alice").create_id();
 }
 
-/// A handshake without an answer is no handshake that failed: without TLS there would be none either.
+/// If the server does not answer during the handshake, `prefer` does not try again without TLS, because the server
+/// would not answer then either.
 #[test]
 fn silence_in_the_handshake_is_reported_as_silence() {
     let files = Directory::create();

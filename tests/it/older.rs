@@ -165,7 +165,7 @@ fn a_table_that_cannot_be_upgraded_is_refused_as_a_whole_and_every_reason_is_nam
     }
 }
 
-/// Without an upgrade, a table that is not ours is served not at all rather than badly.
+/// A table of another program that is not upgraded is not served at all, rather than served wrongly.
 #[test]
 fn a_post_is_never_500_after_its_row_was_stored() {
     for create in [

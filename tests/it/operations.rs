@@ -19,7 +19,7 @@ use std::{
 const DOCUMENT: &str = include_str!("../../docs/operations.md");
 const OTHER_SECRET: &str = "another secret of enough bytes, also for tests";
 
-/// The box of that language that has this text in it.
+/// The code block in this language that contains `part`.
 pub fn boxed(language: &str, part: &str) -> &'static str {
     let start = format!("```{language}\n");
     let boxes = DOCUMENT.split(&start).skip(1);
@@ -27,7 +27,7 @@ pub fn boxed(language: &str, part: &str) -> &'static str {
     boxes.find(|text| text.contains(part)).unwrap_or_else(|| panic!("no box has {part}"))
 }
 
-/// A command of an operator: the newest PostgreSQL's programs and ours are in the path.
+/// Runs commands as an operator would, with the newest PostgreSQL's programs and tinytasks in PATH.
 pub fn shell(script: &str, directory: &Directory, variables: &[(&str, &str)]) -> Outcome {
     let cluster = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
     let newest = Command::new(cluster).arg("programs").arg(directory.path()).output().unwrap();
@@ -93,12 +93,12 @@ impl Site {
         self.url("service", "5ervice")
     }
 
-    /// The service as the document has it run.
+    /// Starts the service as the document says.
     fn spawn(&self) -> App {
         App::setup().env("DATABASE_URL", &self.service_url()).env("AUTO_MIGRATE", "false").spawn()
     }
 
-    /// The script, with the owner's password where the document has it.
+    /// Runs the script with the owner's password in the file that the document names.
     fn with_password_file(&self, script: &str) {
         let file = self.files.write("pgpass", "*:*:tinytasks:tinytasks_owner:0wner\n");
         fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
@@ -183,7 +183,7 @@ fn the_service_role_can_do_nothing_else() {
         assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}: {error:?}");
     }
     assert_eq!(service.query("select from tasks", &[]).unwrap().len(), 1);
-    // Nor does anybody else get in, or can the owner look elsewhere.
+    // No other role can connect to the database, and the owner cannot connect to other databases.
     site.server.client().batch_execute("create role stranger login password 'x'").unwrap();
     let stranger = format!("postgres://stranger:x@{}/tinytasks", site.server.address());
     let Err(error) = Client::connect(&stranger, NoTls) else { panic!("a stranger is let in") };
@@ -228,7 +228,7 @@ fn a_dump_restored_on_another_server_gives_the_same_service() {
     }
     assert_eq!(restored.user("alice").create_id(), last + 1);
     assert_eq!(create(&restored, "with a key"), create(&app, "with a key"));
-    // Its owner can go on with it.
+    // The owner can migrate the restored database.
     succeeds(run_binary(&["migrate"], &[("DATABASE_URL", &new.url("owner", "0wner"))]));
 }
 

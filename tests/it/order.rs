@@ -43,8 +43,8 @@ fn titles(response: &Response) -> Vec<String> {
     tasks(response).iter().map(|task| task["title"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The ids of the tasks in that order. Titles must be of small ASCII letters, which every collation
-/// sorts alike.
+/// The ids of the tasks in this order. Titles must consist of lower-case ASCII letters, which every collation sorts
+/// in the same way.
 fn sorted(tasks: &[Value], order: &str) -> Vec<i64> {
     let (name, is_descending) = match order {
         "asc" => ("id", false),
@@ -96,8 +96,7 @@ fn each_order_sorts_both_ways_and_ties_by_id_in_the_same_direction() {
     assert_eq!(ids(&get(alice, "")), sorted(&all, "id"));
 }
 
-/// What the API itself has written: a task that is changed goes to the end of `updated`, not of
-/// `created`.
+/// Tasks written by the API itself: a changed task moves to the end in the order `updated`, but not in `created`.
 #[test]
 fn a_changed_task_moves_in_the_order_of_changes_alone() {
     let app = App::spawn();
@@ -187,7 +186,7 @@ fn titles_of_older_rows_are_sorted_by_their_first_200_characters() {
     }
 }
 
-/// Another client's work between two pages.
+/// The changes that another client makes between two pages.
 struct Disturbance<'a> {
     app: &'a App,
     user_id: &'a str,
@@ -201,7 +200,7 @@ impl Disturbance<'_> {
     fn strike(&mut self, page: &[i64]) {
         let user = self.app.user(self.user_id);
         self.turn += 1;
-        // The cursor's own task goes, when it may; and one that is yet to come, or was shown.
+        // Deletes the task at the cursor, if that is allowed, and one other task, shown or not.
         let last = page.last().filter(|id| self.movers.contains(id));
         let other = self.movers.iter().nth(self.turn * 7 % self.movers.len().max(1));
         for id in [last, other].into_iter().flatten().copied().collect::<BTreeSet<_>>() {
@@ -311,7 +310,7 @@ fn a_whole_list_of_any_length_is_sorted() {
         let seen: Vec<i64> =
             pages(&app, "alice", &format!("?order={order}&limit=1000")).iter().flat_map(ids).collect();
         assert_eq!(seen, whole, "{order}");
-        // What follows a cursor may be asked for as a whole.
+        // All tasks after a cursor may be requested at once.
         let link = next(&get(alice, &format!("?order={order}&limit=300"))).unwrap();
         assert_eq!(ids(&follow(&app, "alice", &link.replace("limit=300", ""))), whole[300..], "{order}");
     }

@@ -170,7 +170,7 @@ impl Tap {
     }
 }
 
-/// One direction: from the client to the server.
+/// Passes on the messages of the client to the server, and records them.
 fn listen(mut client: &TcpStream, mut server: &TcpStream, seen: &Mutex<Seen>) -> io::Result<()> {
     let mut is_start = true;
     loop {
@@ -213,7 +213,7 @@ fn a_pooler_that_keeps_no_session_sees_no_named_statement_and_no_setting() {
     let seen = tap.seen.lock().unwrap();
     assert!(!seen.sessions.is_empty() && seen.statements > 5, "{seen:?}");
     assert_eq!(seen.named_statements, 0, "{seen:?}");
-    // The settings that PgBouncer takes by default.
+    // The service must start its sessions only with settings that PgBouncer accepts by default.
     for name in &seen.sessions {
         let is_taken = ["user", "database", "client_encoding", "application_name"].contains(&name.as_str());
         assert!(is_taken, "{name}: {seen:?}");
@@ -261,7 +261,7 @@ fn a_pooler_in_transaction_mode_is_noticed_and_the_variable_is_named() {
     let outcome = check(&url, &[("DATABASE_PREPARED", "false")]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let app = App::setup().database(database).env("DATABASE_URL", &url).unhealthy().spawn();
-    // Many at once get one another's sessions.
+    // If many requests run at once, the pooler gives them one another's sessions.
     let list = app.user("alice").request("GET", "/tasks");
     eventually("a line in the log", || {
         thread::scope(|scope| {

@@ -31,7 +31,7 @@ fn purge(database: &Database, arguments: &[&str]) -> String {
     outcome.stdout
 }
 
-/// Whose tasks one might touch by mistake when `al_ce` is meant.
+/// Users whose tasks a faulty command might affect when it is run for `al_ce`.
 const OTHERS: [&str; 7] = ["alice", "al_ce2", "AL_CE", " al_ce", "al_ce ", "%", "al\\_ce"];
 
 fn with_users() -> App {
@@ -83,7 +83,7 @@ fn a_purge_deletes_all_of_one_user_and_a_dry_run_only_counts() {
     for arguments in [&dry_run[..], &["--user", "al_ce"]] {
         assert!(purge(&app.database, arguments).contains(" 0 tasks "));
     }
-    // The key is free again, and no id is given twice.
+    // The idempotency key is free again, and no id is assigned twice.
     assert_eq!(keyed("other"), 201);
     assert!(app.user("al_ce").list()["tasks"][0]["id"].as_i64().unwrap() > last);
 }
@@ -153,7 +153,7 @@ fn both_go_by_the_configured_database_and_say_why_not_with_the_usual_exit_codes(
     let commands =
         [&["export", "--user", "a"][..], &["purge", "--user", "a"], &["purge", "--user", "a", "--dry-run"]];
     for arguments in commands {
-        // No table there; no database; no variable.
+        // Three faults: there is no table, no database, or no variable.
         let outcome = command(&database, arguments);
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:?}");
         assert!(outcome.stderr.contains("tasks"), "{outcome:?}");
@@ -202,7 +202,7 @@ fn an_export_of_any_size_takes_the_same_memory_and_shows_one_moment() {
     assert!(first.starts_with("{\"id\":"), "{first}");
     let at_first = peak_kib(child.id());
 
-    // It has begun, and its pipe is full. What happens now is not in it.
+    // The export has begun, and its pipe is full. Changes made from now on must not be in it.
     database.execute("update tasks set title = 'changed'");
     assert_eq!(purge(&database, &["--user", "alice"]), format!("deleted {COUNT} tasks of \"alice\"\n"));
     let (mut count, mut peak) = (1, 0);

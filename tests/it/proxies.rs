@@ -71,7 +71,7 @@ fn deployed(name: &str) -> String {
     fs::read_to_string(format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// Every text has to be there, or the test is about another file.
+/// Replaces each text, which must exist: otherwise the test would use another file than it is meant for.
 fn replaced(mut text: String, pairs: &[(&str, &str)]) -> String {
     for (from, to) in pairs {
         assert!(text.contains(from), "{from} is not in {text}");
@@ -80,7 +80,7 @@ fn replaced(mut text: String, pairs: &[(&str, &str)]) -> String {
     text
 }
 
-/// The whole of nginx's configuration, with our file where Debian's includes it.
+/// A complete configuration of nginx that includes the file of `deploy` where Debian's configuration would.
 fn nginx_configuration(directory: &Directory, site: &str) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| {
         let path = directory.path().join(name);
@@ -157,7 +157,8 @@ fn the_journey(front: &Front) {
     task("GET").send().expect_problem(404, "NOT_FOUND");
 }
 
-/// Holds also when the client accepts compressed answers: a tag that a proxy made weak would never match.
+/// Checks conditional requests, also of a client that accepts compressed answers: if the proxy compressed them, it
+/// would make the tag weak, and `If-Match` would never match.
 fn conditions(front: &Front) {
     let (created, id) = front.create("alice", &"long enough to be worth compressing ".repeat(5));
     let tag = created.field("ETag").unwrap().to_owned();
@@ -187,7 +188,7 @@ fn keys(front: &Front) {
     post("other").send().expect_problem(422, "IDEMPOTENCY_KEY_REUSED");
 }
 
-/// In the service's words, as far as a proxy of that size of buffers lets it speak.
+/// Checks that refusals are the service's own answers, as far as the proxy's buffers pass such requests on.
 fn refusals(front: &Front) {
     let post = |length| front.of("alice", "POST", "").text(padded(r#"{"title": "t"}"#, length)).send();
     post(64 * 1024).expect(201);
@@ -204,7 +205,7 @@ fn refusals(front: &Front) {
         large = large.header(&format!("X-{count}"), &"x".repeat(6 * 1024));
     }
     large.send().expect_problem(431, "HEADERS_TOO_LARGE");
-    // Far beyond, in whatever words.
+    // A request far beyond all limits may be refused by the proxy itself.
     let mut raw = Raw::on(crate::support::http::connect(&front.address).unwrap());
     let address = &front.address;
     raw.send(format!("POST /api/a/tasks HTTP/1.1\r\nHost: {address}\r\nContent-Length: 100000000\r\n\r\n"));
@@ -259,7 +260,7 @@ fn the_clients_address(front: &Front) {
     assert!(line.contains(" client=127.0.0.3 "), "{line}");
 }
 
-/// The files as they are, but for the certificate, which has to be there.
+/// The programs accept the files of `deploy` unchanged, except for the paths of the certificate, which must exist.
 #[test]
 fn the_deployed_files_are_valid() {
     let directory = Directory::create();

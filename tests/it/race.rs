@@ -32,7 +32,7 @@ enum Kind {
     Delete,
 }
 
-/// A request, its answer, and the time between: the service did it at one moment of that.
+/// A request, its answer, and the period between them, in which the service processed the request at some moment.
 #[derive(Debug)]
 struct Event {
     kind: Kind,
@@ -48,7 +48,7 @@ impl Event {
         self.began < other.ended
     }
 
-    /// The task in the answer. PUT and PATCH of a round name what they change.
+    /// The task in the answer.
     fn task(&self, id: i64) -> Option<Value> {
         let json = self.answer.json();
         match self.kind {
@@ -97,7 +97,7 @@ impl Client<'_> {
 
     fn play(&mut self, round: &Round, number: u64) -> Vec<Event> {
         let create = self.request("POST", "").header("Idempotency-Key", &round.key);
-        // In some rounds one of them means something else by the same key.
+        // In some rounds one of the clients uses the same key with another content.
         let is_other = number == 0 && round.number.is_multiple_of(3);
         let title = if is_other { "another" } else { "the same" };
         round.barrier.wait();
@@ -105,7 +105,7 @@ impl Client<'_> {
         if is_other && events[0].answer.status == 422 {
             events.push(self.send(Kind::Create, &create, json!({"title": "the same"}), None));
         }
-        // A late one would make another task, once this one's key is free.
+        // All clients wait here, because a late request would make another task once the key is free.
         round.barrier.wait();
         let id = match events.last().unwrap().answer.status {
             201 => events.last().unwrap().answer.json()["id"].as_i64().unwrap(),
@@ -138,7 +138,7 @@ impl Client<'_> {
             9..=12 => (Kind::Change, "PATCH", json!({"description": stamp})),
             13 => (Kind::Change, "PATCH", json!({"description": null})),
             14..=15 => (Kind::Change, "PATCH", json!({"complete": count.is_multiple_of(2)})),
-            // PUT says all there is.
+            // PUT sets all fields.
             16..=18 => {
                 let put = json!({"title": stamp, "description": null, "complete": false});
                 (Kind::Change, "PUT", put)
@@ -157,7 +157,7 @@ impl Client<'_> {
 /// One task's life, as the answers tell it.
 struct History<'e> {
     id: i64,
-    /// In the order of `updated_at`: the event that made it, and the task.
+    /// Each version of the task with the event that made it, in the order of `updated_at`.
     versions: Vec<(&'e Event, Value)>,
     end: Option<&'e Event>,
 }
@@ -166,15 +166,15 @@ fn tag(event: &Event) -> &str {
     event.answer.field("ETag").unwrap()
 }
 
-/// Whether the answer can be that to a change which found all that it asks for already there, in
-/// another version than `If-Match` names.
+/// Whether the answer may be that to a change which found all its values already set, in a version other than the
+/// one that `If-Match` names.
 fn may_be_repeated(event: &Event) -> bool {
     let task = event.answer.json();
     let has_all = event.body.as_object().unwrap().iter().all(|(name, value)| task[name] == *value);
     event.if_match.as_deref().is_some_and(|if_match| if_match != tag(event)) && has_all
 }
 
-/// The task after that change of it, but for its time and tag, which are those of the answer.
+/// The task after this change. Its time and its tag are taken from the answer.
 fn changed(task: &Value, change: &Event) -> Value {
     let mut changed = task.clone();
     for (name, value) in change.body.as_object().unwrap() {
@@ -187,8 +187,8 @@ fn changed(task: &Value, change: &Event) -> Value {
     changed
 }
 
-/// The event that made each version, in the order of `updated_at`. Several can have been shown one
-/// version: then one has made it, and the others found it done.
+/// The event that made each version, in the order of `updated_at`. If several events show the same version, one of
+/// them has made it, and the others found their change already done.
 fn versions<'e>(made: &'e Event, changes: Vec<&'e Event>) -> Vec<(&'e Event, Value)> {
     let mut by_time: BTreeMap<String, Vec<&Event>> = BTreeMap::new();
     for event in changes {
@@ -201,7 +201,8 @@ fn versions<'e>(made: &'e Event, changes: Vec<&'e Event>) -> Vec<(&'e Event, Val
         if same.iter().all(|event| may_be_repeated(event) && event.answer.json() == *last) {
             continue;
         }
-        // A change without a precondition is always made; one with another than the last never.
+        // A change without a precondition has always made the version; a change whose precondition names a version
+        // other than the last one never has.
         same.sort_by_cached_key(|event| {
             let if_match = event.if_match.as_deref();
             let rests_on_another = if_match.is_some_and(|if_match| if_match != tag(last_event));
@@ -214,7 +215,7 @@ fn versions<'e>(made: &'e Event, changes: Vec<&'e Event>) -> Vec<(&'e Event, Val
     versions
 }
 
-/// All answers of a round, of all clients, to requests about one task. Gives its id, and whether it
+/// Checks all answers of a round, of all clients, to requests about one task. Returns the task's id, and whether it
 /// is deleted.
 fn judge(events: &[Event]) -> (i64, bool) {
     let status = |event: &Event| event.answer.status;
@@ -262,7 +263,7 @@ impl History<'_> {
         }
     }
 
-    /// There is a moment during the request at which the answer was true.
+    /// Asserts that there was a moment during the request at which the answer was true.
     fn explain(&self, event: &Event) {
         match (event.kind, event.answer.status) {
             (Kind::Create, 422) => {
@@ -278,7 +279,7 @@ impl History<'_> {
             (_, 412) => {
                 let if_match = event.if_match.as_deref().expect("412 without If-Match");
                 let at = self.versions.iter().position(|(version, _)| tag(version) == if_match);
-                // A tag of the round before is that of another task.
+                // A tag of the previous round belongs to another task.
                 if let Some(at) = at {
                     let is_over = |(next, _): &(&Event, Value)| next.could_be_before(event);
                     assert!(self.versions.get(at + 1).is_some_and(is_over), "412 for no reason: {event:?}");
@@ -308,7 +309,7 @@ impl History<'_> {
     }
 }
 
-/// All rounds of one user. Gives how many answers of each kind there were.
+/// Runs all rounds of one user. Returns the number of answers of each kind.
 fn race(app: &App, user: &str, seed: u64, rounds: u64) -> BTreeMap<String, u64> {
     let client = |number: u64| Client {
         user,
@@ -341,7 +342,7 @@ fn race(app: &App, user: &str, seed: u64, rounds: u64) -> BTreeMap<String, u64> 
         assert_eq!(last.status, if is_deleted { 404 } else { 200 }, "after the round: {last:?}");
         drop(guard);
         if is_deleted {
-            // Its key is free.
+            // The task is deleted, so its key is free again.
             *tally.entry("keys freed".to_owned()).or_default() += 1;
         } else {
             there += 1;

@@ -41,7 +41,7 @@ fn assert_not_ready(app: &App) {
     });
 }
 
-/// Starts on that URL, with a database that somebody else keeps.
+/// Starts a service on the database of this URL, which belongs to the caller.
 fn start(url: &str) -> App {
     App::setup().env("DATABASE_URL", url).env("AUTO_MIGRATE", "false").unhealthy().spawn()
 }
@@ -63,12 +63,12 @@ fn a_list_is_never_short_because_row_security_hides_rows() {
         // Rows can be read, but not written.
         "create policy p on tasks for select using (true)",
         "create policy p on tasks using (true) with check (user_id <> 'alice')",
-        // For somebody else.
+        // A policy for another role.
         "create policy p on tasks to pg_monitor using (true)",
         "create policy p on tasks using (true); create policy q on tasks as restrictive using (id > 1)",
     ] {
         database.execute(&format!("alter table tasks enable row level security; {policy}"));
-        // At once, before anything is known.
+        // The request is refused at once, before the watching thread has examined the table again.
         alice.request("GET", "/tasks").send().expect_problem(503, "SERVICE_UNAVAILABLE");
         assert_not_ready(&app);
         alice.request("GET", "/tasks").send().expect_problem(503, "SERVICE_UNAVAILABLE");
@@ -181,7 +181,7 @@ fn a_sequence_that_lies_behind_imported_ids_is_found_and_mended() {
     assert_eq!(alice.create_id(), 101);
 }
 
-/// One connection less than the pool alone would have.
+/// The role may have one connection fewer than the pool is configured for.
 #[test]
 fn a_role_with_few_connections_is_served_by_those_and_the_rest_is_not_asked_for_all_the_time() {
     let database = Database::create();
@@ -193,7 +193,7 @@ fn a_role_with_few_connections_is_served_by_those_and_the_rest_is_not_asked_for_
     eventually_settles("the list", || alice.request("GET", "/tasks").send().status == 200);
     let line = app.wait_for_log(|line| line.contains("allows no more connections"));
     assert!(line.contains("wanted=16") && line.contains("53300"), "{line}");
-    // Counted by the server; it says nothing of sessions that end otherwise.
+    // How often the log says that no more connections are allowed.
     let refused = || {
         let log = app.log_so_far();
         log.matches("allows no more connections").count()
@@ -210,8 +210,8 @@ fn a_role_with_few_connections_is_served_by_those_and_the_rest_is_not_asked_for_
     drop(app);
 }
 
-/// The relay counts the attempts. One that comes more than six seconds after the one before begins a pause of
-/// sixteen seconds.
+/// The relay counts the attempts to connect. When two attempts are more than six seconds apart, the next pause
+/// lasts sixteen seconds.
 #[test]
 fn a_role_with_few_connections_that_loses_them_all_is_served_without_the_pause_for_one_more() {
     let database = Database::create();
@@ -256,7 +256,7 @@ fn health_is_that_of_the_pool_where_the_role_has_no_connection_left_to_watch_by(
         eventually_settles("the list", is_served);
         is_taken()
     });
-    // Longer than an answer to a request counts for health.
+    // This waits longer than an answer counts as a sign that the database is answering.
     let later = format!(
         "select count(*) filter (where state_change > '{}'::timestamptz + interval '2 s') > 0 \
          from pg_stat_activity where datname = current_database() and application_name = 'tinytasks'",

@@ -57,7 +57,7 @@ fn head_is_get_without_the_body() {
             if let Some(token) = &token {
                 request = request.bearer(token);
             }
-            // The connection shows whether a body follows the head: it would be read as an answer.
+            // If a body followed the head, it would be read as the next answer on the same connection.
             let mut connection = Connection::open(&app.address).unwrap();
             connection.write(&[request.bytes(), app.get("/health").bytes()].concat());
             let response = connection.read(method).unwrap();
@@ -145,7 +145,7 @@ fn an_unknown_path_is_404_as_is_a_trailing_or_doubled_slash() {
             assert_eq!(response.field("Location"), None, "{target}");
         }
     }
-    // Decoded segment by segment: an escaped letter is that letter.
+    // Each segment is decoded, so an escaped letter equals that letter.
     app.get("/%68ealth").send().expect(200);
     app.get("/%61pi/alice/t%61sks").bearer(&alice).send().expect(200);
 }
@@ -187,7 +187,7 @@ fn a_query_string_never_breaks_routing() {
         app.get(&format!("/health{query}")).send().expect(200);
         app.get(&format!("/nothing{query}")).send().expect(404);
         app.get(&format!("/{query}")).send().expect(200);
-        // A list knows its parameters; the others are no reason to take it for another route.
+        // A list refuses unknown parameters, but they do not change which route the path has.
         let list = alice.request("GET", &format!("/tasks{query}")).send();
         assert!([200, 422].contains(&list.status), "{query}: {list:?}");
         let item = alice.request("GET", &format!("/tasks/{id}{query}")).send().expect(200);

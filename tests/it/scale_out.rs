@@ -28,11 +28,11 @@ const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/haproxy
 const INSTANCES: usize = 3;
 const WRITERS: u64 = 8;
 const READERS: u64 = 4;
-/// Between two requests of a client: the machine is not to be the limit.
+/// The pause between two requests of a client, so that the machine's speed does not limit the test.
 const PAUSE: Duration = Duration::from_millis(10);
 /// This many good answers in a row show that the instance has recovered.
 const GOOD_ANSWERS: usize = 50;
-/// How long whoever watches the primary takes to be sure; no such program is a part of this.
+/// How long a program that watches the primary would take to decide that it is gone. The test uses no such program.
 const DECISION: Duration = Duration::from_secs(2);
 
 fn free_address() -> String {
@@ -56,7 +56,7 @@ impl Balancer {
         for (index, instance) in instances.iter().enumerate() {
             command.env(format!("TINYTASKS_{}", index + 1), instance);
         }
-        // Its messages are about instances that come and go.
+        // HAProxy's messages are dropped; they only say that instances come and go.
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.expect("haproxy is missing; scripts/test fetches it");
         let balancer = Self { child, address, directory };
@@ -87,7 +87,7 @@ impl Balancer {
         line[column].to_owned()
     }
 
-    /// It gets no new requests, and has answered those that it had.
+    /// Makes HAProxy send no new requests to the instance, and waits until the instance has answered all it had.
     fn drain(&self, index: usize) {
         self.administer(&format!("set server instances/instance-{} state drain", index + 1));
         eventually("an instance without work", || self.column(index, "scur") == "0");
@@ -110,7 +110,7 @@ impl Drop for Balancer {
     }
 }
 
-/// Reads all the time, on one connection as long as it lasts, as browsers do.
+/// Reads continuously, on one connection for as long as it stays open, as browsers do.
 fn read_on(run: &Run, address: &str, name: &str) {
     let request = Request::new(address, "GET", &format!("/api/{name}/tasks")).bearer(&token(name));
     let mut connection = None;
@@ -145,8 +145,8 @@ fn wait_until_well(run: &Run) {
     });
 }
 
-/// An event and the time that belongs to it, as lines for docs/scaling.md.
-/// `mended`: nothing could work before.
+/// Prints an event and the times that belong to it, as lines for docs/scaling.md. Before the moment `mended`, no
+/// request could succeed.
 fn report(run: &Run, what: &str, event: Instant, mended: Instant) {
     let answers = run.answers.lock().unwrap();
     let those: Vec<_> = answers.iter().filter(|answer| answer.began + answer.took >= event).collect();
@@ -166,7 +166,7 @@ fn report(run: &Run, what: &str, event: Instant, mended: Instant) {
     );
 }
 
-/// SIGTERM, and it ends as it should.
+/// Sends SIGTERM to an instance, which must end with exit code 0.
 fn stop(instance: &mut Instance) {
     let kill = Command::new("kill").arg(instance.child.id().to_string()).status();
     assert!(kill.unwrap().success());
@@ -251,7 +251,8 @@ fn what_was_acknowledged_survives_the_loss_of_instances_and_of_the_primary() {
     }
 }
 
-/// HAProxy sends again only what it could not send, and what it says itself is in the service's form.
+/// HAProxy sends a request again only if it could not send it before, and its own answers have the form of the
+/// service's.
 #[test]
 fn a_request_that_was_sent_is_never_sent_again() {
     let addresses = [(); INSTANCES].map(|()| free_address());
@@ -261,11 +262,11 @@ fn a_request_that_was_sent_is_never_sent_again() {
     };
     // Another connection that is being made would wait for the lock below as well.
     let mut first = on(&addresses[0], App::setup().env("DATABASE_POOL_SIZE", "1"));
-    // The third is never there.
+    // The third instance never runs.
     let balancer = Balancer::start(&addresses);
     let (alice, tasks) = (token("alice"), "/api/alice/tasks");
     let post = |title: &str| balancer.request("POST", tasks).bearer(&alice).json(json!({"title": title}));
-    // All are tried, so not each of them is marked as gone already.
+    // Enough requests that each instance is tried, whether or not HAProxy has marked some as gone.
     for _ in 0..2 * INSTANCES {
         post("there").send().expect(201);
     }
@@ -275,7 +276,7 @@ fn a_request_that_was_sent_is_never_sent_again() {
     let line = first.wait_for_log(|line| line.contains("a-name"));
     assert!(line.contains("127.0.0.1") && !line.contains("192.0.2.1"), "{line}");
 
-    // While it waits for a lock, its instance goes, and another one is there.
+    // While a request waits for a lock, its instance is killed, and another one is available.
     let held = Held::table(&first.database);
     let sent = thread::scope(|scope| {
         let sent = scope.spawn(|| post("sent").header("X-Request-Id", "sent").send());
@@ -303,8 +304,8 @@ fn a_request_that_was_sent_is_never_sent_again() {
     nobody.expect_problem(503, "SERVICE_UNAVAILABLE");
 }
 
-/// A commit that waits for the standby is no statement any more, so `statement_timeout` does not end
-/// it, and its connection is held: with as many such writes as connections, reads would fail as well.
+/// A commit that waits for the standby is not ended by `statement_timeout`, because its statement is over. Its
+/// connection stays in use: if there were as many such writes as connections, reads would fail too.
 #[test]
 fn nothing_is_acknowledged_while_the_only_synchronous_standby_is_away() {
     let primary = Server::start(&[UNSAFE]);
@@ -363,7 +364,7 @@ fn the_table_may_lie_in_parts_by_user() {
     assert_eq!(counts.split(' ').filter(|count| *count != "0").count(), 1, "{counts}");
 }
 
-/// Whether the table of a standby that was away for the last writes has all that was acknowledged.
+/// Whether a standby that was away during the last writes has all the acknowledged writes in its table.
 fn keeps_all_when_the_standby_was_away(is_synchronous: bool) -> bool {
     let primary = Server::start(&[UNSAFE]);
     let make = if is_synchronous { Server::synchronous_standby } else { Server::standby };

@@ -131,7 +131,7 @@ fn instances_that_start_at_the_same_moment_agree() {
     }
 }
 
-/// Rows of the older table: `(id, user, title, description, complete, created, updated)` in SQL.
+/// Rows of the older table, in SQL: `(id, user, title, description, complete, created, updated)`.
 const OLD_ROWS: [&str; 4] = [
     "(1, 'alice', 'first', null, true, '2020-01-01 00:00:00', '2020-01-02 03:04:05.678901')",
     "(7, 'alice', ' spaced ', 'text', false, '2024-03-31 02:30:00', '2024-03-31 02:30:00')",
@@ -260,8 +260,8 @@ fn variants_of_the_older_table_are_upgraded_too() {
     }
 }
 
-/// Old rows that break a rule: id, values of title, description, complete, created, updated; and the
-/// field that is to blame where a change of `complete` may be refused.
+/// Old rows that break a constraint: the id; the values of title, description, complete, created, updated; and the
+/// field that the error names if a change of `complete` is refused.
 const BROKEN_ROWS: [(i64, &str, &str); 12] = [
     (1, "'', null, false, '2020-01-01', '2020-01-01'", "body.title"),
     (2, "' ', null, false, '2020-01-01', '2020-01-01'", "body.title"),
@@ -424,7 +424,7 @@ fn the_constraint_takes_every_code_point_for_white_space_that_is_and_no_other() 
     assert_eq!(refused.collect::<BTreeSet<_>>(), wanted);
 }
 
-/// The code points for which somebody's notion of a space might differ, with all their neighbours.
+/// The code points that some definition counts as white space and another does not, with all their neighbours.
 fn suspects() -> impl Iterator<Item = u32> {
     let ranges = [(1, 0x900), (0x1600, 0x1900), (0x2000, 0x2100), (0x2800, 0x2801), (0x2FF0, 0x3100)];
     let more = [(0xA000, 0xA010), (0xFE00, 0xFFFF), (0x1_BCA0, 0x1_BCA4), (0x1_D173, 0x1_D17B)];
@@ -439,7 +439,7 @@ fn the_service_takes_the_same_code_points_for_white_space() {
     let mut connection = Connection::open(&app.address).unwrap();
     let mut seen = BTreeSet::new();
     for point in suspects() {
-        // `complete` is wrong as well, so that none of them becomes a task.
+        // `complete` is invalid too, so that no task is created.
         let body = json!({"title": char::from_u32(point).unwrap().to_string(), "complete": 0});
         let request = app.post("/api/alice/tasks").bearer(&token).json(body);
         connection.write(&request.bytes());
@@ -473,7 +473,7 @@ fn a_role_that_may_only_read_and_write_rows_is_enough_for_the_service() {
         alice.on_task("PUT", id).json(full).send().expect(200);
         assert_eq!(alice.list()["count"], 1);
         alice.on_task("DELETE", id).send().expect(204);
-        // The schema being there, even a start that would apply it needs no more.
+        // If the schema exists, even a start that would apply it needs no more rights.
         let outcome = run_binary(&["migrate"], &[("DATABASE_URL", &url)]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         app.database.execute(&format!("drop owned by {role} cascade; drop role {role}"));

@@ -81,7 +81,7 @@ fn title_and_description_are_searched_each_by_itself() {
         ("description", Some("some\nMILK here")),
         ("neither", Some("mil k")),
         ("null", None),
-        // Not one text together.
+        // Title and description are not searched as one text.
         ("end mi", Some("lk begins")),
     ] {
         alice.post(json!({"title": title, "description": description})).expect(201);

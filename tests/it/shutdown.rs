@@ -66,14 +66,14 @@ fn who_was_not_told_that_an_answer_is_the_last_may_ask_again() {
     assert_eq!(app.wait_for_exit(), Some(0));
 }
 
-/// A client that has been idle for long may have sent its next request just before the signal.
+/// A client that has been idle for a long time may have sent its next request just before the signal.
 #[test]
 fn a_client_that_was_idle_is_served_for_a_moment_after_the_signal() {
     let mut app = App::spawn();
     let mut idle = Connection::open(&app.address).unwrap();
     idle.write(&app.get("/").bytes());
     idle.read("GET").unwrap().expect(200);
-    // For longer than the half second that the service leaves it.
+    // Longer than the half second for which the service leaves an idle connection open.
     thread::sleep(Duration::from_millis(700));
     app.signal("TERM");
     app.wait_for_log(|line| line.contains("stopping"));
@@ -126,7 +126,7 @@ fn a_request_that_does_not_end_is_given_up_after_ten_seconds() {
     app.signal("TERM");
     assert_eq!(app.wait_for_exit(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(13), "{:?}", start.elapsed());
-    // Whether it was cut off or told of the time-out: not a success.
+    // The request was cut off or got an error, but did not succeed.
     if let Ok(response) = blocked.answer() {
         response.expect(503);
     }

@@ -16,7 +16,7 @@ use std::{
 
 const NO_ANSWER: &str = "no answer in time";
 
-/// The database through a relay, with more parameters.
+/// The URL of the database through a relay, with more parameters.
 fn through(relay: &Relay, database: &Database, parameters: &str) -> String {
     database.url.replace(database.server_address(), &relay.address) + parameters
 }
@@ -39,7 +39,7 @@ fn a_command_ends_with_the_reason_however_far_it_got_with_the_database() {
     let database = Database::create();
     let relay = Relay::to(database.server_address());
     let url = through(&relay, &database, "?connect_timeout=2");
-    // The answer to the question for TLS; in the middle of the authentication; of what follows it.
+    // Silence falls after the answer about TLS, in the middle of the authentication, or in the messages after it.
     for bytes in [1, 60, 200] {
         relay.silence_after(bytes);
         assert_gives_up(&url, &format!("after {bytes} bytes"));
@@ -72,7 +72,7 @@ fn the_next_host_is_tried_after_one_that_does_not_answer() {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let app = App::setup().env("DATABASE_URL", &url).spawn();
     eventually_settles("the list", || app.user("alice").request("GET", "/tasks").send().status == 200);
-    // One that did not answer is not asked first again for every connection.
+    // An address that did not answer is not tried first for every connection.
     let asked = nobody.accepted();
     app.database.terminate_sessions();
     database.terminate_sessions();
@@ -99,7 +99,7 @@ fn connections_are_made_again_after_a_time_in_which_none_was_answered() {
     eventually_settles("the list", || list().status == 200);
 }
 
-/// Twenty clients read all the time; each round, the connections that are open fall silent.
+/// Twenty clients read continuously. In each round, all connections that are open fall silent.
 #[test]
 fn silent_connections_are_given_up_and_replaced_again_and_again() {
     let database = Database::create();
@@ -130,14 +130,14 @@ fn silent_connections_are_given_up_and_replaced_again_and_again() {
             eventually("health", || app.get("/health").send().status == 200);
         }
     });
-    // No connection and no thread is left over.
+    // No surplus connection and no surplus thread remains.
     let sessions = "select count(*) from pg_stat_activity where datname = current_database() \
         and application_name = 'tinytasks'";
     eventually("no session too many", || database.value(sessions).parse::<i64>().unwrap() <= 3 * 17 + 17);
     eventually("no thread too many", || status(&app, "Threads") < 80);
 }
 
-/// Runs also when the test fails; else its threads would go on for ever.
+/// Sets the flag even when the test fails, because its threads would otherwise run for ever.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// A service whose log nobody reads after its first lines.
+/// A service whose log is not read after its first lines.
 struct Stalled {
     child: Child,
     stderr: BufReader<ChildStderr>,
@@ -64,7 +64,7 @@ impl Stalled {
         Self { child, stderr, address, admin, _database: database, _directory: directory }
     }
 
-    /// Asks for another's tasks in the name of a user of 255 characters: a line of some 7 KB.
+    /// Requests another user's tasks as a user whose id has 255 characters, which makes a log line of about 7 KB.
     fn fill(&self) {
         let token = token(&"\u{1F600}".repeat(255));
         for _ in 0..400 {
@@ -109,7 +109,7 @@ fn a_stalled_log_stops_neither_requests_nor_the_end() {
     drop(stderr);
 }
 
-/// As when a full disk has room again. A named pipe whose reader goes away and comes back stands for the disk.
+/// Simulates a full disk that has room again, by a named pipe whose reader goes away and comes back.
 #[test]
 fn lines_that_could_not_be_written_are_counted_in_the_log_once_others_can() {
     let (database, directory) = (Database::create(), Directory::create());
@@ -166,7 +166,7 @@ fn the_log_says_how_many_lines_were_dropped_when_it_flows_again() {
         line.clear();
         assert!(service.stderr.read_line(&mut line).unwrap() > 0, "the service has ended");
     }
-    // At the end nothing is lost that is being read.
+    // At the end of the service, no line is lost while the log is being read.
     service.terminate();
     let Stalled { child, mut stderr, .. } = service;
     let mut rest = String::new();

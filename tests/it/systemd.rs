@@ -27,9 +27,9 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The value is that of the flags in /proc/PID/fdinfo, see proc(5).
+/// The flag as it is in /proc/PID/fdinfo (proc(5)).
 const O_NONBLOCK: u32 = 0o4000;
-/// Of each kind of client, while the service is restarted.
+/// How often the service is restarted under each kind of client.
 const ROUNDS: usize = 3;
 
 /// The socket to which the service reports.
@@ -71,7 +71,7 @@ fn the_unit_leaves_little_to_an_intruder() {
     assert!(report.contains("Overall exposure level for tinytasks.service: 1."), "{report}");
 }
 
-/// The program itself has to be there, so it is the one under test that the unit names.
+/// systemd-analyze requires that the program of the unit exists, so the unit is changed to name the one under test.
 #[test]
 fn the_units_are_valid() {
     let directory = Directory::create();
@@ -81,14 +81,14 @@ fn the_units_are_valid() {
     assert!(service.contains("ExecStart=/usr/bin/tinytasks --config /etc/tinytasks/tinytasks.conf serve\n"));
     let service = directory.write("tinytasks.service", &service.replace("/usr/bin/tinytasks", program));
     let socket = directory.write("tinytasks.socket", &fs::read_to_string(unit("tinytasks.socket")).unwrap());
-    // Its manual is there once the package is.
+    // The unit's manual page exists only where the package is installed.
     let output =
         Command::new("systemd-analyze").args(["verify", "--man=no", &service, &socket]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && !said.contains(".service:") && !said.contains(".socket:"), "{said}");
 }
 
-/// On a free port of TCP, or on a path.
+/// A listening socket on a free TCP port, or on a path.
 fn listener(path: Option<&Path>) -> Socket {
     let tcp = || SocketAddr::from(([127, 0, 0, 1], 0)).into();
     let address = path.map_or_else(tcp, |path| SockAddr::unix(path).unwrap());
@@ -109,7 +109,7 @@ fn it_says_when_it_is_ready_reloading_and_stopping() {
     let time = reloading[1].strip_prefix("MONOTONIC_USEC=").expect("what notify-reload wants to know");
     let uptime = fs::read_to_string("/proc/uptime").unwrap();
     let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
-    // Its clock is not that of a suspended machine, but never ahead of it.
+    // This clock stands still while the machine is suspended, so it is never ahead of the uptime.
     assert!((1.0..=uptime * 1e6 + 1e5).contains(&time.parse::<f64>().unwrap()), "{reloading:?} {uptime}");
     assert_eq!(manager.next(), ["READY=1"]);
     app.wait_for_log(|line| line.contains("secrets read again"));
@@ -162,9 +162,8 @@ fn the_watchdog_is_not_told_by_a_service_that_is_deaf() {
     let app = app.env("WATCHDOG_USEC", "2000000").spawn();
     assert_eq!(app.address, address.to_string());
     while manager.next() != ["WATCHDOG=1"] {}
-    // A process that takes connections from the same socket and never answers stands for threads that
-    // no longer answer. There
-    // are enough of them to be the first.
+    // Threads that accept connections from the same socket and never answer simulate a service that no longer
+    // answers. There are so many of them that they get the watchdog's connections first.
     let is_over = Arc::new(AtomicBool::new(false));
     deaf.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     for _ in 0..8 {
@@ -209,7 +208,7 @@ fn an_inherited_socket_is_used_whatever_host_and_port_say() {
         app.user("alice").create("t");
         app.signal("TERM");
         assert_eq!(app.wait_for_exit(), Some(0));
-        // It is not the service's own.
+        // The service must not remove the path, because it did not make the socket.
         assert!(path.is_none_or(|path| fs::metadata(path).unwrap().file_type().is_socket()));
     }
 }
@@ -235,7 +234,7 @@ fn check_and_healthcheck_ask_the_inherited_socket_whose_path_is_host() {
     assert!(!app.log_so_far().contains(" WARN "), "{}", app.log_so_far());
 }
 
-/// It would be asked for clients without end.
+/// With a non-blocking socket, the service would ask for connections in an endless loop.
 #[test]
 fn an_inherited_socket_that_somebody_makes_non_blocking_is_made_blocking_again() {
     let listener = listener(None);
@@ -272,8 +271,8 @@ fn what_cannot_be_listened_on_ends_the_start() {
     assert!(outcome.stderr.contains("cannot listen on 192.0.2.1:0"), "{outcome:?}");
 }
 
-/// Clients that open a connection for each request, and clients that keep theirs as long as they
-/// may, while the service is stopped and started again.
+/// The service is stopped and started again under clients that open a connection for each request, and clients that
+/// keep their connection for as long as possible.
 #[test]
 fn a_restart_through_an_inherited_socket_fails_no_request() {
     let directory = Directory::create();
@@ -299,8 +298,8 @@ fn restart_under_load(path: Option<&Path>) {
             let mut connection = kept.take().unwrap_or_else(|| Connection::open(&address).unwrap());
             connection.write(&request.bytes());
             let answer = match connection.read("POST") {
-                // Idle for too long, on a busy machine: then it ends without a word, and nothing was
-                // done, as the count will show (RFC 9112 section 9.3.1).
+                // On a busy machine the connection may have been idle for too long. It then ends without an answer,
+                // and the request was not processed, as the count will show (RFC 9112 section 9.3.1).
                 Err(_) if is_reused => continue,
                 answer => answer.unwrap_or_else(|error| panic!("keeps {keeps}: {error}")),
             };

@@ -18,7 +18,7 @@ fn instant(task: &Value, name: &str) -> jiff::Timestamp {
     text.parse().unwrap()
 }
 
-/// A Task of this content, whatever its id and times.
+/// Asserts that the value is a Task with this content. Its id and times may be any.
 #[track_caller]
 fn assert_task(task: &Value, user_id: &str, title: &str, description: Option<&str>, complete: bool) {
     let members: Vec<_> = task.as_object().unwrap().keys().map(String::as_str).collect();
@@ -152,7 +152,7 @@ fn the_list_holds_all_tasks_of_the_user_by_number_and_no_others() {
         app.user("bob").create_id();
         wanted.push(alice.create(&format!("task {index}")));
     }
-    // A change moves the row within the table, and must not move it within the list.
+    // A change moves the row within the table, but must not move the task within the list.
     wanted[1] = alice
         .on_task("PATCH", wanted[1]["id"].as_i64().unwrap())
         .json(json!({"complete": true}))
@@ -172,7 +172,7 @@ fn the_list_holds_all_tasks_of_the_user_by_number_and_no_others() {
     assert!(ids.is_sorted());
 }
 
-/// The answer without its times.
+/// The answer without the fields and members that contain times.
 fn without_times(response: &Response) -> (u16, Vec<(String, String)>, Value) {
     let fields = response.fields.iter().filter(|(name, _)| name != "date").cloned().collect();
     let mut problem = response.json();
@@ -191,7 +191,7 @@ fn a_task_of_another_user_is_404_and_looks_as_if_it_had_never_been() {
         [("GET", None), ("PUT", Some(full.clone())), ("PATCH", Some(full)), ("DELETE", None)]
     {
         let ask = |id| {
-            // The same request id for all: it counts in Content-Length.
+            // All requests have the same request id, because its length affects Content-Length.
             let mut request = app.user("alice").on_task(method, id).header("X-Request-Id", "same");
             if let Some(body) = body.clone() {
                 request = request.json(body);

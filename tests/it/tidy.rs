@@ -11,7 +11,7 @@ const TEST_LINES_MAX: usize = 500;
 /// Lines of one function of `src`, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// The path in the repository and the text of every file of Rust below that folder.
+/// The path in the repository and the text of every Rust file below this folder.
 fn rust_files(folder: &str) -> Vec<(String, String)> {
     fn collect(directory: &Path, found: &mut Vec<(String, String)>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -41,14 +41,14 @@ fn read(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// The numbered lines without comments. (In a string of ours no space stands before `//`.)
+/// The numbered lines without comments. (No string in `src` has a space before `//`.)
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let code = |line: &'_ str| line.find(" //").map_or(line.len(), |start| start);
     let lines = text.lines().map(move |line| &line[..code(line)]);
     lines.enumerate().map(|(index, line)| (index + 1, line)).filter(|(_, line)| !line.starts_with("//"))
 }
 
-/// Whether the word is there, not as a part of a longer one.
+/// Whether the line contains the word, not as a part of a longer one.
 fn has_word(line: &str, word: &str) -> bool {
     let is_part = |char: Option<char>| char.is_some_and(|char| char.is_alphanumeric() || char == '_');
     line.match_indices(word).any(|(start, _)| {
@@ -88,7 +88,7 @@ fn a_crate_is_named_in_its_module_alone() {
     ] {
         for (name, text) in sources() {
             for (number, line) in code_lines(&text) {
-                // A URL's scheme is no crate, nor is a name in a text.
+                // The scheme of a URL is not the name of a crate.
                 let is_named = has_word(line, word) && !line.contains(&format!("{word}://"));
                 let is_home = homes.split(' ').any(|home| name.starts_with(home));
                 assert!(!is_named || is_home, "{name}:{number} names {word}: {line}");
@@ -125,11 +125,11 @@ fn every_statement_on_tasks_carries_the_user_as_its_first_parameter() {
     for (name, text) in sources() {
         let found = statements(&text);
         assert!(found.is_empty() || name.starts_with("src/store"), "{name} has SQL");
-        // Files that look at the table as a whole; they serve no request.
+        // These files examine the table as a whole and serve no request.
         if ["schema", "check", "readiness"].iter().any(|file| name == format!("src/store/{file}.rs")) {
             continue;
         }
-        // Its statements are looked at below as PostgreSQL gets them.
+        // The statements of this file are checked below, in the form that PostgreSQL gets.
         if name == "src/store/statements.rs" {
             continue;
         }
@@ -139,7 +139,7 @@ fn every_statement_on_tasks_carries_the_user_as_its_first_parameter() {
     for sql in of_requests.chain([EXPORT, COUNT, PURGE]) {
         let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ") + " ";
         let is_insert = sql.starts_with("insert into tasks (user_id,") && sql.contains("values ($1,");
-        // Nothing that follows can widen it.
+        // No later condition can make the statement reach other users' rows.
         let others = sql.split_once("where user_id = $1 ").map(|(_, rest)| rest);
         let is_bound = others.is_some_and(|rest| rest.is_empty() || rest.starts_with("and "))
             || others.is_some_and(|rest| rest.starts_with("order by "));
@@ -170,28 +170,28 @@ fn no_statement_is_put_together_with_format() {
     }
 }
 
-/// The type argument of `docs/AUDIT.md`: who has a `Caller` was authorized, and the store asks for one.
+/// The type argument of `docs/AUDIT.md`: a `Caller` exists only after authorization, and the store requires one.
 #[test]
 fn nobody_but_auth_makes_a_caller_and_the_store_asks_for_one() {
     let auth = read("src/auth.rs");
     assert!(auth.contains("behind us).\npub struct Caller {\n    user_id: UserId,\n}\n"), "its field");
-    // A module inside would see the field.
+    // A module inside `auth` could access the private field.
     assert!(!auth.lines().any(|line| line.starts_with("mod ") || line.starts_with("pub mod ")));
     let body = |begin: &str| auth.split_once(begin).unwrap().1.split("\n}\n").next().unwrap();
     let of_caller = body("impl Caller {");
     assert_eq!((of_caller.matches("pub fn ").count(), of_caller.matches("Self {").count()), (1, 0));
     assert_eq!(body("pub fn authorize(").matches("Caller {").count(), 1);
     for (name, text) in sources() {
-        // Its head, its methods, and the one place that makes one.
+        // The three places are the struct, its `impl`, and the one place that makes a value.
         let (count, wanted) = (text.matches("Caller {").count(), if name == "src/auth.rs" { 3 } else { 0 });
         assert_eq!(count, wanted, "{name}");
         assert!(!text.contains(" for Caller"), "{name} has another way to one");
-        // The commands export and purge act for whoever has DATABASE_URL.
+        // The commands export and purge need no `Caller`, because they act for the operator, who has DATABASE_URL.
         if !name.starts_with("src/store/") || name == "src/store/privacy.rs" {
             continue;
         }
         assert!(!has_word(&text, "UserId") && !text.contains("pub mod "), "{name}");
-        // Every call that asks for tasks names the user for whom it asks.
+        // Every function that is about tasks takes the user whose tasks they are.
         for (index, _) in text.match_indices("fn ") {
             let signature = text[index..].split(['{', ';']).next().unwrap();
             let is_about_tasks = ["TaskId", "Page", "Content", "Patch", "user"];
@@ -220,31 +220,32 @@ fn nobody_but_auth_makes_a_caller_and_the_store_asks_for_one() {
     }
 }
 
-/// A reader cannot see that something is absent, so this is checked.
+/// Checks what must not be in the code, because a reader cannot see that something is absent.
 #[test]
 fn what_is_said_to_be_absent_is_absent() {
     assert!(read("Cargo.toml").contains("\nunsafe_code = \"forbid\"\n"));
     for (word, homes) in [
         ("unsafe", ""),
-        // No other program is run, and no file is written but that of the socket.
+        // The service runs no other program and writes no file, except the path of its socket.
         ("Command", ""),
         ("File", ""),
         ("OpenOptions", ""),
         ("fs::write", ""),
         ("remove_file", "src/gate/listen.rs"),
-        // The service connects to PostgreSQL and to itself alone.
+        // The service connects only to PostgreSQL and to itself.
         ("TcpStream", ""),
         ("ToSocketAddrs", "src/config.rs src/store/url.rs"),
         ("UnixStream", "src/gate/handout.rs"),
         ("connect_timeout", "src/gate/listen.rs src/store/url.rs src/commands/healthcheck.rs"),
-        // Neither cookies nor redirects.
+        // The service uses neither cookies nor redirects.
         ("Cookie", ""),
         ("Set-Cookie", ""),
         ("301", ""),
         ("302", ""),
         ("307", ""),
         ("308", ""),
-        // Values never become text of a statement, and no pattern backtracks.
+        // Values never become part of a statement's text, and there are no regular expressions, which could
+        // backtrack.
         ("simple_query", "src/store/check.rs"),
         ("batch_execute", "src/store/schema.rs"),
         ("Regex", ""),
@@ -258,7 +259,7 @@ fn what_is_said_to_be_absent_is_absent() {
     }
 }
 
-/// Clippy reports these (Cargo.toml); no file may silence it.
+/// Clippy reports code that may panic (Cargo.toml), and no file may silence these lints.
 #[test]
 fn what_may_panic_is_left_to_the_tests() {
     let manifest = read("Cargo.toml");
@@ -278,7 +279,7 @@ fn what_may_panic_is_left_to_the_tests() {
             }
             let is_const = line.trim_start().starts_with("const ") || line.contains(" const ");
             for word in [".unwrap()", ".expect("] {
-                // In a constant, a failure is one of the compiler.
+                // In a constant, a failure is an error of compilation.
                 assert!(!line.contains(word) || is_const, "{name}:{number} {line}");
             }
         }
@@ -334,7 +335,7 @@ fn functions(text: &str) -> Vec<(usize, &str, usize)> {
     found
 }
 
-/// Of the function whose declaration begins on this line.
+/// The name of the function whose declaration begins on this line.
 fn function_name(line: &str) -> Option<&str> {
     let (before, rest) = line.split_once("fn ")?;
     let is_declaration = before

@@ -47,7 +47,7 @@ fn install(directory: &Directory, pair: &[String; 2]) -> [String; 2] {
     [put(&pair[0], "cert"), put(&pair[1], "key")]
 }
 
-/// Takes every certificate.
+/// Accepts every certificate.
 #[derive(Debug)]
 struct Trusting(CryptoProvider);
 
@@ -93,7 +93,7 @@ struct Https {
 }
 
 impl Https {
-    /// The handshake comes with the first request.
+    /// Connects. The first request does the handshake.
     fn open(app: &App) -> io::Result<Self> {
         let provider = ring::default_provider();
         let config = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
@@ -123,7 +123,7 @@ impl Https {
         self.answer()
     }
 
-    /// Whether the certificate that was shown is named so.
+    /// Whether the server's certificate has this name.
     fn is_of(&self, name: &str) -> bool {
         let certificates = self.stream.get_ref().conn.peer_certificates().unwrap();
         certificates[0].windows(name.len()).any(|window| window == name.as_bytes())
@@ -134,7 +134,7 @@ fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
 }
 
-/// On a connection of its own.
+/// Sends a request on a new connection.
 fn ask(app: &App, bytes: &[u8]) -> io::Result<Response> {
     Https::open(app)?.ask(bytes)
 }
@@ -150,7 +150,7 @@ fn s_client(app: &App, options: &[&str]) -> String {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    // It may have been refused before.
+    // An error is ignored, because the handshake may have been refused already.
     let _ = child.stdin.take().unwrap().write_all(request);
     let output = child.wait_with_output().unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
@@ -160,7 +160,7 @@ fn s_client(app: &App, options: &[&str]) -> String {
 fn tls_1_2_and_1_3_are_spoken_and_nothing_older_or_weaker() {
     let directory = Directory::create();
     let app = spawn(&directory, &[]);
-    // At its lowest level the tool offers what it would not offer by itself.
+    // At its lowest security level, openssl offers ciphers that it does not offer by default.
     let weak = ["-cipher", "ALL:@SECLEVEL=0"];
     for (version, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
         let said = s_client(&app, &[version, "-alpn", "h2,http/1.1"]);
@@ -227,7 +227,7 @@ fn every_answer_over_https_says_to_stay_with_it() {
         let seconds = value.strip_prefix("max-age=").and_then(|value| value.parse::<u32>().ok());
         assert!(seconds >= Some(365 * 24 * 3600), "a year at least: {value}");
     }
-    // Over HTTP it would have no meaning (RFC 6797 section 7.2).
+    // The field must not be sent over plain HTTP (RFC 6797 section 7.2).
     for plain in [App::spawn().get("/health").send(), app.admin("/health/live").send()] {
         assert_eq!(plain.field("Strict-Transport-Security"), None);
     }
@@ -283,7 +283,7 @@ fn a_renewed_certificate_is_taken_over_without_a_failed_request() {
         scope.spawn(move || repeat(new_count, &mut || ask(app, &get("/health"))));
 
         let _over = Over(&is_over);
-        // Half of the new pair fits to nothing: the old one stays.
+        // One new file of the pair does not match the other old one, so the old pair stays in use.
         put(&second[0], "cert");
         app.wait_for_log(|line| line.contains("certificate kept as it was"));
         assert!(new_is_of("first"));
@@ -291,7 +291,7 @@ fn a_renewed_certificate_is_taken_over_without_a_failed_request() {
         put(&second[1], "key");
         eventually("the new certificate", || new_is_of("second"));
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-        // Nor does what is no certificate at all, or nothing.
+        // A file that is no certificate, or is missing, does not replace the old pair either.
         let complaints = || app.log_so_far().matches("certificate kept as it was").count();
         let garbage = directory.write("garbage", "no certificate");
         put(&garbage, "cert");
@@ -348,7 +348,7 @@ fn who_does_not_finish_the_handshake_is_closed_to_after_ten_seconds() {
                 assert!(https.answer().is_err());
                 assert_deadline(10, start.elapsed());
             });
-            // Behind the handshake, the rules are those of HTTP.
+            // After the handshake, the deadlines are the same as for HTTP.
             scope.spawn(|| {
                 let mut https = Https::open(&app).unwrap();
                 let start = Instant::now();
@@ -371,7 +371,7 @@ fn plain_http_and_noise_on_the_port_are_closed_to() {
             let start = Instant::now();
             let mut raw = Raw::open(&app);
             raw.send(noise);
-            // A TLS alert at the most.
+            // The client gets at most a TLS alert.
             assert!(raw.count_to_the_end() < 20);
             assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         }

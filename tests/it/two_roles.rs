@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-/// Asked of psql without the flag, because the statements themselves have to stop at an error.
+/// psql runs without ON_ERROR_STOP on the command line, because the file itself must make it stop at an error.
 const PSQL: &str = "psql --no-psqlrc --quiet --dbname=\"$URL\" --file=second_role.sql";
 
 /// The start of docs/deploy.md: one role, which owns the database and the service's table.
@@ -26,7 +26,8 @@ fn server_with_one_role() -> Server {
     server
 }
 
-/// The statements of the page, for this server's names: its superuser is called tinytasks already.
+/// The statements of the page, with other role names, because the superuser of this server is already called
+/// tinytasks.
 fn statements() -> String {
     let text = boxed("sql", "alter schema public owner to tinytasks;");
     let text = text.replace("to tinytasks;", "to tinytasks_old;");
@@ -89,12 +90,12 @@ fn a_running_service_goes_from_one_role_to_two_and_no_request_fails() {
         let error = second.batch_execute(sql).expect_err(sql);
         assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}: {error:?}");
     }
-    // The first role is still the owner: the next upgrade is its.
+    // The first role is still the owner, so it makes the next upgrade.
     let owner = url(&server, "tinytasks_old", "old");
     succeeds(run_binary(&["migrate"], &[("DATABASE_URL", &owner)]));
 }
 
-/// The mistake that this guards against: a statement fails, and the revokes after it are done all the same.
+/// Guards against a mistake: if a statement fails, the revokes after it must not be done.
 #[test]
 fn steps_that_cannot_be_done_whole_change_nothing() {
     let server = server_with_one_role();

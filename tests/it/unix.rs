@@ -24,7 +24,7 @@ fn host(directory: &Directory) -> (String, String) {
 fn owner_and_group_may_connect_and_nothing_is_left_at_the_end() {
     let directory = Directory::create();
     let (host, path) = host(&directory);
-    // The port is taken: it is of no interest.
+    // The port is taken by another service, but it does not matter with a Unix socket.
     let other = App::setup().env("HOST", "127.0.0.1").spawn();
     let port = other.address.rsplit_once(':').unwrap().1;
     let mut app = App::setup().env("HOST", &host).env("PORT", port).spawn();
@@ -89,7 +89,7 @@ fn the_clients_address_is_what_the_proxy_says_if_it_is_trusted() {
         ("unix", "", "unix"),
         ("unix", "X-Forwarded-For: 6.6.6.6, 1.2.3.4\r\n", "1.2.3.4"),
         ("unix, 127.0.0.1", "Forwarded: for=\"[2001:db8::1]:443\"\r\n", "2001:db8::1"),
-        // nginx says so of a client that came by a Unix socket itself.
+        // nginx writes this for a client that is itself connected by a Unix socket.
         ("unix", "X-Forwarded-For: unix:\r\n", "unix"),
     ] {
         let directory = Directory::create();
@@ -102,7 +102,7 @@ fn the_clients_address_is_what_the_proxy_says_if_it_is_trusted() {
         let line = app.wait_for_log(|line| line.contains("request_id=whose "));
         assert!(line.contains(&format!(" client={wanted} ")), "{trusted}, {fields}: {line}");
     }
-    // By TCP it does not count.
+    // A peer on TCP is not trusted by `unix`.
     let app = App::setup().env("HOST", "127.0.0.1").env("TRUSTED_PROXIES", "unix").spawn();
     app.get("/").header("X-Request-Id", "tcp").header("X-Forwarded-For", "1.2.3.4").send();
     let line = app.wait_for_log(|line| line.contains("request_id=tcp "));
@@ -114,7 +114,7 @@ fn a_successor_that_is_already_there_keeps_its_path() {
     let directory = Directory::create();
     let (host, path) = host(&directory);
     let mut app = App::setup().env("HOST", &host).spawn();
-    // A request that does not arrive keeps the old one for ten seconds.
+    // An unfinished request keeps the old process running for ten seconds.
     let mut half = Connection::open(&app.address).unwrap();
     half.write(b"GET / HTTP/1.1\r\nHost");
     app.get("/").send();

@@ -118,7 +118,7 @@ fn another_users_path_is_403_whether_or_not_anything_is_there() {
     assert!(reason.contains("alice"), "whose token it was: {line}");
 }
 
-/// Each request breaks the rule of its row and all that stand below.
+/// Each request breaks the rule of its row and the rules of all rows below it.
 #[test]
 fn checks_are_made_in_the_order_that_the_contract_gives() {
     let app = App::spawn();

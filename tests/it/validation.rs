@@ -156,7 +156,7 @@ fn a_bad_task_id_and_a_bad_body_are_told_together() {
     assert_refused(alice, "PUT", "/tasks/x", br#"{"title":1}"#, 422, &[id, title, complete]);
     assert_refused(alice, "PATCH", "/tasks/0", br#"{"title":1}"#, 422, &[id, title]);
     assert_refused(alice, "PATCH", "/tasks/0", br#"{"title":"t"}"#, 422, &[id]);
-    // Where one of them is 400, the whole is.
+    // If one of the errors is a 400, the answer is 400.
     assert_refused(alice, "PUT", "/tasks/x", b"x", 400, &[id, ("body", "json_invalid")]);
     assert_refused(alice, "PATCH", "/tasks/x", b"{}", 400, &[id, ("body", "no_fields")]);
     let query = [("query.q", "query"), ("query.complete", "missing"), ("body", "no_fields")];

@@ -12,7 +12,7 @@ use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt};
 const URL: &str = "postgres://u:pa55word@127.0.0.1:1/db";
 const RANDOM: &str = "give 32 random bytes, such as openssl rand -base64 32 prints";
 
-/// A good configuration with these variables in it. An empty value unsets one.
+/// A valid configuration with these variables added or changed. An empty value unsets a variable.
 fn with<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut variables = vec![("DATABASE_URL", URL), ("JWT_SECRET_KEY", SECRET), ("PORT", "0")];
     variables.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
@@ -20,13 +20,13 @@ fn with<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     variables
 }
 
-/// This line alone, no result, and exit code 2.
+/// Asserts that there is only this line, no result, and exit code 2.
 #[track_caller]
 fn assert_refused(outcome: &Outcome, line: &str) {
     assert_eq!((outcome.code, &*outcome.stdout, &*outcome.stderr), (Some(2), "", &*format!("{line}\n")));
 }
 
-/// Exit code 1, and a line that begins and ends like this.
+/// Asserts exit code 1, and a line with this beginning and this end.
 #[track_caller]
 fn assert_fails(outcome: &Outcome, begin: &str, part: &str) {
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
@@ -110,7 +110,7 @@ fn what_is_wrong_with_the_file_of_a_secret_names_the_file() {
         ("JWT_SECRET_KEY", &*empty, weak("JWT_SECRET_KEY_FILE")),
         ("JWT_SECRET_KEY", &short, weak("JWT_SECRET_KEY_FILE")),
         ("JWT_SECRET_KEY", folder, folder_line),
-        // The secret itself is nothing that a log may hold.
+        // The message must not contain the secret itself.
         ("JWT_SECRET_KEY", SECRET, no_path("JWT_SECRET_KEY_FILE")),
         ("DATABASE_URL", URL, no_path("DATABASE_URL_FILE")),
         (
@@ -172,7 +172,7 @@ fn a_bad_configuration_file_is_named_with_its_line() {
             assert_eq!(outcome.stderr, line, "{content}: {outcome:?}");
         }
     }
-    // An editor's invisible mark is no mistake of the person.
+    // The invisible byte order mark of an editor is accepted.
     let file = files.write("tinytasks.conf", "\u{feff}PORT=8123\n");
     let outcome = run_binary(&["--config", &file, "config"], &with(&[("PORT", "")])[..2]);
     assert!(outcome.stdout.contains("\nPORT=8123 "), "{outcome:?}");
@@ -293,7 +293,7 @@ fn an_address_that_cannot_be_had_is_found_by_check_and_ends_serve() {
         (("PORT", &*port), &*address.to_string()),
     ] {
         let variables = with(&[("DATABASE_URL", &*database.url), set]);
-        // Whoever has the port answers nothing.
+        // The program that has the port does not answer.
         if set.0 != "PORT" {
             let admin = if set.0 == "ADMIN_ADDR" { "ADMIN_ADDR " } else { "" };
             let outcome = run_binary(&["check"], &variables);
@@ -439,7 +439,7 @@ fn what_was_probably_meant_otherwise_is_a_warning_of_check_config_and_serve() {
         (&[("JWT_SECRET", SECRET)], "JWT_SECRET: is no variable of tinytasks; did you mean JWT_SECRET_KEY?"),
         (&[("TLS_CERT", "/x")], "TLS_CERT: is no variable of tinytasks; did you mean TLS_CERT_FILE?"),
     ] {
-        // So that no limit of open files is a warning too.
+        // Few connections, so that the limit of open files causes no warning.
         let few = ("MAX_CONNECTIONS", "64");
         let variables = with(&[&[("DATABASE_URL", &*database.url), few], set].concat());
         for command in ["check", "config"] {
@@ -452,13 +452,13 @@ fn what_was_probably_meant_otherwise_is_a_warning_of_check_config_and_serve() {
         let line = setup.spawn().wait_for_log(|line| line.contains(warning));
         assert!(line.contains(" WARN "), "{line}");
     }
-    // A quotation mark that is part of the value is told from those that are written around it.
+    // A quotation mark that is part of the value is distinguishable from those around it.
     for (value, shown) in [("\"a\"", r#""\"a\"""#), ("'a'", r#""'a'""#), ("a b", r#""a b""#), ("a", "a")] {
         let outcome = run_binary(&["config"], &with(&[("JWT_ISSUER", value)]));
         let line = format!("JWT_ISSUER={shown} ");
         assert!(outcome.stdout.lines().any(|shown| shown.starts_with(&line)), "{line}: {outcome:?}");
     }
-    // The same secret under both names is no contradiction.
+    // The same secret under both names causes no warning.
     let outcome = run_binary(&["config"], &with(&[("BETTER_AUTH_SECRET", SECRET)]));
     assert!(!outcome.stdout.contains("warning"), "{outcome:?}");
 }
@@ -485,7 +485,7 @@ fn a_health_check_says_where_it_has_asked_and_what_may_be_wrong() {
     for (set, begin) in [
         (("PORT", "1"), "127.0.0.1:1: Connection refused"),
         (("HOST", "unix:/nothing/here"), "unix:/nothing/here: No such file"),
-        // PostgreSQL is something else.
+        // PostgreSQL answers at this port instead of tinytasks.
         (("PORT", port), &*format!("127.0.0.1:{port}: something else than tinytasks answers there")),
     ] {
         assert_fails(&run_binary(&["healthcheck"], &with(&[set])), begin, remedy);

@@ -16,11 +16,11 @@ use std::{
 
 const THREADS: u64 = 4;
 
-/// The bytes after the last whole request.
+/// What the bytes after the last whole request are.
 #[derive(Debug, PartialEq)]
 enum Rest {
     Nothing,
-    /// It may become a request. If no continuation can make it one, the service says 400 at once.
+    /// The beginning of a request. If no continuation can make it a valid one, the service may answer 400 at once.
     Begun,
     Refused(u16),
 }
@@ -67,7 +67,7 @@ fn assert_answered(app: &App, bytes: &[u8], random: &mut Random) -> u64 {
         assert!([200, 204, 400, 401, 403, 404, 405].contains(&answer.status), "{answer:?}: {:?}", context());
         assert_eq!(answer.field("Connection").is_some(), request.is_last, "{answer:?}: {:?}", context());
         if answer.status == 400 {
-            // This 400 is about the content. After one about the framing the connection would end.
+            // This 400 is about the content of a request, because after one about the framing the connection ends.
             assert!(!answer.text().contains("framing"), "{answer:?}: {:?}", context());
         }
         if let [id] = request.values("X-Request-Id").as_slice()

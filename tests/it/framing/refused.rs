@@ -228,7 +228,7 @@ fn a_refusal_can_be_read_by_a_client_that_is_still_sending() {
                 (431, "HEADERS_TOO_LARGE"),
             ),
         ] {
-            // All at once; then in pieces, some of which are sent after the answer.
+            // Sent first at once, then in pieces, some of which are sent after the answer.
             let answer = only_answer(&app, case, format!("{head}{body}").as_bytes());
             assert_refused(case, &answer, wanted);
             let mut raw = Raw::open(&app);
@@ -252,7 +252,7 @@ fn a_refusal_can_be_read_by_a_client_that_is_still_sending() {
 fn a_refusal_is_an_answer_and_a_log_line_like_any_other() {
     let app = App::spawn();
     let many = "A: b\r\n".repeat(63);
-    // Three heads that are refused before all of it is read.
+    // Three heads that are refused before they have been read completely.
     let more = format!("A: {}\r\n", "b".repeat(60)).repeat(100);
     let long = format!("A: {}", "b".repeat(20 * 1024));
     let hopeless = format!("no field\r\nA: {}\r\n", "b".repeat(5 * 1024));
@@ -343,8 +343,8 @@ fn what_can_become_no_request_is_answered_at_once() {
     app.wait_for_log(|line| line.contains("status=400") && line.contains("the client speaks TLS"));
 }
 
-/// A client that takes a failed write as the end, as Node's does, reads its answer only if the service
-/// goes on reading what it sends.
+/// Some clients, such as Node's, give up when a write fails. Such a client reads its answer only if the service
+/// continues to read what the client sends.
 #[test]
 fn a_client_may_send_ten_megabytes_before_it_reads_its_413() {
     let app = App::spawn();

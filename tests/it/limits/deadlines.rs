@@ -26,7 +26,7 @@ fn slow_clients_are_told_in_time_and_keep_nobody_waiting() {
     assert!(heads.iter_mut().all(Raw::is_quiet), "alice is served while all of them are still there");
     for raw in &mut heads {
         assert_refused("a head", &raw.answer().unwrap(), (408, "REQUEST_TIMEOUT"));
-        // A reset would make the second of them fail, and could cost the client the answer.
+        // After a reset the second write would fail, and the client could lose the answer.
         assert!((0..3).all(|_| raw.send("a")), "what a client still sends is dropped");
     }
     for raw in &mut heads {
@@ -56,11 +56,11 @@ fn begun_heads_and_bodies_hold_up_nobody() {
     }
 }
 
-/// All deadlines are tested at the same time, with one victim, because they take so long.
+/// All deadlines are tested at the same time, with one victim, because each takes a long time.
 #[test]
 fn deadlines_are_kept_however_the_bytes_trickle() {
     let app = App::spawn();
-    // The answer has the fields that depend on lines of the head, where those were read.
+    // If the lines of the head were read, the answer has the fields that depend on them.
     let is_told = |case: &str, answers: &[Response], is_read: bool| {
         assert_eq!(answers.len(), 1, "{case}: {answers:?}");
         assert_refused(case, &answers[0], (408, "REQUEST_TIMEOUT"));

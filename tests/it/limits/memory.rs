@@ -29,7 +29,7 @@ fn readers_that_stop_reading_share_what_memory_there_is_for_large_answers() {
     let app = App::spawn();
     let before = status(&app, "VmRSS");
     let readers: Vec<_> = (0..400).map(|_| slow_reader(&app, "/docs/swagger-ui-bundle.js", "", 1)).collect();
-    // First their answers are made, as fast as the machine can. The victim comes after that.
+    // The victim starts only after the readers' answers have been made, because making them keeps the machine busy.
     thread::sleep(Duration::from_secs(1));
     beside_a_victim(&app, || thread::sleep(Duration::from_secs(1)));
     let taken = status(&app, "VmHWM").saturating_sub(before);
@@ -51,8 +51,8 @@ fn insert_large_tasks(app: &App) {
     );
 }
 
-/// Whether the answer is 200, and not 503 for want of memory. Its 4 MiB of JSON are not held against the
-/// document: with many clients at once that would be most of the work.
+/// Whether the answer is 200, and not a 503 because of too little memory. The 4 MiB of JSON are not validated
+/// against openapi.json, because with many clients at once that would be most of the work.
 fn has_room(app: &App, request: &Request) -> bool {
     let answer = exchange(&app.address, request).unwrap();
     if answer.status != 200 {
@@ -104,7 +104,8 @@ fn slow_readers_of_large_answers_make_room_for_others() {
     assert!(taken < 256 * 1024, "{taken} kB more than before");
 }
 
-/// Whose answers are all recent, but many: they make room for a user who has none.
+/// The answers of the user who holds the most are all recent. One is cut off nevertheless, for a user who holds
+/// none.
 #[test]
 fn a_user_who_asks_for_many_large_answers_keeps_no_other_user_from_one() {
     let app = App::spawn();
@@ -114,7 +115,7 @@ fn a_user_who_asks_for_many_large_answers_keeps_no_other_user_from_one() {
     let bob = app.user("bob");
     for _ in 0..5 {
         let greedy: Vec<_> = (0..8).map(|_| eve()).collect();
-        // Some of them may still be made when bob asks.
+        // Some of these answers may still be in the making when bob sends his request.
         for target in ["/tasks?limit=100", "/tasks"] {
             bob.request("GET", target).send().expect(200);
         }
@@ -122,8 +123,8 @@ fn a_user_who_asks_for_many_large_answers_keeps_no_other_user_from_one() {
     }
 }
 
-/// The first part of a list counts before its head is sent, so its want of room is an answer. Bob holds more than
-/// each other user, and his own answer is recent: so nobody makes room for him.
+/// The first part of a list is counted before the head is sent, so too little memory can still become a 503. Bob
+/// holds more than every other user, and his own answer is recent, so no answer is cut off for him.
 #[test]
 fn a_list_in_parts_that_finds_no_room_is_503() {
     const BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -156,8 +157,8 @@ fn a_list_in_parts_that_finds_no_room_is_503() {
     app.wait_for_log(|line| line.contains("reason=\"too many large answers are being read\""));
 }
 
-/// Each first part has a megabyte, as every character is escaped. Only a few may be made at once, and what
-/// a reader is cut off from counts until it is given back.
+/// Each first part has a megabyte, because every character is escaped. Only a few may be made at once, and the
+/// memory of a reader that is cut off counts until it is given back.
 #[test]
 fn readers_that_come_again_and_again_for_lists_in_parts_take_no_more_memory() {
     let app = App::setup().env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_ARENA_MAX", "2").spawn();

@@ -70,7 +70,7 @@ fn what_is_refused_costs_nothing_and_comes_back() {
 fn the_limit_comes_after_the_user_is_known_and_before_the_rest() {
     let app = App::setup().env("RATE_LIMIT", "0.01").spawn();
     let tasks = "/api/alice/tasks";
-    // No request that fails before the user is known counts.
+    // A request that fails before the user is known does not count.
     for _ in 0..3 {
         assert!(!is_told(&app.get(tasks).send().expect(401)));
         assert!(!is_told(&app.get(tasks).bearer("x").send().expect(401)));

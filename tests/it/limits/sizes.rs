@@ -80,7 +80,7 @@ fn limits_of_the_head_have_their_own_answers() {
     assert_refused_at_once(&app, line(8 * 1024 + 1).as_bytes(), 414, "URI_TOO_LONG");
     assert_refused_at_once(&app, many(65).as_bytes(), 431, "HEADERS_TOO_LARGE");
     assert_refused_at_once(&app, large(16 * 1024 + 3).as_bytes(), 431, "HEADERS_TOO_LARGE");
-    // Without an end, and larger than any buffer.
+    // A line without an end that is larger than any buffer.
     let endless = "x".repeat(1 << 20);
     assert_refused_at_once(&app, format!("GET /{endless}").as_bytes(), 414, "URI_TOO_LONG");
     let field = format!("GET / HTTP/1.1\r\nHost: x\r\nX-A: {endless}");

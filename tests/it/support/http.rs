@@ -48,7 +48,7 @@ impl Request {
         self
     }
 
-    /// It goes to `ADMIN_ADDR`.
+    /// Marks the request as one to `ADMIN_ADDR`.
     pub fn of_admin(mut self) -> Self {
         self.is_documented = false;
         self
@@ -204,7 +204,7 @@ fn has_body(stream: &mut impl BufRead, method: &str, response: &Response) -> io:
     Ok(!may_be_left_out || !is_at_end(stream)?)
 }
 
-/// By its length, in chunks, or up to the end of the stream (RFC 9112 section 6).
+/// Reads a body: by its length, in chunks, or up to the end of the stream (RFC 9112 section 6).
 fn read_body(stream: &mut impl BufRead, response: &Response) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     if let Some(length) = response.field("Content-Length") {
@@ -238,7 +238,7 @@ fn is_at_end(stream: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-/// Without its CRLF.
+/// Reads a line, and returns it without its CRLF.
 fn read_line(stream: &mut impl BufRead) -> io::Result<String> {
     let mut line = Vec::new();
     stream.take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;

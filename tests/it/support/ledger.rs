@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between tries of one request.
+/// The pause between two tries of one request.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// A writer works on this many of its latest entries, so that lists stay short.
 const RECENT: usize = 20;
@@ -41,7 +41,7 @@ pub struct Run {
     pub addresses: Mutex<Vec<String>>,
     pub answers: Mutex<Vec<Answer>>,
     pub is_over: AtomicBool,
-    /// Between two requests of a writer.
+    /// The pause between two requests of a writer.
     pub pause: Duration,
 }
 
@@ -220,7 +220,7 @@ impl Writer {
         key.into_iter().fold(request, |request, key| request.header("Idempotency-Key", key))
     }
 
-    /// The same POST again gives the task as it is now.
+    /// Sends the same POST again, which must return the task as it is now.
     fn replay(&mut self, run: &Run, title: &str) {
         let entry = &self.ledger[title];
         let Some(key) = &entry.key else { return };
@@ -233,7 +233,8 @@ impl Writer {
         }
     }
 
-    /// Half of them with a precondition. Where an earlier try was done, the next is told so.
+    /// Changes a task, half of the time with a precondition. If an earlier try was done, the answer to the next one
+    /// shows that.
     fn patch(&mut self, run: &Run, title: &str) {
         let description = self.stamp("changed");
         let entry = &self.ledger[title];
@@ -298,7 +299,7 @@ impl Writer {
         }
     }
 
-    /// One task, and the list: both have what was acknowledged.
+    /// Reads one task and the list, which must both contain what was acknowledged.
     fn read(&mut self, run: &Run, title: &str) {
         let request = self.on(&self.ledger[title], "GET");
         if let Some(response) = self.send(run, &request) {
@@ -324,7 +325,7 @@ impl Writer {
 }
 
 impl Entry {
-    /// An answer with the task in it must fit what is known, and gives the rest.
+    /// Checks the task in an answer against what is known about it, and records what was unknown.
     fn learn(&mut self, title: &str, response: &Response) {
         let row = Row::of_json(&response.json());
         assert!(self.id.is_none_or(|id| id == row.id), "{title} has two ids: {self:?} {response:?}");

@@ -21,12 +21,12 @@ pub const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
 pub const ORIGIN: &str = "Origin: http://localhost:3000\r\n";
 /// Longer than the longest deadline of the gate.
 const READ_TIMEOUT: Duration = Duration::from_secs(100);
-/// A victim is served in this time on a machine that has nothing else to do.
+/// On a machine without other load, a victim must be served within this time.
 const VICTIM_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Between two requests of a victim.
+/// The pause between two requests of a victim.
 const VICTIM_INTERVAL: Duration = Duration::from_millis(30);
-/// Just below the shortest deadline of the service, the 10 s for a head. A victim that is served later
-/// than that may have been blocked until the attackers were cut off.
+/// Just less than the shortest deadline of the service, the 10 s for a head. A victim that is served later may have
+/// been blocked until the attackers were cut off.
 const DEADLINE_OF_AN_ATTACKER: Duration = Duration::from_secs(9);
 
 /// Stands for the method of a request that the service may not have understood.
@@ -35,7 +35,7 @@ const UNKNOWN: &str = "";
 /// How the service ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum End {
-    /// In order: all that was sent before can be read.
+    /// In an orderly way: everything that was sent before can be read.
     Closed,
     /// By a reset. Some systems then discard an answer that was not read yet.
     Reset,
@@ -123,7 +123,8 @@ impl Raw {
                 Ok(0) => return count,
                 Ok(read) => count += read as u64,
                 Err(error) if is_reset(&error) => return count,
-                // The end of a child process, say. A socket with a time limit does not go on by itself.
+                // Interrupted by a signal, such as the end of a child process. A read with a time limit is not
+                // restarted by the system.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("after {count} bytes: {error}"),
             }
@@ -172,8 +173,8 @@ pub fn beside_a_victim<T>(app: &App, attack: impl FnOnce() -> T) -> T {
     beside(app, || drop(request.try_send().expect("the victim is answered").expect(200)), attack)
 }
 
-/// The same with a victim of another kind. On a machine that is busy with other work the victim may wait
-/// longer: three times as long as somebody who asks an instance that nobody attacks.
+/// The same with a victim of another kind. On a busy machine the victim may wait longer: three times as long as a
+/// client of an instance that is not attacked.
 pub fn beside<T>(app: &App, victim: impl Fn() + Sync, attack: impl FnOnce() -> T) -> T {
     let instance = Instance::spawn(&app.database.url);
     eventually("health", || instance.is_healthy());
@@ -196,8 +197,8 @@ pub fn beside<T>(app: &App, victim: impl Fn() + Sync, attack: impl FnOnce() -> T
     })
 }
 
-/// Asserts that a deadline of so many seconds was kept: it did not end earlier, and later only by what a
-/// busy machine needs. The next longer deadline of the service is at least 20 s longer.
+/// Asserts that a deadline of this many seconds was kept: not earlier, and later only by as much as a busy machine
+/// needs. The next longer deadline of the service is at least 20 s longer.
 #[track_caller]
 pub fn assert_deadline(seconds: u64, took: Duration) {
     let range = Duration::from_millis(seconds * 1000 - 100)..Duration::from_secs(seconds + 10);
@@ -247,8 +248,8 @@ fn threads(app: &App) -> Vec<(String, String)> {
     thread_stats(app).into_iter().map(state).collect()
 }
 
-/// Of each thread of the service the name and the fields behind it in proc(5), /proc/PID/stat: the first
-/// of them is field 3, `state`.
+/// The name of each thread of the service, and the fields after the name in its /proc/PID/task/TID/stat (proc(5)).
+/// The first of these is field 3, `state`.
 pub fn thread_stats(app: &App) -> Vec<(String, Vec<String>)> {
     let tasks = fs::read_dir(format!("/proc/{}/task", app.pid())).unwrap();
     let stats = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
@@ -260,7 +261,7 @@ pub fn thread_stats(app: &App) -> Vec<(String, Vec<String>)> {
     stats.map(read).collect()
 }
 
-/// The number in that line of the service's /proc/PID/status: kB, or a count.
+/// The number in this line of the service's /proc/PID/status, in kB or as a count.
 pub fn status(app: &App, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/status", app.pid())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();

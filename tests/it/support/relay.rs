@@ -36,7 +36,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// To a server at that host and port.
+    /// Starts a relay to the server at this host and port.
     pub fn to(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let relay = Self { address: listener.local_addr().unwrap().to_string(), state: Arc::default() };
@@ -49,7 +49,7 @@ impl Relay {
         relay
     }
 
-    /// One that never answers anybody.
+    /// Starts a relay that never answers.
     pub fn silent() -> Self {
         let relay = Self::to("127.0.0.1:1");
         relay.silence_new(true);
@@ -137,7 +137,7 @@ fn pass(passage: &Passage, mut from: &TcpStream, mut to: &TcpStream, is_answer: 
             break;
         }
     }
-    // A silent one does not even pass on the end.
+    // A silent connection does not even pass on that one side has ended.
     if !passage.is_silent.load(SeqCst) {
         passage.close();
     }

@@ -9,13 +9,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// For a server that has to be fast and need not survive a crash.
+/// The setting for a server that must be fast and need not survive a crash.
 pub const UNSAFE: &str = "fsync=off";
 
 pub struct Server {
     directory: Directory,
     settings: Vec<String>,
-    /// Runs a command where the server's files are seen.
+    /// Runs a command in the mount namespace in which the server's files are visible.
     wrapper: Vec<String>,
 }
 
@@ -103,7 +103,7 @@ impl Server {
         eventually("new settings", || loaded() != before);
     }
 
-    /// Of its superuser, ending in `/postgres`.
+    /// The URL of the server's superuser. It ends in `/postgres`.
     pub fn url(&self) -> String {
         self.cluster("url", &[])
     }
@@ -119,7 +119,7 @@ impl Server {
         Client::connect(&self.url(), NoTls).unwrap()
     }
 
-    /// A streaming standby of it.
+    /// Makes a streaming standby of this server.
     pub fn standby(&self, settings: &[&str]) -> Self {
         let standby = Self::new(settings);
         let (from, to) = (self.home(), standby.home());
@@ -136,7 +136,7 @@ impl Server {
         standby
     }
 
-    /// A standby that must confirm every commit from now on.
+    /// Makes a standby that must confirm every commit from now on.
     pub fn synchronous_standby(&self, settings: &[&str]) -> Self {
         let standby = self.standby(settings);
         let mut client = self.client();
@@ -149,7 +149,7 @@ impl Server {
         standby
     }
 
-    /// A standby becomes a primary.
+    /// Promotes this standby to a primary.
     pub fn promote(&self) {
         let row = self.client().query_one("select pg_promote(true, 20)", &[]).unwrap();
         assert!(row.get::<_, bool>(0), "the standby is not promoted");
@@ -160,7 +160,7 @@ impl Server {
         signal("KILL", &[self.postmaster()]);
     }
 
-    /// Every process of it stands still while the value lives.
+    /// Stops all processes of the server (SIGSTOP) for as long as the returned value lives.
     pub fn freeze(&self) -> Frozen {
         // The postmaster first, as it starts the others.
         let postmaster = self.postmaster();
@@ -170,7 +170,7 @@ impl Server {
         Frozen(processes)
     }
 
-    /// Takes what is left of the disk.
+    /// Fills the server's disk.
     pub fn fill_disk(&self) {
         // `cat` fails when the disk is full.
         self.run("sh", &["-c", "cat /dev/zero >\"$0\" 2>/dev/null || true", &self.ballast()]);
@@ -230,7 +230,7 @@ impl Drop for Frozen {
     }
 }
 
-/// By name, as `kill` has it. A process that has gone is no error.
+/// Sends a signal, named as for `kill`, to processes. It is no error if a process has already ended.
 fn signal(name: &str, processes: &[u32]) {
     let processes = processes.iter().map(u32::to_string);
     let _ = Command::new("kill").args(["-s", name]).args(processes).stderr(Stdio::null()).status();

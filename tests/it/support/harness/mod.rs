@@ -174,7 +174,7 @@ impl Setup {
         self
     }
 
-    /// The service may have only so many open files.
+    /// Limits the number of the service's open files.
     pub fn descriptors(mut self, limit: u32) -> Self {
         self.descriptors = Some(limit);
         self
@@ -186,7 +186,7 @@ impl Setup {
         self
     }
 
-    /// The service gets this socket as systemd would give it.
+    /// Passes this socket to the service as systemd would.
     pub fn inherits(mut self, listener: &Socket) -> Self {
         self.inherits = Some(listener.try_clone().unwrap().into());
         self
@@ -205,7 +205,7 @@ impl Setup {
         if let Some(socket) = self.inherits {
             command = inheriting(&command, socket);
         }
-        // Runs the tests on a Unix socket instead. Tests of TCP addresses make no sense then.
+        // Runs the tests on a Unix socket instead. Tests of TCP addresses are then meaningless.
         if env::var_os("TINYTASKS_TEST_UNIX").is_some()
             && !self.variables.iter().any(|(name, _)| name == "HOST")
         {
@@ -344,7 +344,7 @@ impl App {
 
     /// Sends the signal of that name, as for `kill`.
     pub fn signal(&self, signal: &str) {
-        // The shell's own `kill`: not every machine has the program.
+        // Uses the shell's built-in `kill`, because not every machine has the program.
         let mut command = Command::new("sh");
         command.args(["-c", "kill -s $0 $1", signal]).arg(self.child.id().to_string());
         assert!(command.status().unwrap().success());

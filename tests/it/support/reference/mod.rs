@@ -51,7 +51,8 @@ impl Meaning {
     }
 }
 
-/// Whether a refusal may have that status. Of too many fields with a malformed one, either is right.
+/// Whether a refusal may have this status. If there are too many fields and one is malformed, both statuses are
+/// right.
 pub fn is_refusal(seen: u16, wanted: u16) -> bool {
     seen == wanted || ([400, 431].contains(&seen) && [400, 431].contains(&wanted))
 }
@@ -176,7 +177,7 @@ impl<'b> Cursor<'b> {
     }
 }
 
-/// No control character but HTAB.
+/// Whether the bytes contain no control character except HTAB.
 fn is_text(line: &[u8]) -> bool {
     line.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f))
 }
