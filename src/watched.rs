@@ -17,7 +17,7 @@ type Parse<S, T> = fn(&S) -> Result<T, String>;
 
 /// A value of type `T`, made from the content of files, which has the type `S`.
 pub struct Watched<S, T> {
-    /// For the log.
+    /// What the value is called in log lines.
     name: &'static str,
     read: Read<S>,
     parse: Parse<S, T>,

@@ -65,9 +65,9 @@ pub struct Options {
 /// Which routes a listener serves.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Face {
-    /// Those of the contract.
+    /// The routes of the contract.
     Public,
-    /// Those of `ADMIN_ADDR`.
+    /// The routes of `ADMIN_ADDR`: metrics and probes.
     Admin,
 }
 

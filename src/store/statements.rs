@@ -50,10 +50,10 @@ pub type Values<'v> = &'v [&'v (dyn ToSql + Sync)];
 
 const TIMES: Type = Type::TIMESTAMPTZ_ARRAY;
 
-/// For `tinytasks export`.
+/// The statement of `tinytasks export`.
 pub const EXPORT: &str = "select id, title, description, complete, created_at, updated_at
     from tasks where user_id = $1 order by id";
-/// For `tinytasks purge`.
+/// The statements of `tinytasks purge`: with `--dry-run`, and without.
 pub const COUNT: &str = "select count(*) from tasks where user_id = $1";
 pub const PURGE: &str = "delete from tasks where user_id = $1";
 
