@@ -107,7 +107,7 @@ impl KeySet {
         {
             return Ok((user_id.clone(), good.end));
         }
-        let (user_id, expires_at) = self.judge(token, now)?;
+        let (user_id, expires_at) = self.verify_uncached(token, now)?;
         if token.len() <= VERIFIED_TOKEN_BYTES_MAX {
             let mut verified = lock(&self.verified);
             if verified.len() >= VERIFIED_TOKENS_MAX {
@@ -118,7 +118,7 @@ impl KeySet {
         Ok((user_id, expires_at))
     }
 
-    fn judge(&self, token: &str, now: u64) -> Result<(UserId, u64), TokenRefusal> {
+    fn verify_uncached(&self, token: &str, now: u64) -> Result<(UserId, u64), TokenRefusal> {
         let jws = Jws::parse(token)?;
         self.check_signature(&jws)?;
         let claims = Claims::parse(&jws)?;

@@ -52,7 +52,7 @@ pub const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// that sends fast grow to 6 or 32 MiB.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 /// After its deadline a connection can be written to for this long, for a last answer such as 408.
-pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
+pub const FINAL_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// After the last answer the gate lingers: it reads and drops what the client still sends. Otherwise the kernel
 /// would send a reset, which can destroy the answer before the client has read it (RFC 9112 section 9.6).
 /// Lingering ends when the client closes the connection, and after this time without a byte.

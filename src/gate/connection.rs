@@ -6,7 +6,7 @@
 use super::request::Request;
 use super::stream::{Plain, Stream, Tls};
 use crate::limits::{
-    LAST_WORD_TIMEOUT, LATE_ANSWER, LINGER_BYTES_MAX, LINGER_BYTES_PER_SECOND_MIN, LINGER_IDLE,
+    FINAL_ANSWER_TIMEOUT, LATE_ANSWER, LINGER_BYTES_MAX, LINGER_BYTES_PER_SECOND_MIN, LINGER_IDLE,
     LINGER_INTERVAL, LINGER_MAX, READ_BYTES, WRITE_BYTES, WRITE_TIMEOUT,
 };
 use crate::threads::lock;
@@ -160,7 +160,7 @@ impl Connection {
             }
             self.set_deadline(left);
             match (&*self.socket).read(&mut buffer) {
-                Ok(0) if self.has_ended_reading_alone() => thread::sleep(LINGER_INTERVAL),
+                Ok(0) if self.is_only_reading_shut_down() => thread::sleep(LINGER_INTERVAL),
                 // The client has closed the connection, or it was evicted or cut.
                 Ok(0) | Err(_) => return,
                 Ok(read) => {
@@ -173,7 +173,7 @@ impl Connection {
 
     /// Whether a read that returns no bytes does so only because our reading side is shut down, while the
     /// connection still lingers.
-    fn has_ended_reading_alone(&self) -> bool {
+    fn is_only_reading_shut_down(&self) -> bool {
         let status = lock(&self.status);
         status.is_reading_ended && status.phase == Phase::Lingering
     }
@@ -189,7 +189,7 @@ impl Connection {
     /// Shuts down the reading side of a connection whose deadline has passed. A second later, cuts the connection.
     pub fn enforce_deadline(&self) {
         match self.overdue() {
-            Some(overdue) if overdue > LAST_WORD_TIMEOUT => self.cut(),
+            Some(overdue) if overdue > FINAL_ANSWER_TIMEOUT => self.cut(),
             Some(_) => self.end_reading(),
             None => {}
         }
@@ -451,8 +451,8 @@ pub mod tests {
             }
         }
         // An evicted connection waits for nothing any more.
-        assert!(connection.has_ended_reading_alone() && connection.evict());
-        assert!(!connection.has_ended_reading_alone());
+        assert!(connection.is_only_reading_shut_down() && connection.evict());
+        assert!(!connection.is_only_reading_shut_down());
     }
 
     /// Each pending request is answered exactly once: by its own thread, or by the deadline thread once the

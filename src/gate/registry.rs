@@ -73,7 +73,7 @@ impl Registry {
     }
 
     /// Takes back [`Self::add_thread`] for a thread that could not be started.
-    pub fn forget_thread(&self) {
+    pub fn undo_add_thread(&self) {
         lock(&self.state).threads -= 1;
     }
 
@@ -240,7 +240,7 @@ mod tests {
         assert!(registry.remove_spare_thread() && !registry.remove_spare_thread());
         let _admission = registry.admit(&connection().0);
         assert!(registry.add_thread() && !registry.add_thread());
-        registry.forget_thread();
+        registry.undo_add_thread();
         assert!(registry.add_thread(), "the thread that could not be started is still missing");
     }
 

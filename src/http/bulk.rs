@@ -14,14 +14,14 @@ use serde_json::json;
 /// `PATCH /api/{user_id}/tasks`.
 pub fn update<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
     check_media_type(request, JSON_OR_MERGE_PATCH)?;
-    let (chosen, complete) = both(query::parse_chosen(request.query()), parse_complete(&request.body))?;
-    let count = app.store.update_many(&caller, &chosen, complete)?;
+    let (selection, complete) = both(query::parse_selection(request.query()), parse_complete(&request.body))?;
+    let count = app.store.update_many(&caller, &selection, complete)?;
     Response::json(200, &json!({"count": count}))
 }
 
 /// `DELETE /api/{user_id}/tasks`.
 pub fn delete<'a>(app: &'a App, caller: Caller, request: &Request) -> Result<Response<'a>, Error> {
-    let chosen = query::parse_chosen(request.query())?;
-    let count = app.store.delete_many(&caller, &chosen)?;
+    let selection = query::parse_selection(request.query())?;
+    let count = app.store.delete_many(&caller, &selection)?;
     Response::json(200, &json!({"count": count}))
 }

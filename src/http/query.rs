@@ -1,4 +1,4 @@
-//! Parses the query of a list into a [`Page`] and that of a bulk change into a [`Chosen`], and writes the query
+//! Parses the query of a list into a [`Page`] and that of a bulk change into a [`BulkSelection`], and writes the query
 //! of the next page.
 
 use super::cursor;
@@ -6,7 +6,7 @@ use super::request::form_decode;
 use super::tasks::RESERVED;
 use crate::error::{Error, FieldError};
 use crate::limits::{LIST_LIMIT_MAX, UNKNOWN_PARAMETERS_MAX};
-use crate::task::{Chosen, Filter, Order, Page, Position, Search, SortKey, SortValue, TaskId};
+use crate::task::{BulkSelection, Filter, Order, Page, Position, Search, SortKey, SortValue, TaskId};
 use percent_encoding::utf8_percent_encode;
 use std::borrow::Cow;
 
@@ -66,14 +66,14 @@ pub fn parse_page(query: &str) -> Result<Page, Error> {
 
 /// Which tasks a bulk change selects. Errors: `Invalid` with every rule that the query breaks. A query without
 /// `complete` breaks one, so that nobody changes all tasks by mistake.
-pub fn parse_chosen(query: &str) -> Result<Chosen, Error> {
+pub fn parse_selection(query: &str) -> Result<BulkSelection, Error> {
     let mut given = Given::read(query, &OF_CHOSEN);
     let Filter { complete, search } = given.filter();
     if !given.has("complete") {
         given.errors.push(FieldError::new(&["query", "complete"], "is required", "missing"));
     }
     // If `complete` is missing or invalid, `finish` returns an error, so this default is never used.
-    given.finish(Chosen { complete: complete.unwrap_or(false), search })
+    given.finish(BulkSelection { complete: complete.unwrap_or(false), search })
 }
 
 /// The parameters of a query, and the rules that they break.

@@ -93,7 +93,7 @@ impl Service {
         let service = Arc::clone(self);
         let thread = thread::Builder::new().name("client".to_owned()).stack_size(STACK_BYTES);
         let started = thread.spawn(move || service.serve_clients());
-        started.map(drop).inspect_err(|_| self.gate.registry.forget_thread())
+        started.map(drop).inspect_err(|_| self.gate.registry.undo_add_thread())
     }
 
     /// Answers 503 and keeps the connection open for a while. This is the accepting thread, so it must not

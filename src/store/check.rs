@@ -43,8 +43,8 @@ pub fn check(
         }
     }
     match table(session.within(STATEMENT_MAX), auto_migrate) {
-        Ok(Table::There) => {}
-        Ok(Table::ToBeMade) => {
+        Ok(Table::Exists) => {}
+        Ok(Table::WillBeCreated) => {
             say("schema: no table tasks yet; the service makes it when it starts");
             return if reasons.is_empty() { Ok(()) } else { Err(reasons) };
         }
@@ -92,9 +92,9 @@ fn is_pooled_by_transaction(database: &DatabaseSettings, one: &mut Session) -> R
 }
 
 enum Table {
-    There,
+    Exists,
     /// The service makes the table when it starts.
-    ToBeMade,
+    WillBeCreated,
 }
 
 /// The kind of the object that is named `tasks`; no row if there is no such object.
@@ -135,8 +135,8 @@ fn table(client: &mut Client, auto_migrate: bool) -> Result<Table, Vec<String>> 
                 "tasks is a {kind}, must be a table; rename the {kind}, or let search_path name another schema"
             )));
         }
-        None if auto_migrate => return may_be_made(client).map(|()| Table::ToBeMade).map_err(failed),
-        None => return Ok(Table::There),
+        None if auto_migrate => return may_be_made(client).map(|()| Table::WillBeCreated).map_err(failed),
+        None => return Ok(Table::Exists),
     }
     let lost = pairs(client, LOST_COLUMNS).map_err(failed)?;
     let remedy = |(name, ty): &(String, String)| match ty.as_str() {
@@ -146,7 +146,7 @@ fn table(client: &mut Client, auto_migrate: bool) -> Result<Table, Vec<String>> 
              `alter table tasks add column {name} {ty}` and then `tinytasks migrate`"
         ),
     };
-    if lost.is_empty() { Ok(Table::There) } else { Err(lost.iter().map(remedy).collect()) }
+    if lost.is_empty() { Ok(Table::Exists) } else { Err(lost.iter().map(remedy).collect()) }
 }
 
 /// Errors: why the service could not make the table when it starts.

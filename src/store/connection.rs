@@ -15,10 +15,10 @@ pub struct Connection {
     /// Which of the two texts of a statement is used on this server.
     has_icu: bool,
     /// When the facts were read with which the session was made. The connection is not older than this.
-    pub born: Instant,
+    pub created_at: Instant,
     pub last_used: Instant,
     /// True once the connection broke, or its prepared statements no longer fit the table.
-    pub is_spent: bool,
+    pub is_unusable: bool,
     /// The number of open connections. This connection is counted until it is dropped.
     open: Arc<AtomicU32>,
 }
@@ -37,20 +37,21 @@ pub fn prepare(client: &mut Client, has_icu: bool) -> Result<Prepared, postgres:
 }
 
 impl Connection {
-    /// A connection of the pool. `born` is the instant before the facts were read with which the session was made.
+    /// A connection of the pool. `created_at` is the moment before the facts were read with which the session was
+    /// made.
     pub fn new(
         session: Session,
         prepared: Prepared,
         has_icu: bool,
-        born: Instant,
+        created_at: Instant,
         open: Arc<AtomicU32>,
     ) -> Self {
         open.fetch_add(1, Relaxed);
-        Self { session, prepared, has_icu, born, last_used: Instant::now(), is_spent: false, open }
+        Self { session, prepared, has_icu, created_at, last_used: Instant::now(), is_unusable: false, open }
     }
 
     pub fn age(&self) -> Duration {
-        self.born.elapsed()
+        self.created_at.elapsed()
     }
 
     /// Runs a statement and returns its rows. Errors: those of the driver; no answer came within `limit`.

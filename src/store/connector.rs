@@ -32,7 +32,7 @@ pub struct Connector {
     answered: Mutex<Option<Instant>>,
     /// The number of open connections of the pool.
     open: Arc<AtomicU32>,
-    has_warned: AtomicBool,
+    has_warned_of_pooler: AtomicBool,
     /// The facts of the last examination.
     facts: Mutex<Facts>,
 }
@@ -52,7 +52,7 @@ impl Connector {
             backoff: Backoff::default(),
             answered: Mutex::default(),
             open: Arc::default(),
-            has_warned: AtomicBool::new(false),
+            has_warned_of_pooler: AtomicBool::new(false),
             facts: Mutex::default(),
         }
     }
@@ -99,19 +99,19 @@ impl Connector {
     }
 
     fn is_distrusted(&self, connection: &Connection) -> bool {
-        lock(&self.distrusted).is_some_and(|since| connection.born <= since)
+        lock(&self.distrusted).is_some_and(|since| connection.created_at <= since)
     }
 
     /// After a failed statement, decides whether its connection and the other connections may still be used.
     pub fn note_failure(&self, connection: &mut Connection, fate: Fate, error: &postgres::Error) {
-        if matches!(fate, Fate::Lost | Fate::Stale) {
-            connection.is_spent = true;
+        if matches!(fate, Fate::ConnectionLost | Fate::Stale) {
+            connection.is_unusable = true;
             // A statement that got no answer makes all connections suspect that are older than the statement.
             // Connections that were made while it waited may work.
             self.distrust_before(if is_silence(error) { connection.last_used } else { Instant::now() });
         }
         self.count_silence(error);
-        if is_lost_statement(error) && self.is_prepared && !self.has_warned.swap(true, Relaxed) {
+        if is_lost_statement(error) && self.is_prepared && !self.has_warned_of_pooler.swap(true, Relaxed) {
             log::warn!(
                 reason = cause(error).as_str();
                 "prepared statements get lost: a pooler in transaction mode is between the service and \
@@ -152,7 +152,7 @@ impl Connector {
     /// Makes a connection and prepares its statements. The time limit for an attempt includes both.
     fn open(&self) -> Result<Connection, ConnectError> {
         // Taken before the facts are read, so that this connection is replaced if the facts change meanwhile.
-        let born = Instant::now();
+        let created_at = Instant::now();
         let facts = *lock(&self.facts);
         let (session, prepared) =
             connect_and_prepare(&self.url(), &self.settings(facts), |client| match self.is_prepared {
@@ -164,7 +164,7 @@ impl Connector {
             let reason = "a column of tasks has a type that the service cannot read".to_owned();
             return Err(ConnectError { reason, is_full: false });
         }
-        Ok(Connection::new(session, prepared, facts.has_icu, born, Arc::clone(&self.open)))
+        Ok(Connection::new(session, prepared, facts.has_icu, created_at, Arc::clone(&self.open)))
     }
 }
 
@@ -238,6 +238,6 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, connection: &mut Box<Connection>) -> bool {
-        connection.is_spent || connection.session.is_closed() || self.0.is_distrusted(connection)
+        connection.is_unusable || connection.session.is_closed() || self.0.is_distrusted(connection)
     }
 }

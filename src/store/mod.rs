@@ -29,12 +29,13 @@ use crate::auth::Caller;
 use crate::error::Error;
 use crate::limits::IDEMPOTENCY_KEY_TRIES_MAX;
 use crate::task::{
-    Change, Chosen, Content, Order, Page, Patch, Precondition, Search, SortKey, Tags, TaskId, Text, Totals,
+    BulkSelection, Change, Content, Order, Page, Patch, Precondition, Search, SortKey, Tags, TaskId, Text,
+    Totals,
 };
 use pool::Pool;
 use rows::{Tasks, as_timestamp, as_timestamps};
 use statements::{
-    BY_CREATED, BY_CREATED_DOWN, BY_ID, BY_ID_DOWN, BY_TITLE, BY_TITLE_DOWN, BY_UPDATED, BY_UPDATED_DOWN,
+    BY_CREATED, BY_CREATED_DESC, BY_ID, BY_ID_DESC, BY_TITLE, BY_TITLE_DESC, BY_UPDATED, BY_UPDATED_DESC,
     DELETE, DELETE_MANY, FIND_KEY, GET, INSERT, INSERT_ONCE, Statement, TOTALS, UPDATE, UPDATE_MANY, Values,
 };
 
@@ -153,16 +154,21 @@ impl Store {
         }
     }
 
-    /// Sets `complete` of all chosen tasks, or of none. Returns the number of chosen tasks.
-    pub fn update_many(&self, caller: &Caller, chosen: &Chosen, complete: bool) -> Result<u64, Error> {
-        let search = chosen.search.as_ref().map(Search::as_str);
-        self.change_many(&UPDATE_MANY, caller, &[&chosen.complete, &search, &complete])
+    /// Sets `complete` of all selected tasks, or of none. Returns the number of selected tasks.
+    pub fn update_many(
+        &self,
+        caller: &Caller,
+        selection: &BulkSelection,
+        complete: bool,
+    ) -> Result<u64, Error> {
+        let search = selection.search.as_ref().map(Search::as_str);
+        self.change_many(&UPDATE_MANY, caller, &[&selection.complete, &search, &complete])
     }
 
-    /// Deletes all chosen tasks, or none. Returns the number of chosen tasks.
-    pub fn delete_many(&self, caller: &Caller, chosen: &Chosen) -> Result<u64, Error> {
-        let search = chosen.search.as_ref().map(Search::as_str);
-        self.change_many(&DELETE_MANY, caller, &[&chosen.complete, &search])
+    /// Deletes all selected tasks, or none. Returns the number of selected tasks.
+    pub fn delete_many(&self, caller: &Caller, selection: &BulkSelection) -> Result<u64, Error> {
+        let search = selection.search.as_ref().map(Search::as_str);
+        self.change_many(&DELETE_MANY, caller, &[&selection.complete, &search])
     }
 
     /// One statement checks the precondition and makes the change. A second statement runs only if nothing was
@@ -223,13 +229,13 @@ impl Store {
 fn list_statement(order: Order) -> &'static Statement {
     match (order.by, order.is_descending) {
         (SortKey::Id, false) => &BY_ID,
-        (SortKey::Id, true) => &BY_ID_DOWN,
+        (SortKey::Id, true) => &BY_ID_DESC,
         (SortKey::CreatedAt, false) => &BY_CREATED,
-        (SortKey::CreatedAt, true) => &BY_CREATED_DOWN,
+        (SortKey::CreatedAt, true) => &BY_CREATED_DESC,
         (SortKey::UpdatedAt, false) => &BY_UPDATED,
-        (SortKey::UpdatedAt, true) => &BY_UPDATED_DOWN,
+        (SortKey::UpdatedAt, true) => &BY_UPDATED_DESC,
         (SortKey::Title, false) => &BY_TITLE,
-        (SortKey::Title, true) => &BY_TITLE_DOWN,
+        (SortKey::Title, true) => &BY_TITLE_DESC,
     }
 }
 

@@ -110,11 +110,12 @@ impl Pool {
             self.connector.note_failure(connection, fate, &error);
             drop(checked_out);
             tries += 1;
-            may_be_done |= statement.effect.is_change() && matches!(fate, Fate::Lost | Fate::Unclear);
+            may_be_done |=
+                statement.effect.is_change() && matches!(fate, Fate::ConnectionLost | Fate::OutcomeUnknown);
             let may_succeed = match fate {
                 Fate::Aborted | Fate::Stale => true,
-                Fate::Lost => statement.effect.may_repeat(),
-                Fate::Passing | Fate::Unclear | Fate::Refused => false,
+                Fate::ConnectionLost => statement.effect.may_repeat(),
+                Fate::Transient | Fate::OutcomeUnknown | Fate::Refused => false,
             };
             // With less time than this, a statement that the server would answer could look like one that is lost.
             let is_over = end.saturating_duration_since(Instant::now()) < PING_MAX;

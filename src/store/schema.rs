@@ -12,8 +12,8 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 pub fn migrate(url: &DatabaseUrl) -> Result<(), String> {
     let mut session = connect(url, &[])?;
     apply(&mut session, SCHEMA_MAX)?;
-    let mended = session.within(SCHEMA_MAX).batch_execute(MEND);
-    mended.map_err(|error| format!("the rows cannot be repaired: {}", cause(&error)))
+    let repaired = session.within(SCHEMA_MAX).batch_execute(REPAIR);
+    repaired.map_err(|error| format!("the rows cannot be repaired: {}", cause(&error)))
 }
 
 /// Applies `schema.sql` in one transaction, so that a failure leaves everything as it was. Errors: the reason, for
@@ -45,4 +45,4 @@ pub const OUT_OF_RANGE: &str = "
 
 /// Repairs ids and instants that other programs may have written into the table. `schema.sql` does not look for
 /// them, because that takes a scan of the table. Changes nothing if there is nothing to repair.
-const MEND: &str = include_str!("mend.sql");
+const REPAIR: &str = include_str!("repair.sql");

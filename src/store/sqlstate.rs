@@ -21,12 +21,12 @@ pub enum Fate {
     /// server no longer accepts writes. On a new connection the statement may succeed.
     Stale,
     /// The connection broke or no answer came: it is unknown whether the statement was done.
-    Lost,
+    ConnectionLost,
     /// The server lost its own connection to another server behind it: it is unknown whether the statement was
     /// done. The connection to this server is intact.
-    Unclear,
+    OutcomeUnknown,
     /// Rolled back. The reason passes by itself, but not at once, so another try is useless now.
-    Passing,
+    Transient,
     /// Rolled back. Another try would fail in the same way.
     Refused,
 }
@@ -39,22 +39,22 @@ impl Fate {
             // The statement was not sent if the driver could not convert a value. In all other cases the connection
             // broke, or the driver could not understand the answer.
             let is_sent = error.source().is_none_or(|source| source.is::<std::io::Error>());
-            return if is_sent { Self::Lost } else { Self::Refused };
+            return if is_sent { Self::ConnectionLost } else { Self::Refused };
         };
         match *state {
             SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Self::Aborted,
             SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME => Self::Stale,
-            SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => Self::Passing,
+            SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => Self::Transient,
             // A right was taken away, or row security was switched on. The service is not ready until an
             // administrator or the watching thread has acted.
-            SqlState::INSUFFICIENT_PRIVILEGE => Self::Passing,
+            SqlState::INSUFFICIENT_PRIVILEGE => Self::Transient,
             // The server is a standby, or has become one. A new connection may find the primary.
             SqlState::READ_ONLY_SQL_TRANSACTION if age >= READ_ONLY_RETRY => Self::Stale,
-            SqlState::READ_ONLY_SQL_TRANSACTION => Self::Passing,
+            SqlState::READ_ONLY_SQL_TRANSACTION => Self::Transient,
             // Citus reports a dead worker with such an SQLSTATE, on a connection that still works.
-            _ if state.code().starts_with("08") && !ends_connection(error) => Self::Unclear,
-            _ if state.code().starts_with("08") || state.code().starts_with("57P") => Self::Lost,
-            _ if state.code().starts_with("53") => Self::Passing,
+            _ if state.code().starts_with("08") && !ends_connection(error) => Self::OutcomeUnknown,
+            _ if state.code().starts_with("08") || state.code().starts_with("57P") => Self::ConnectionLost,
+            _ if state.code().starts_with("53") => Self::Transient,
             _ => Self::Refused,
         }
     }

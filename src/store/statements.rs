@@ -62,13 +62,13 @@ pub const PURGE: &str = "delete from tasks where user_id = $1";
 /// it had to wait for another change of the row, it evaluates the precondition again afterwards.
 pub static STATEMENTS: [&Statement; 17] = [
     &BY_ID,
-    &BY_ID_DOWN,
+    &BY_ID_DESC,
     &BY_CREATED,
-    &BY_CREATED_DOWN,
+    &BY_CREATED_DESC,
     &BY_UPDATED,
-    &BY_UPDATED_DOWN,
+    &BY_UPDATED_DESC,
     &BY_TITLE,
-    &BY_TITLE_DOWN,
+    &BY_TITLE_DESC,
     &TOTALS,
     &GET,
     &INSERT,
@@ -83,7 +83,7 @@ pub static STATEMENTS: [&Statement; 17] = [
 /// The statements of the most frequent requests. Each connection prepares them. The other statements sort,
 /// count or change many rows, so parsing them each time is a small part of their cost.
 pub static PREPARED: [&Statement; 8] =
-    [&BY_ID, &BY_ID_DOWN, &GET, &INSERT, &INSERT_ONCE, &FIND_KEY, &UPDATE, &DELETE];
+    [&BY_ID, &BY_ID_DESC, &GET, &INSERT, &INSERT_ONCE, &FIND_KEY, &UPDATE, &DELETE];
 
 /// A condition: the title or the description contains the text of a parameter, compared without regard to case.
 /// It is true if the parameter is null. `upper(lower())` makes texts equal that differ only in case, even if a
@@ -147,17 +147,17 @@ const TITLE_TYPES: &[Type] =
     &[Type::TEXT, Type::BOOL, Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::TEXT];
 
 pub static BY_ID: Statement = collated!(by_id!(">", "asc"), ID_TYPES, Effect::Read);
-pub static BY_ID_DOWN: Statement = collated!(by_id!("<", "desc"), ID_TYPES, Effect::Read);
+pub static BY_ID_DESC: Statement = collated!(by_id!("<", "desc"), ID_TYPES, Effect::Read);
 pub static BY_CREATED: Statement =
     collated!(by_instant!("created_at", ">", "asc"), INSTANT_TYPES, Effect::Read);
-pub static BY_CREATED_DOWN: Statement =
+pub static BY_CREATED_DESC: Statement =
     collated!(by_instant!("created_at", "<", "desc"), INSTANT_TYPES, Effect::Read);
 pub static BY_UPDATED: Statement =
     collated!(by_instant!("updated_at", ">", "asc"), INSTANT_TYPES, Effect::Read);
-pub static BY_UPDATED_DOWN: Statement =
+pub static BY_UPDATED_DESC: Statement =
     collated!(by_instant!("updated_at", "<", "desc"), INSTANT_TYPES, Effect::Read);
 pub static BY_TITLE: Statement = collated!(by_title!(">", "asc"), TITLE_TYPES, Effect::Read);
-pub static BY_TITLE_DOWN: Statement = collated!(by_title!("<", "desc"), TITLE_TYPES, Effect::Read);
+pub static BY_TITLE_DESC: Statement = collated!(by_title!("<", "desc"), TITLE_TYPES, Effect::Read);
 
 #[rustfmt::skip]
 macro_rules! totals {

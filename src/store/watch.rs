@@ -47,7 +47,7 @@ struct State {
     /// Why the database cannot be reached or is not ready, as last logged. Empty if all is well.
     trouble: String,
     /// Whether the watching thread uses connections of the pool, which the log has then said.
-    is_borrowing: bool,
+    uses_pool: bool,
 }
 
 impl State {
@@ -75,7 +75,7 @@ impl Watch {
             findings: Vec::new(),
             asked: Instant::now(),
             trouble: NO_DATABASE_YET.to_owned(),
-            is_borrowing: false,
+            uses_pool: false,
         };
         let (connections, changed) = (OnceLock::new(), Condvar::new());
         Self { connector, connections, state: Mutex::new(state), changed }
@@ -166,7 +166,7 @@ impl Watch {
             Ok(session) => session,
             Err(reason) => return self.borrow_connections(reason),
         };
-        lock(&self.state).is_borrowing = false;
+        lock(&self.state).uses_pool = false;
         let (made, mut examined) = (Instant::now(), None);
         // While changes are refused, the connection is replaced every `READ_ONLY_RETRY`, because a new session may
         // reach the primary, or a changed default of the role.
@@ -195,7 +195,7 @@ impl Watch {
                 Ok(mut connection) => {
                     let outcome = self.ask(&mut connection.session, &mut examined, false);
                     // For the same reason as in `keep_one_connection`, the pool then makes a new connection.
-                    connection.is_spent |= self.refuses_changes() && connection.age() >= READ_ONLY_RETRY;
+                    connection.is_unusable |= self.refuses_changes() && connection.age() >= READ_ONLY_RETRY;
                     outcome.is_ok()
                 }
                 // Requests use all connections. Their answers show whether the database is answering.
@@ -204,7 +204,7 @@ impl Watch {
             if !is_answering {
                 return Err(reason);
             }
-            if !std::mem::replace(&mut lock(&self.state).is_borrowing, true) {
+            if !std::mem::replace(&mut lock(&self.state).uses_pool, true) {
                 log::warn!(
                     reason = reason.as_str();
                     "the watching thread gets no connection of its own, and uses those of the pool"

@@ -13,7 +13,7 @@ pub struct Filter {
 
 /// Which of a user's tasks a bulk change selects: all whose `complete` has this value and that the search, if
 /// there is one, finds.
-pub struct Chosen {
+pub struct BulkSelection {
     pub complete: bool,
     pub search: Option<Search>,
 }

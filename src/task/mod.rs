@@ -10,7 +10,7 @@ pub use body::{
     Change, Content, DESCRIPTION_LENGTH, Patch, TITLE_LENGTH, TITLE_NOT_BLANK, Text, broken, parse_complete,
 };
 pub use json::append_tasks;
-pub use list::{Chosen, Filter, Order, Page, Position, Search, SortKey, SortValue, Totals};
+pub use list::{BulkSelection, Filter, Order, Page, Position, Search, SortKey, SortValue, Totals};
 
 use crate::error::{Current, Error, FieldError};
 use crate::limits::USER_ID_CHARS_MAX;
@@ -94,7 +94,7 @@ pub enum Tags {
 
 impl Tags {
     /// Whether one of the tags names this version.
-    pub fn match_version(&self, version: UtcMicros) -> bool {
+    pub fn matches_version(&self, version: UtcMicros) -> bool {
         match self {
             Self::Any => true,
             Self::Listed(versions) => versions.contains(&version),
@@ -114,12 +114,12 @@ pub struct Precondition {
 impl Precondition {
     /// Whether `If-Match` does not hold for this version.
     pub fn if_match_fails(&self, version: UtcMicros) -> bool {
-        self.if_match.as_ref().is_some_and(|tags| !tags.match_version(version))
+        self.if_match.as_ref().is_some_and(|tags| !tags.matches_version(version))
     }
 
     /// Whether `If-None-Match` does not hold for this version.
     pub fn if_none_match_fails(&self, version: UtcMicros) -> bool {
-        self.if_none_match.as_ref().is_some_and(|tags| tags.match_version(version))
+        self.if_none_match.as_ref().is_some_and(|tags| tags.matches_version(version))
     }
 }
 
