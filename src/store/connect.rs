@@ -6,6 +6,7 @@ use super::stream::{Deadline, NegotiationError, Negotiator};
 use super::tls::Encryption;
 use super::url::{DatabaseUrl, ServerAddress};
 use crate::limits::CLOSE_MAX;
+use crate::threads::guarded;
 use postgres::Client;
 use postgres::error::SqlState;
 use postgres::types::{ToSql, Type};
@@ -15,6 +16,8 @@ use std::error::Error as _;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 /// A connection to PostgreSQL. Each use of it sets a time limit.
@@ -82,7 +85,34 @@ pub fn connect(url: &DatabaseUrl, settings: &[Parameter]) -> Result<Session, Str
     }
 }
 
-/// The same, but `prepare` must also succeed within the time limit.
+/// Connects in another thread, and calls `meanwhile` again and again, with this pause, until that thread has ended.
+/// The session has answered a statement, because a pooler may answer the log-in and let the first statement wait.
+/// Errors: the reason for each address; no thread can be started.
+pub fn connect_meanwhile(
+    url: &DatabaseUrl,
+    pause: Duration,
+    mut meanwhile: impl FnMut(),
+) -> Result<Session, String> {
+    let attempt = || match connect_and_prepare(url, &[], |client| client.is_valid(url.connect_max)) {
+        Ok((session, ())) => Ok(session),
+        Err(error) => Err(error.reason),
+    };
+    thread::scope(|scope| {
+        let (sender, outcome) = mpsc::sync_channel(1);
+        let work = move || sender.send(guarded(attempt).unwrap_or_else(Err)).unwrap_or_default();
+        let helper = thread::Builder::new().name("connect".to_owned()).spawn_scoped(scope, work);
+        helper.map_err(|error| format!("cannot start a thread: {error}"))?;
+        loop {
+            match outcome.recv_timeout(pause) {
+                Ok(connected) => return connected,
+                Err(RecvTimeoutError::Timeout) => meanwhile(),
+                Err(RecvTimeoutError::Disconnected) => return Err("the attempt has ended".to_owned()),
+            }
+        }
+    })
+}
+
+/// The same as [`connect`], but `prepare` must also succeed within the time limit.
 pub fn connect_and_prepare<T>(
     url: &DatabaseUrl,
     settings: &[Parameter],

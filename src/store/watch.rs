@@ -3,7 +3,7 @@
 //! database allows no more, it uses connections of the pool. After a minute without requests and health checks
 //! it rests: it asks the database nothing, so that a database that is suspended when idle can go to sleep.
 
-use super::connect::{Session, connect};
+use super::connect::{Session, connect, connect_meanwhile};
 use super::connector::{Connector, Manager};
 use super::readiness::{Examination, Finding, Harm, examine};
 use super::schema;
@@ -162,7 +162,7 @@ impl Watch {
     /// connection, or why it has ended.
     fn keep_one_connection(self: &Arc<Self>, auto_migrate: bool) -> Result<(), String> {
         self.wait_while_resting();
-        let mut session = match connect(&self.connector.url(), &[]) {
+        let mut session = match self.connect() {
             Ok(session) => session,
             Err(reason) => return self.borrow_connections(reason),
         };
@@ -178,6 +178,20 @@ impl Watch {
         Ok(())
     }
 
+    /// Makes the watching thread's own connection. A pooler in session mode, or a firewall, may let it wait for an
+    /// answer while the connections of the pool work, so the database is asked through the pool meanwhile. Errors:
+    /// why there is no connection.
+    fn connect(self: &Arc<Self>) -> Result<Session, String> {
+        let url = self.connector.url();
+        let Some(pool) = self.connections.get() else {
+            return connect(&url, &[]);
+        };
+        let mut examined = None;
+        connect_meanwhile(&url, WATCH_INTERVAL / 2, || {
+            self.ask_through(pool, &mut examined);
+        })
+    }
+
     fn refuses_changes(&self) -> bool {
         lock(&self.state).findings.iter().any(|finding| finding.harm == Harm::RefusesChanges)
     }
@@ -191,17 +205,7 @@ impl Watch {
         let began = Instant::now();
         let mut examined = None;
         while began.elapsed() < FULL_RETRY_MAX {
-            let is_answering = match pool.get_timeout(WATCH_CHECKOUT_MAX) {
-                Ok(mut connection) => {
-                    let outcome = self.ask(&mut connection.session, &mut examined, false);
-                    // For the same reason as in `keep_one_connection`, the pool then makes a new connection.
-                    connection.is_unusable |= self.refuses_changes() && connection.age() >= READ_ONLY_RETRY;
-                    outcome.is_ok()
-                }
-                // Requests use all connections. Their answers show whether the database is answering.
-                Err(_) => self.connector.is_answering(),
-            };
-            if !is_answering {
+            if !self.ask_through(pool, &mut examined) {
                 return Err(reason);
             }
             if !std::mem::replace(&mut lock(&self.state).uses_pool, true) {
@@ -214,6 +218,20 @@ impl Watch {
             self.wait_while_resting();
         }
         Ok(())
+    }
+
+    /// Asks the database on a connection of the pool. Returns whether it answers.
+    fn ask_through(self: &Arc<Self>, pool: &r2d2::Pool<Manager>, examined: &mut Option<Instant>) -> bool {
+        match pool.get_timeout(WATCH_CHECKOUT_MAX) {
+            Ok(mut connection) => {
+                let outcome = self.ask(&mut connection.session, examined, false);
+                // For the same reason as in `keep_one_connection`, the pool then makes a new connection.
+                connection.is_unusable |= self.refuses_changes() && connection.age() >= READ_ONLY_RETRY;
+                outcome.is_ok()
+            }
+            // Requests use all connections. Their answers show whether the database is answering.
+            Err(_) => self.connector.is_answering(),
+        }
     }
 
     /// Examines the database if it is time for that, then pings it. Errors: the database does not answer.

@@ -99,6 +99,31 @@ fn connections_are_made_again_after_a_time_in_which_none_was_answered() {
     eventually_settles("the list", || list().status == 200);
 }
 
+/// This is what a pooler does when all its sessions are in use: it lets a new connection wait, while the others work.
+#[test]
+fn a_connection_that_waits_for_an_answer_does_not_hide_that_the_pool_gets_one() {
+    let database = Database::create();
+    let relay = Relay::to(database.server_address());
+    let url = through(&relay, &database, "");
+    let app = App::setup().env("DATABASE_URL", &url).env("DATABASE_POOL_SIZE", "2").spawn();
+    eventually("the whole pool", || relay.open() == 3);
+    relay.silence_new(true);
+    // The oldest session is that of the watching thread.
+    database.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() \
+         and application_name = 'tinytasks' order by backend_start limit 1",
+    );
+    let (mut ill, mut all) = (0, 0);
+    eventually("the attempt ends", || {
+        ill += usize::from(app.get("/health").send().status == 503);
+        all += 1;
+        app.log_so_far().contains("the watching thread gets no connection of its own")
+    });
+    app.user("alice").request("GET", "/tasks").send().expect(200);
+    // Not all, because a busy machine may be late with an answer.
+    assert!(ill * 2 < all, "{ill} of {all} answers");
+}
+
 /// Twenty clients read continuously. In each round, all connections that are open fall silent.
 #[test]
 fn silent_connections_are_given_up_and_replaced_again_and_again() {
