@@ -213,7 +213,7 @@ begin
     alter table tasks add column idempotency_key text, add column idempotency_hash bytea;
   end if;
   if to_regclass('tasks_idempotency_key') is null then
-    -- Partial, so that the index costs nothing for rows without a key, which are the most.
+    -- Partial, so that the index costs nothing for rows without a key, and most rows have none.
     create unique index tasks_idempotency_key on tasks (user_id, idempotency_key)
       where idempotency_key is not null;
   end if;

@@ -1,6 +1,6 @@
-//! Verifies tokens with the configured secrets and public keys. Only this module and `token.rs` know tokens
-//! and jwt-simple, which provides the keys, the cryptography and base64url. Its check of claims is not used,
-//! because it would refuse a token for the type of a claim that this service does not read.
+//! Verifies tokens with the configured secrets and public keys. jwt-simple provides the keys and the cryptography.
+//! Its check of claims is not used, because it would refuse a token for the type of a claim that this service does
+//! not read.
 //! Guarantees: the key determines the algorithm, never the token; no claim of a token is used before its
 //! signature is verified.
 

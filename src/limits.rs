@@ -47,7 +47,7 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const WRITE_BYTES: usize = 64 * 1024;
 /// The part of an unread answer that the kernel may hold. Linux uses twice this amount.
 pub const SEND_BUFFER_BYTES: usize = 128 * 1024;
-/// How many bytes of a client's requests the kernel may hold before the service reads them. Linux uses twice this
+/// How many bytes of a client's requests the kernel may hold over TCP before the service reads them. Linux uses twice this
 /// amount, which is also what a connection begins with. Without this bound, Linux would let the buffer of a client
 /// that sends fast grow to 6 or 32 MiB.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;

@@ -20,7 +20,7 @@ mod help; //      what --help prints
 mod failure; //   why a command failed, and its exit code
 mod logging; //   log records → lines
 mod log_queue; // log lines → standard error; no caller waits for it
-mod log_throttle; // at most one line per second about the same thing
+mod log_throttle; // at most one line per second from each place that uses it
 mod metrics; //   counters and measurements, as text for Prometheus
 mod watched; //   values that are read again when their files change
 mod descriptors; // how many connections the limit on open files leaves room for

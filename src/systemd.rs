@@ -9,8 +9,7 @@ use std::io;
 use std::time::Duration;
 
 /// The listening socket of a socket unit, if there is one. This removes variables from the environment, so it must
-/// be called before a thread is started that reads the environment; the writing thread of the log does not. Errors:
-/// there is more than one socket, or the socket does not listen.
+/// be called before a second thread is started. Errors: there is more than one socket, or the socket does not listen.
 pub fn inherited() -> io::Result<Option<Socket>> {
     let mut sockets = ListenFd::from_env();
     if sockets.len() > 1 {

@@ -38,6 +38,7 @@ pub fn every(pause: Duration, name: &str, mut work: impl FnMut() + Send + 'stati
 #[allow(clippy::panic, clippy::unwrap_used)]
 mod tests {
     use super::{Duration, every, guarded};
+    use crate::error::Error;
     use std::sync::mpsc;
 
     #[test]
@@ -45,6 +46,8 @@ mod tests {
         let outcome: Result<(), String> = guarded(|| panic!("a defect"));
         assert_eq!(outcome.unwrap_err(), "BUG: panic, see the line before");
         assert_eq!(guarded(|| 1), Ok(1));
+        let error = guarded(|| panic!("a defect")).map_err(Error::Bug).unwrap_or_else(|error| error);
+        assert_eq!(error.entry().1, "INTERNAL_ERROR");
     }
 
     #[test]

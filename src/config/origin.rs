@@ -23,7 +23,7 @@ fn origin(text: &str) -> Option<String> {
         !part.is_empty() && part.chars().all(|char| char.is_ascii_alphanumeric() || signs.contains(char))
     };
     let host = match host.strip_prefix('[') {
-        Some(rest) => format!("[{}]", rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?),
+        Some(rest) => format!("[{}]", ipv6(rest.strip_suffix(']')?)?),
         None if is_name(host, "-._") => host.to_owned(),
         None => return None,
     };
@@ -35,6 +35,16 @@ fn origin(text: &str) -> Option<String> {
             Some(format!("{scheme}://{host}:{port}"))
         }
         _ => Some(format!("{scheme}://{host}")),
+    }
+}
+
+/// An IPv6 address as browsers write it (WHATWG URL, IPv6 serializer): in its short form, and never with an IPv4
+/// address in it.
+fn ipv6(text: &str) -> Option<String> {
+    let address: Ipv6Addr = text.parse().ok()?;
+    match (address.to_ipv4_mapped(), address.segments()) {
+        (Some(_), [.., high, low]) => Some(format!("::ffff:{high:x}:{low:x}")),
+        _ => Some(address.to_string()),
     }
 }
 
@@ -55,6 +65,8 @@ mod tests {
             ("http://[0:0::1]:3000", Some("http://[::1]:3000")),
             ("http://[2001:DB8:0:0::1]", Some("http://[2001:db8::1]")),
             ("https://a.example:0444", Some("https://a.example:444")),
+            ("http://[::ffff:127.0.0.1]", Some("http://[::ffff:7f00:1]")),
+            ("http://[::ffff:7f00:1]:3000", Some("http://[::ffff:7f00:1]:3000")),
             ("http://[::1", None),
             ("http://[a.example]", None),
             ("http://::1", None),

@@ -50,11 +50,17 @@ impl Client {
 
     /// Waits for the next request and reads it.
     pub fn receive(&mut self, gate: &Gate) -> Received {
-        if self.reader.wait_for_request().is_err() || !self.connection.become_busy() {
+        if self.reader.wait_for_request().is_err() {
             self.log_failed_handshake(gate);
             return Received::Gone;
         }
         let mut request = Request::unread(ip(&self.peer));
+        if !self.connection.become_busy() {
+            // It was evicted at the moment at which its next request began to arrive.
+            request.is_last = true;
+            let error = Error::Unavailable("all connections are taken".to_owned());
+            return Received::Refused(Arc::new(request), error);
+        }
         match self.reader.read(&mut request, &gate.trusted_proxies) {
             Ok(()) => Received::Whole(Arc::new(request)),
             Err(Stop::Refused(error)) => {
@@ -82,5 +88,32 @@ impl Client {
     /// Marks the connection as idle after its answer is written: from now on it waits for the next request.
     pub fn finish_answer(&self, gate: &Gate) {
         self.connection.become_idle(gate.idle_timeout);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::connection::tests::connection_with;
+    use super::super::registry::Registry;
+    use super::{Arc, Client, Error, Gate, Received, SockAddr};
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    /// The bytes in memory are there although the connection has been evicted. So this is the moment at which the
+    /// thread has read the beginning of a request and has not marked the connection as busy yet.
+    #[test]
+    fn a_client_that_is_evicted_while_its_request_arrives_gets_an_answer() {
+        let registry = Arc::new(Registry::new(1));
+        let address = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        let timeout = Duration::from_secs(60);
+        let (gate, _listener) =
+            Gate::open(&address, None, Arc::clone(&registry), Vec::new(), None, timeout).unwrap();
+        let (connection, _) = connection_with(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 100);
+        let admission = registry.admit(&connection).unwrap();
+        let mut client = Client::new(Arc::clone(&connection), SockAddr::unix("peer").unwrap(), admission);
+        assert!(connection.evict());
+        let received = client.receive(&gate);
+        assert!(matches!(received, Received::Refused(request, Error::Unavailable(_)) if request.is_last));
     }
 }

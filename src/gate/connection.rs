@@ -248,13 +248,18 @@ impl Connection {
     /// Closes the connection if it is idle or lingers. Returns whether it did. A connection is not idle if its next
     /// request has begun to arrive, even if its thread has not had time to read it.
     pub fn evict(&self) -> bool {
-        let from: &[Phase] =
-            if self.has_unread() { &[Phase::Lingering] } else { &[Phase::Idle, Phase::Lingering] };
-        let was_idle = self.change_phase(from, Phase::Evicted);
-        if was_idle {
+        if self.change_phase(&[Phase::Lingering], Phase::Evicted) {
             self.shutdown(Shutdown::Both);
+            return true;
         }
-        was_idle
+        if self.has_unread() || !self.change_phase(&[Phase::Idle], Phase::Evicted) {
+            return false;
+        }
+        // The thread may be reading the beginning of a request at this moment, and then writes an answer. It must
+        // not wait for that, because the deadline thread no longer knows this connection.
+        let _ = self.set_nonblocking();
+        self.end_reading();
+        true
     }
 
     /// Whether bytes have arrived that no thread has read yet. Does not wait.
@@ -414,13 +419,16 @@ pub mod tests {
 
     #[test]
     fn only_an_idle_connection_is_evicted() {
-        let (connection, _other) = opened_before(Duration::from_secs(5));
+        let (connection, mut other) = opened_before(Duration::from_secs(5));
         assert!(connection.idle_since().is_some() && connection.become_busy());
         assert!(connection.idle_since().is_none() && !connection.evict());
         connection.become_idle(Duration::from_secs(5));
         assert!(connection.idle_since().unwrap().elapsed() < Duration::from_secs(1));
         assert!(connection.evict() && connection.idle_since().is_none());
         assert!(!connection.evict() && !connection.become_busy());
+        assert_eq!((&*connection.socket).read(&mut [0]).unwrap(), 0);
+        (&*connection.socket).write_all(b"503").unwrap();
+        other.read_exact(&mut [0; 3]).unwrap();
     }
 
     #[test]

@@ -39,7 +39,6 @@ struct Holder {
 /// The memory that one answer takes. Dropping the share gives the memory back.
 pub struct Share<'a> {
     all: &'a LargeAnswers,
-    /// None for a small answer, which is not counted.
     number: u64,
 }
 

@@ -65,10 +65,7 @@ fn set_batch_policy() {
 /// Starts everything that serves, in this order: the store, the admin listener, the public listener, the
 /// watchdog.
 fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Failure> {
-    let room = descriptors::room(&config)?;
-    if let Some(reason) = &room.shortage {
-        log::info!(reason = reason.as_str(); "fewer connections than MAX_CONNECTIONS");
-    }
+    let room = descriptors::room(&config);
     let keys = Keys::open(config.jwt, config::load_jwt).map_err(Failure::of_configuration)?;
     let certificate = Certificate::open(config.tls).map_err(Failure::of_configuration)?.map(Arc::new);
     if let Some(certificate) = &certificate {
@@ -83,6 +80,10 @@ fn start(config: Config, inherited: Option<Socket>) -> Result<Arc<Service>, Fail
         requires_if_match: config.requires_if_match,
         rate_limiter: config.rate_limit.map(RateLimiter::new),
     };
+    let room = room?;
+    if let Some(reason) = &room.shortage {
+        log::info!(reason = reason.as_str(); "fewer connections than MAX_CONNECTIONS");
+    }
     let registry = Arc::new(Registry::new(room.connections));
     let store = Store::open(config.database, config.auto_migrate)?;
     let app = Arc::new(App::new(store, keys, options));

@@ -31,7 +31,7 @@ pub fn write(
         return send(connection, head, &[]);
     }
     let (first, mut rest) = match response.body {
-        // The body is freed before the share, because a parameter is dropped last.
+        // Here the body is freed before the share, because a parameter is dropped last.
         Body::Whole(body) => return send(connection, head, &body),
         Body::Parts { first, rest } => (first, rest),
     };

@@ -44,9 +44,10 @@ struct State {
     findings: Vec<Finding>,
     /// The time of the last request or health check.
     asked: Instant,
-    /// Why the database cannot be reached or is not ready, as last logged. Empty if all is well.
+    /// Why the database cannot be reached or is not ready. Empty if all is well. It has been logged, except
+    /// [`NO_DATABASE_YET`].
     trouble: String,
-    /// Whether the watching thread uses connections of the pool, which the log has then said.
+    /// Whether the watching thread uses connections of the pool. If so, this has been logged.
     uses_pool: bool,
 }
 
