@@ -149,7 +149,7 @@ impl Connection {
         self.set_deadline(LINGER_IDLE);
         lock(&self.exchange).stream.finish();
         self.end_writing();
-        self.start_lingering();
+        self.stop_being_busy(Phase::Lingering);
         let (mut buffer, mut dropped, mut last_byte) = ([0; READ_BYTES], 0, begun);
         loop {
             let at_rate = Duration::from_secs(dropped / LINGER_BYTES_PER_SECOND_MIN);
@@ -176,14 +176,6 @@ impl Connection {
     fn is_only_reading_shut_down(&self) -> bool {
         let status = lock(&self.status);
         status.is_reading_ended && status.phase == Phase::Lingering
-    }
-
-    fn start_lingering(&self) {
-        let mut status = lock(&self.status);
-        status.idle_since = Instant::now();
-        if status.phase == Phase::Busy {
-            status.phase = Phase::Lingering;
-        }
     }
 
     /// Shuts down the reading side of a connection whose deadline has passed. A second later, cuts the connection.
@@ -231,12 +223,15 @@ impl Connection {
 
     /// Marks the connection as idle. Its next request must begin within `time`.
     pub fn become_idle(&self, time: Duration) {
-        let now = Instant::now();
+        self.set_deadline(time);
+        self.stop_being_busy(Phase::Idle);
+    }
+
+    fn stop_being_busy(&self, phase: Phase) {
         let mut status = lock(&self.status);
-        status.deadline = now + time;
-        status.idle_since = now;
+        status.idle_since = Instant::now();
         if status.phase == Phase::Busy {
-            status.phase = Phase::Idle;
+            status.phase = phase;
         }
     }
 

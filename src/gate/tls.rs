@@ -80,7 +80,9 @@ impl Loaded {
 }
 
 fn read(variable: &str, file: &str) -> Result<PemFile, String> {
-    let content = fs::read(file).map_err(|error| format!("{variable}: {file:?} cannot be read: {error}"))?;
+    let content = fs::read(file).map_err(|error| {
+        format!("{variable}: {file:?} cannot be read: {error}; give a file that this user may read")
+    })?;
     Ok(PemFile { path: file.to_owned(), content })
 }
 

@@ -42,6 +42,15 @@ pub fn check(
             Err(reason) => reasons.push(format!("connections: {reason}")),
         }
     }
+    match connections_allowed(session.within(STATEMENT_MAX)) {
+        Ok(allowed) if allowed < needed(database) => say(&format!(
+            "warning: PostgreSQL allows this role {allowed} connections, and the service wants {}; raise \
+             max_connections or the limit of the role or database, or lower DATABASE_POOL_SIZE",
+            needed(database)
+        )),
+        Ok(_) => {}
+        Err(error) => reasons.push(format!("connections: {}", cause(&error))),
+    }
     match table(session.within(STATEMENT_MAX), auto_migrate) {
         Ok(Table::Exists) => {}
         Ok(Table::WillBeCreated) => {
@@ -68,6 +77,20 @@ pub fn check(
 fn open(database: &DatabaseSettings) -> Result<Session, String> {
     let settings = if database.is_prepared { vec![statement_timeout()] } else { Vec::new() };
     connect(&database.url, &settings)
+}
+
+/// How many connections the service wants: those of the pool, and that of the watching thread.
+fn needed(database: &DatabaseSettings) -> i64 {
+    i64::from(database.pool_size.get()) + 1
+}
+
+/// How many connections the server, the database and the role allow, those of other programs included. -1 means that
+/// the database or the role has no limit of its own.
+fn connections_allowed(client: &mut Client) -> Result<i64, postgres::Error> {
+    let allowed = "select least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1),
+            current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int)::int8
+        from pg_roles, pg_database where rolname = session_user and datname = current_database()";
+    client.query_typed_one(allowed, &[])?.try_get(0)
 }
 
 const POOLED: &str = "connections: two of them share one session of PostgreSQL, so a pooler in transaction mode \

@@ -13,7 +13,7 @@ pub fn migrate(url: &DatabaseUrl) -> Result<(), String> {
     let mut session = connect(url, &[])?;
     apply(&mut session, SCHEMA_MAX)?;
     let repaired = session.within(SCHEMA_MAX).batch_execute(REPAIR);
-    repaired.map_err(|error| format!("the rows cannot be repaired: {}", cause(&error)))
+    repaired.map_err(|error| format!("the rows cannot be repaired: {}{}", cause(&error), remedy(&error)))
 }
 
 /// Applies `schema.sql` in one transaction, so that a failure leaves everything as it was. Errors: the reason, for

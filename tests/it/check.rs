@@ -197,6 +197,22 @@ fn a_role_without_connections_is_told_where_to_raise_them() {
 }
 
 #[test]
+fn fewer_connections_than_the_service_wants_are_a_warning() {
+    let database = Database::create();
+    run_binary(&["migrate"], &[("DATABASE_URL", &database.url)]);
+    let role = Role::create(&database, "connection limit 5");
+    let check = |size| {
+        run_binary(
+            &["check"],
+            &[("DATABASE_URL", &role.url), ("JWT_SECRET_KEY", SECRET), ("DATABASE_POOL_SIZE", size)],
+        )
+    };
+    let warning = "warning: PostgreSQL allows this role 5 connections, and the service wants 6;";
+    assert!(check("5").stdout.contains(warning), "{:?}", check("5"));
+    assert!(!check("4").stdout.contains("warning: "), "{:?}", check("4"));
+}
+
+#[test]
 fn a_name_that_only_the_environment_may_have_is_a_warning_in_the_services_own_file() {
     let files = Directory::create();
     let file =
