@@ -8,8 +8,10 @@ use crate::support::{
 };
 use serde_json::json;
 use std::{
+    ffi::OsStr,
     fs::File,
     net::{TcpListener, TcpStream},
+    os::unix::ffi::OsStrExt,
     path::Path,
 };
 
@@ -452,4 +454,14 @@ fn explain_says_what_to_do_where_the_reason_leaves_that_open() {
         assert!(outcome.stdout.contains(remedy), "{outcome:?}");
         assert!(!outcome.stdout.contains(SECRET) && !outcome.stdout.contains(OTHER_SECRET), "{outcome:?}");
     }
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_has_one_line() {
+    let directory = Directory::create();
+    let mut command = binary(&directory);
+    command.arg("migrate").env("DATABASE_URL", OsStr::from_bytes(b"postgres://\xff"));
+    let outcome = run(command);
+    assert_eq!(outcome.code, Some(2), "{outcome:?}");
+    assert_eq!(outcome.stderr, "DATABASE_URL: is not UTF-8; give text\n");
 }

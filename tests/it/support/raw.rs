@@ -79,8 +79,8 @@ impl Raw {
         read_answer(&mut self.reader, "GET").unwrap()
     }
 
-    /// The first line of the next answer; None at the end.
-    pub fn status_line(&mut self) -> Option<String> {
+    /// The next line of an answer's head, with its CRLF; None at the end.
+    pub fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         (self.reader.read_line(&mut line).unwrap() > 0).then_some(line)
     }
