@@ -314,3 +314,21 @@ impl Watch {
 fn can_read(findings: &[Finding]) -> bool {
     findings.iter().all(|finding| finding.harm == Harm::RefusesChanges)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::url::{DatabaseSettings, DatabaseUrl};
+    use super::{Arc, Connector, Duration, REST_AFTER, Watch, lock};
+    use std::num::NonZeroU32;
+
+    /// A first attempt to connect can take longer than the time after which the watching thread rests.
+    #[test]
+    fn a_database_that_has_not_answered_yet_is_not_up() {
+        let url = DatabaseUrl::parse("postgres://127.0.0.1:1/nothing").unwrap();
+        let settings = DatabaseSettings { url, pool_size: NonZeroU32::MIN, is_prepared: true };
+        let watch = Watch::new(Arc::new(Connector::new(settings)));
+        lock(&watch.state).asked -= REST_AFTER + Duration::from_secs(1);
+        assert!(lock(&watch.state).is_resting() && !watch.is_up());
+    }
+}
