@@ -36,8 +36,7 @@ pub fn room(config: &Config) -> Result<Room, String> {
 
 /// How many file descriptors the service needs, not counting those of its public clients' connections.
 fn own(config: &Config) -> usize {
-    // The thread that watches the database has a connection of its own, in addition to those of the pool.
-    let database = (config.database.pool_size.get() as usize + 1) * DATABASE_CONNECTION_DESCRIPTORS;
+    let database = config.database.connections_max() as usize * DATABASE_CONNECTION_DESCRIPTORS;
     let admin = ADMIN_DESCRIPTORS + ADMIN_CONNECTIONS_MAX + TURNED_AWAY_MAX;
     database + OTHER_DESCRIPTORS + TURNED_AWAY_MAX + config.admin.map_or(0, |_| admin)
 }

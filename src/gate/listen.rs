@@ -127,17 +127,20 @@ impl Address {
     /// this plain request with a TLS alert, and closes the connection without an answer if all places are taken. Both
     /// show that the service works: if it did not, the kernel would accept the connection, and nobody would close it.
     pub fn is_alive(&self, patience: Duration) -> bool {
-        let open = || -> io::Result<Socket> {
-            let socket = connect(&self.address)?;
-            *lock(&self.probe) = Some(socket.local_addr()?);
-            socket.set_read_timeout(Some(patience))?;
-            Ok(socket)
+        let Ok(mut socket) = self.connect_as_probe(patience) else {
+            return false;
         };
-        let is_answered = |mut socket: Socket| {
-            let answer = socket.write_all(PROBE).and_then(|()| socket.read_exact(&mut [0]));
-            answer.map_or_else(|error| is_closed(error.kind()), |()| true)
-        };
-        open().is_ok_and(is_answered)
+        match socket.write_all(PROBE).and_then(|()| socket.read_exact(&mut [0])) {
+            Ok(()) => true,
+            Err(error) => is_closed(error.kind()),
+        }
+    }
+
+    fn connect_as_probe(&self, patience: Duration) -> io::Result<Socket> {
+        let socket = connect(&self.address)?;
+        *lock(&self.probe) = Some(socket.local_addr()?);
+        socket.set_read_timeout(Some(patience))?;
+        Ok(socket)
     }
 
     /// Whether a client's connection is the last one of [`Self::is_alive`]. The address of the client's end tells

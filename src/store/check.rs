@@ -42,11 +42,11 @@ pub fn check(
             Err(reason) => reasons.push(format!("connections: {reason}")),
         }
     }
+    let wanted = database.connections_max();
     match connections_allowed(session.within(STATEMENT_MAX)) {
-        Ok(allowed) if allowed < needed(database) => say(&format!(
-            "warning: PostgreSQL allows this role {allowed} connections, and the service wants {}; raise \
-             max_connections or the limit of the role or database, or lower DATABASE_POOL_SIZE",
-            needed(database)
+        Ok(allowed) if allowed < i64::from(wanted) => say(&format!(
+            "warning: PostgreSQL allows this role {allowed} connections, and the service wants {wanted}; raise \
+             max_connections or the limit of the role or database, or lower DATABASE_POOL_SIZE"
         )),
         Ok(_) => {}
         Err(error) => reasons.push(format!("connections: {}", cause(&error))),
@@ -77,11 +77,6 @@ pub fn check(
 fn open(database: &DatabaseSettings) -> Result<Session, String> {
     let settings = if database.is_prepared { vec![statement_timeout()] } else { Vec::new() };
     connect(&database.url, &settings)
-}
-
-/// How many connections the service wants: those of the pool, and that of the watching thread.
-fn needed(database: &DatabaseSettings) -> i64 {
-    i64::from(database.pool_size.get()) + 1
 }
 
 /// How many connections the server, the database and the role allow, those of other programs included. -1 means that

@@ -24,6 +24,13 @@ pub struct DatabaseSettings {
     pub is_prepared: bool,
 }
 
+impl DatabaseSettings {
+    /// How many connections to PostgreSQL the service makes: those of the pool, and that of the watching thread.
+    pub fn connections_max(&self) -> u32 {
+        self.pool_size.get().saturating_add(1)
+    }
+}
+
 /// A checked `DATABASE_URL`. Has no `Debug` and no `Display`, because it holds the password.
 pub struct DatabaseUrl {
     config: Config,
