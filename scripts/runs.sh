@@ -27,12 +27,13 @@ left() {
     done
 }
 
-# within SECONDS COMMAND…: waits until the command succeeds.
+# within SECONDS COMMAND…: waits until the command succeeds. It tries often, because pg_ctl waits for a server that
+# starts only a tenth of a second, and scripts/test-traces interrupts it then.
 within() {
     local end=$((SECONDS + $1))
     until "${@:2}"; do
         ((SECONDS < end)) || return 1
-        sleep 0.1
+        sleep 0.01
     done
 }
 
