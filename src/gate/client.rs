@@ -55,7 +55,7 @@ impl Client {
             return Received::Gone;
         }
         let mut request = Request::unread(ip(&self.peer));
-        if !self.connection.become_busy() {
+        if !self.connection.status.become_busy() {
             // It was evicted at the moment at which its next request began to arrive.
             request.is_last = true;
             let error = Error::Unavailable("all connections are taken".to_owned());
@@ -87,7 +87,7 @@ impl Client {
 
     /// Marks the connection as idle after its answer is written: from now on it waits for the next request.
     pub fn finish_answer(&self, gate: &Gate) {
-        self.connection.become_idle(gate.idle_timeout);
+        self.connection.status.become_idle(gate.idle_timeout);
     }
 }
 

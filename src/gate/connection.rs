@@ -1,9 +1,9 @@
-//! A client's connection, shared by several threads: its deadline, whether it is idle, and which thread
-//! may write to it. One thread serves it; the deadline thread and the accepting thread may end it at any
-//! time. None of them waits for another: the lock on the status is never held during a system call, and the
-//! deadline thread gives a late answer only when the lock on the stream is free.
+//! A client's connection, shared by several threads: one serves it, and the deadline thread and the accepting
+//! thread may end it at any time. None of them waits for another: no method of [`Status`] makes a system call,
+//! and the deadline thread gives a late answer only when the lock on the stream is free.
 
 use super::request::Request;
+use super::status::{Phase, Status};
 use super::stream::{Plain, Stream, Tls};
 use crate::limits::{
     FINAL_ANSWER_TIMEOUT, LATE_ANSWER, LINGER_BYTES_MAX, LINGER_BYTES_PER_SECOND_MIN, LINGER_IDLE,
@@ -21,33 +21,9 @@ use std::time::{Duration, Instant};
 
 pub struct Connection {
     socket: Arc<Socket>,
-    status: Mutex<Status>,
+    pub status: Status,
     /// Locked during each read and each write, and not locked while an answer is made.
     exchange: Mutex<Exchange>,
-}
-
-struct Status {
-    phase: Phase,
-    /// When the connection became idle or began to linger.
-    idle_since: Instant,
-    deadline: Instant,
-    /// True once another thread has shut down the reading side of the socket, so that no read waits any more.
-    is_reading_ended: bool,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Phase {
-    /// No byte of the next request has been read yet.
-    Idle,
-    /// From the first byte of a request to the end of its answer.
-    Busy,
-    /// The service stops, and the connection was idle. If a request has already arrived, it is still answered, as
-    /// the last one.
-    Ending,
-    /// Closed by another thread to make room.
-    Evicted,
-    /// The last answer is written. Bytes that the client still sends are read and dropped.
-    Lingering,
 }
 
 struct Exchange {
@@ -66,16 +42,8 @@ impl Connection {
             Some(tls) => Box::new(Tls::new(tls, plain)),
             None => Box::new(plain),
         };
-        let now = Instant::now();
-        let status =
-            Status { phase: Phase::Idle, idle_since: now, deadline: now + time, is_reading_ended: false };
-        let exchange = Exchange { stream, pending: None };
-        Self { socket, status: Mutex::new(status), exchange: Mutex::new(exchange) }
-    }
-
-    /// Sets the deadline to `time` from now. It holds for all reads and writes until the next call.
-    pub fn set_deadline(&self, time: Duration) {
-        lock(&self.status).deadline = Instant::now() + time;
+        let exchange = Mutex::new(Exchange { stream, pending: None });
+        Self { socket, status: Status::new(time), exchange }
     }
 
     /// Waits for bytes and returns those that have arrived. Errors: `TimedOut` after the deadline,
@@ -84,7 +52,7 @@ impl Connection {
         let read = lock(&self.exchange).stream.read(buffer).unwrap_or(0);
         match buffer.get(..read) {
             Some(bytes) if !bytes.is_empty() => Ok(bytes),
-            _ if self.overdue().is_some() => Err(io::ErrorKind::TimedOut.into()),
+            _ if self.status.overdue().is_some() => Err(io::ErrorKind::TimedOut.into()),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
@@ -93,9 +61,8 @@ impl Connection {
     /// connection.
     pub fn handshake_failure(&self) -> Option<String> {
         let exchange = lock(&self.exchange);
-        let is_idle = lock(&self.status).phase == Phase::Idle;
-        let reason = exchange.stream.handshake_failure().filter(|_| is_idle)?;
-        let is_late = self.overdue().is_some();
+        let reason = exchange.stream.handshake_failure().filter(|_| self.status.is(Phase::Idle))?;
+        let is_late = self.status.overdue().is_some();
         Some(if is_late { "it was not finished in time".to_owned() } else { reason.to_owned() })
     }
 
@@ -103,18 +70,18 @@ impl Connection {
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let mut exchange = lock(&self.exchange);
         for piece in bytes.chunks(WRITE_BYTES) {
-            self.set_deadline(WRITE_TIMEOUT);
+            self.status.set_deadline(WRITE_TIMEOUT);
             exchange.stream.write_all(piece)?;
             exchange.stream.flush()?;
         }
         // The deadline starts anew, because the next part of the answer may have to be made before it is written.
-        self.set_deadline(WRITE_TIMEOUT);
+        self.status.set_deadline(WRITE_TIMEOUT);
         Ok(())
     }
 
     /// Records that the answer to `request` is being made from now on.
     pub fn begin_answer(&self, request: &Arc<Request>) {
-        self.set_deadline(LATE_ANSWER * 2);
+        self.status.set_deadline(LATE_ANSWER * 2);
         lock(&self.exchange).pending = Some((Instant::now(), Arc::clone(request)));
     }
 
@@ -146,10 +113,10 @@ impl Connection {
     pub fn linger(&self) {
         let begun = Instant::now();
         // `finish` writes with TLS, so it needs a deadline too.
-        self.set_deadline(LINGER_IDLE);
+        self.status.set_deadline(LINGER_IDLE);
         lock(&self.exchange).stream.finish();
         self.end_writing();
-        self.stop_being_busy(Phase::Lingering);
+        self.status.begin_to_linger();
         let (mut buffer, mut dropped, mut last_byte) = ([0; READ_BYTES], 0, begun);
         loop {
             let at_rate = Duration::from_secs(dropped / LINGER_BYTES_PER_SECOND_MIN);
@@ -158,7 +125,7 @@ impl Connection {
             if left.is_zero() || dropped >= LINGER_BYTES_MAX {
                 return;
             }
-            self.set_deadline(left);
+            self.status.set_deadline(left);
             match (&*self.socket).read(&mut buffer) {
                 Ok(0) if self.is_only_reading_shut_down() => thread::sleep(LINGER_INTERVAL),
                 // The client has closed the connection, or it was evicted or cut.
@@ -174,13 +141,12 @@ impl Connection {
     /// Whether a read that returns no bytes does so only because our reading side is shut down, while the
     /// connection still lingers.
     fn is_only_reading_shut_down(&self) -> bool {
-        let status = lock(&self.status);
-        status.is_reading_ended && status.phase == Phase::Lingering
+        self.status.is_reading_ended() && self.status.is(Phase::Lingering)
     }
 
     /// Shuts down the reading side of a connection whose deadline has passed. A second later, cuts the connection.
     pub fn enforce_deadline(&self) {
-        match self.overdue() {
+        match self.status.overdue() {
             Some(overdue) if overdue > FINAL_ANSWER_TIMEOUT => self.cut(),
             Some(_) => self.end_reading(),
             None => {}
@@ -189,7 +155,7 @@ impl Connection {
 
     /// Shuts down the reading side. Bytes that have arrived can still be read; no read waits for more.
     fn end_reading(&self) {
-        lock(&self.status).is_reading_ended = true;
+        self.status.end_reading();
         self.shutdown(Shutdown::Read);
     }
 
@@ -197,8 +163,7 @@ impl Connection {
     /// 408). Then the writing side stays open until the socket is closed, because Linux sends a reset when bytes
     /// arrive at a socket that is shut down in both directions.
     pub fn end_writing(&self) {
-        let is_reading_ended = lock(&self.status).is_reading_ended;
-        if !is_reading_ended {
+        if !self.status.is_reading_ended() {
             self.shutdown(Shutdown::Write);
         }
     }
@@ -214,40 +179,14 @@ impl Connection {
         self.socket.set_nonblocking(true)
     }
 
-    /// Since when the connection has been waiting for a request or lingering. None in every other state.
-    pub fn idle_since(&self) -> Option<Instant> {
-        let status = lock(&self.status);
-        let is_idle = matches!(status.phase, Phase::Idle | Phase::Lingering);
-        if is_idle { Some(status.idle_since) } else { None }
-    }
-
-    /// Marks the connection as idle. Its next request must begin within `time`.
-    pub fn become_idle(&self, time: Duration) {
-        self.set_deadline(time);
-        self.stop_being_busy(Phase::Idle);
-    }
-
-    fn stop_being_busy(&self, phase: Phase) {
-        let mut status = lock(&self.status);
-        status.idle_since = Instant::now();
-        if status.phase == Phase::Busy {
-            status.phase = phase;
-        }
-    }
-
-    /// Marks the connection as busy. Returns false if it was evicted while it was idle.
-    pub fn become_busy(&self) -> bool {
-        self.change_phase(&[Phase::Idle, Phase::Ending], Phase::Busy)
-    }
-
     /// Closes the connection if it is idle or lingers. Returns whether it did. A connection is not idle if its next
     /// request has begun to arrive, even if its thread has not had time to read it.
     pub fn evict(&self) -> bool {
-        if self.change_phase(&[Phase::Lingering], Phase::Evicted) {
+        if self.status.change(Phase::Lingering, Phase::Evicted) {
             self.shutdown(Shutdown::Both);
             return true;
         }
-        if self.has_unread() || !self.change_phase(&[Phase::Idle], Phase::Evicted) {
+        if self.has_unread() || !self.status.change(Phase::Idle, Phase::Evicted) {
             return false;
         }
         // The thread may be reading the beginning of a request at this moment, and then writes an answer. It must
@@ -268,26 +207,11 @@ impl Connection {
     /// If the connection is idle, ends its wait for a request; a request that has arrived can still be read. If
     /// the connection lingers, closes it.
     pub fn end_idleness(&self) {
-        if self.change_phase(&[Phase::Idle], Phase::Ending) {
+        if self.status.change(Phase::Idle, Phase::Ending) {
             self.end_reading();
-        } else if self.change_phase(&[Phase::Lingering], Phase::Evicted) {
+        } else if self.status.change(Phase::Lingering, Phase::Evicted) {
             self.shutdown(Shutdown::Both);
         }
-    }
-
-    /// Changes the phase if it is one of `from`. Returns whether it did.
-    fn change_phase(&self, from: &[Phase], to: Phase) -> bool {
-        let mut status = lock(&self.status);
-        let fits = from.contains(&status.phase);
-        if fits {
-            status.phase = to;
-        }
-        fits
-    }
-
-    /// The time since the deadline. None before the deadline.
-    fn overdue(&self) -> Option<Duration> {
-        Instant::now().checked_duration_since(lock(&self.status).deadline)
     }
 
     fn shutdown(&self, how: Shutdown) {
@@ -319,7 +243,7 @@ impl LateAnswer<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub mod tests {
-    use super::{Connection, LATE_ANSWER, Stream, lock};
+    use super::{Connection, LATE_ANSWER, Stream};
     use crate::gate::request::Request;
     use std::io::{self, Read, Write};
     use std::mem::MaybeUninit;
@@ -368,7 +292,7 @@ pub mod tests {
     /// A connection whose deadline is an hour away, and the client's end of it.
     pub fn connection() -> (Arc<Connection>, TcpStream) {
         let (connection, other) = opened_before(Duration::ZERO);
-        connection.set_deadline(Duration::from_secs(3600));
+        connection.status.set_deadline(Duration::from_secs(3600));
         (Arc::new(connection), other)
     }
 
@@ -378,10 +302,7 @@ pub mod tests {
         let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let accepted = listener.accept().unwrap().0.into();
         let connection = Connection::new(accepted, None, Duration::ZERO);
-        let mut status = lock(&connection.status);
-        status.deadline -= time;
-        status.idle_since -= time;
-        drop(status);
+        connection.status.age(time);
         (connection, other)
     }
 
@@ -398,7 +319,7 @@ pub mod tests {
     #[test]
     fn a_late_connection_can_be_written_to_for_a_second_and_is_then_cut() {
         let (connection, mut other) = opened_before(Duration::ZERO);
-        assert!(connection.overdue().is_some());
+        assert!(connection.status.overdue().is_some());
         connection.enforce_deadline();
         assert_eq!((&*connection.socket).read(&mut [0]).unwrap(), 0);
         (&*connection.socket).write_all(b"late").unwrap();
@@ -408,19 +329,20 @@ pub mod tests {
         let error = (&*connection.socket).write(b"too late").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(connection.socket.linger().unwrap(), Some(Duration::ZERO));
-        connection.set_deadline(Duration::from_secs(5));
-        assert!(connection.overdue().is_none());
+        connection.status.set_deadline(Duration::from_secs(5));
+        assert!(connection.status.overdue().is_none());
     }
 
     #[test]
     fn only_an_idle_connection_is_evicted() {
         let (connection, mut other) = opened_before(Duration::from_secs(5));
-        assert!(connection.idle_since().is_some() && connection.become_busy());
-        assert!(connection.idle_since().is_none() && !connection.evict());
-        connection.become_idle(Duration::from_secs(5));
-        assert!(connection.idle_since().unwrap().elapsed() < Duration::from_secs(1));
-        assert!(connection.evict() && connection.idle_since().is_none());
-        assert!(!connection.evict() && !connection.become_busy());
+        let status = &connection.status;
+        assert!(status.idle_since().is_some() && status.become_busy());
+        assert!(status.idle_since().is_none() && !connection.evict());
+        status.become_idle(Duration::from_secs(5));
+        assert!(status.idle_since().unwrap().elapsed() < Duration::from_secs(1));
+        assert!(connection.evict() && status.idle_since().is_none());
+        assert!(!connection.evict() && !status.become_busy());
         assert_eq!((&*connection.socket).read(&mut [0]).unwrap(), 0);
         (&*connection.socket).write_all(b"503").unwrap();
         other.read_exact(&mut [0; 3]).unwrap();
@@ -442,7 +364,7 @@ pub mod tests {
     #[test]
     fn what_comes_after_the_end_of_reading_is_dropped_while_the_connection_lingers() {
         let (connection, mut other) = connection();
-        assert!(connection.become_busy());
+        assert!(connection.status.become_busy());
         connection.end_reading();
         let lingering = Arc::clone(&connection);
         let lingering = thread::spawn(move || lingering.linger());

@@ -16,6 +16,7 @@ mod listen;
 mod read; //       trusted core
 mod registry;
 mod request; //    trusted core
+mod status;
 mod stream;
 mod tls;
 mod x509; //       dates and names of a certificate

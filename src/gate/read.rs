@@ -65,7 +65,7 @@ impl Reader {
     /// understood. `request.client` is the peer's address; it is replaced if a trusted proxy names another.
     pub fn read(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         let begun = Instant::now();
-        self.connection.set_deadline(HEAD_TIMEOUT);
+        self.connection.status.set_deadline(HEAD_TIMEOUT);
         let arrived = self.head();
         // Parsed even if it did not arrive completely, because a refusal needs the request id and the origin of
         // the request for its answer.
@@ -76,7 +76,7 @@ impl Reader {
             let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
             self.connection.write(interim).map_err(|_| Stop::Gone)?;
         }
-        self.connection.set_deadline(REQUEST_TIMEOUT.saturating_sub(begun.elapsed()));
+        self.connection.status.set_deadline(REQUEST_TIMEOUT.saturating_sub(begun.elapsed()));
         request.body = match length {
             Some(length) => self.exactly(length)?.to_owned(),
             None => self.chunks()?,

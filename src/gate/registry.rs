@@ -79,7 +79,8 @@ impl Registry {
 
     pub fn counts(&self) -> Counts {
         let state = lock(&self.state);
-        let idle = state.connections.values().filter(|connection| connection.idle_since().is_some()).count();
+        let idle =
+            state.connections.values().filter(|connection| connection.status.idle_since().is_some()).count();
         Counts { idle, busy: state.connections.len() - idle, max: self.connections_max }
     }
 
@@ -95,7 +96,7 @@ impl Registry {
     pub fn drain(&self, stopping_since: Instant) -> bool {
         let connections = self.connections();
         for connection in &connections {
-            let idle_since = connection.idle_since();
+            let idle_since = connection.status.idle_since();
             if idle_since.is_some_and(|since| since.max(stopping_since).elapsed() >= DRAIN_IDLE) {
                 connection.end_idleness();
             }
@@ -122,7 +123,7 @@ impl State {
     /// other connection is idle.
     fn evict_longest_idle(&mut self, new: u64) -> bool {
         let others = self.connections.iter().filter(|(id, _)| **id != new);
-        let idle = others.filter_map(|(id, one)| Some(Reverse((one.idle_since()?, *id))));
+        let idle = others.filter_map(|(id, one)| Some(Reverse((one.status.idle_since()?, *id))));
         let mut longest_first: BinaryHeap<_> = idle.collect();
         while let Some(Reverse((_, longest_idle))) = longest_first.pop() {
             if self.evict(longest_idle) {
@@ -178,7 +179,7 @@ mod tests {
         let (old, new) = (idle().0, connection().0);
         let admissions = [registry.admit(&new), registry.admit(&old), registry.admit(&connection().0)];
         assert!(admissions.iter().all(Option::is_some));
-        assert!(old.idle_since().is_none() && new.idle_since().is_some());
+        assert!(old.status.idle_since().is_none() && new.status.idle_since().is_some());
         assert_eq!(counts(&registry), [2, 0, 2]);
         drop(admissions);
         assert_eq!(counts(&registry), [0, 0, 2]);
@@ -188,11 +189,11 @@ mod tests {
     fn the_connection_that_is_idle_longest_gives_its_thread() {
         let registry = Arc::new(Registry::new(3));
         let (old, new, busy) = (idle().0, connection().0, connection().0);
-        assert!(busy.become_busy());
+        assert!(busy.status.become_busy());
         let [_busy, _old, new_one] =
             [registry.admit(&busy), registry.admit(&old), registry.admit(&new)].map(Option::unwrap);
         assert!(new_one.free_a_thread());
-        assert!(old.idle_since().is_none() && new.idle_since().is_some());
+        assert!(old.status.idle_since().is_none() && new.status.idle_since().is_some());
         assert!(!new_one.free_a_thread(), "it is not closed for itself");
         assert_eq!(counts(&registry), [1, 1, 3]);
     }
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn a_connection_that_becomes_busy_after_it_was_chosen_stays() {
         let [(busy, _), (idle, _)] = [connection(), connection()];
-        assert!(busy.become_busy());
+        assert!(busy.status.become_busy());
         let mut state = State { connections: HashMap::from([(1, busy), (2, idle)]), ..State::default() };
         assert!(!state.evict(1) && state.evict(2));
         assert_eq!(state.connections.into_keys().collect::<Vec<_>>(), [1]);
@@ -211,15 +212,18 @@ mod tests {
         let registry = Arc::new(Registry::new(2));
         let ((old, mut other), (new, _)) = (idle(), connection());
         let admissions = [registry.admit(&old), registry.admit(&new)];
-        old.set_deadline(Duration::from_secs(5));
+        old.status.set_deadline(Duration::from_secs(5));
         other.write_all(b"G").unwrap();
         assert!(!registry.drain(Instant::now()));
-        assert!(old.idle_since().is_some() && new.idle_since().is_some(), "the drain has only begun");
+        assert!(
+            old.status.idle_since().is_some() && new.status.idle_since().is_some(),
+            "the drain has only begun"
+        );
         assert!(!registry.drain(Instant::now() - DRAIN_IDLE));
-        assert!(old.idle_since().is_none() && new.idle_since().is_some());
+        assert!(old.status.idle_since().is_none() && new.status.idle_since().is_some());
         let mut buffer = [0; 2];
         assert_eq!(old.read(&mut buffer).unwrap(), b"G");
-        assert!(old.become_busy());
+        assert!(old.status.become_busy());
         assert_eq!(old.read(&mut buffer).unwrap_err().kind(), ErrorKind::UnexpectedEof);
         drop(admissions);
         assert!(registry.drain(Instant::now()));

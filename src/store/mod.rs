@@ -7,6 +7,7 @@ mod check;
 mod connect;
 mod connection;
 mod connector;
+mod health;
 mod pool;
 mod privacy;
 mod readiness;
@@ -20,10 +21,10 @@ mod url;
 mod watch;
 
 pub use check::check;
+pub use health::Readiness;
 pub use privacy::{export, purge};
 pub use schema::migrate;
 pub use url::{DatabaseSettings, DatabaseUrl};
-pub use watch::Readiness;
 
 use crate::auth::Caller;
 use crate::error::Error;

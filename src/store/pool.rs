@@ -5,10 +5,11 @@
 
 use super::connection::Connection;
 use super::connector::{Connector, Manager};
+use super::health::{Health, Readiness};
 use super::sqlstate::Fate;
 use super::statements::{Statement, Values};
 use super::url::{DatabaseSettings, DatabaseUrl};
-use super::watch::{self, Readiness, Watch};
+use super::watch;
 use crate::error::Error;
 use crate::limits::{CHECKOUT_MAX, PING_MAX, REQUEST_MAX, STATEMENT_MAX, STATEMENT_TRIES_MAX};
 use crate::metrics::waited_for_connection;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 pub struct Pool {
     connector: Arc<Connector>,
-    watch: Arc<Watch>,
+    health: Arc<Health>,
     /// As many permits as the pool may have connections. They make threads get connections in the order in which
     /// they asked, which r2d2 alone does not ensure. If PostgreSQL allows fewer connections than there are
     /// permits, the order is again that of r2d2.
@@ -39,27 +40,27 @@ impl Pool {
     /// that is done. Errors: no thread can be started.
     pub(super) fn open(database: DatabaseSettings, auto_migrate: bool) -> Result<Self, String> {
         let connector = Arc::new(Connector::new(database));
-        let watch = Arc::new(Watch::new(Arc::clone(&connector)));
-        watch::start(Arc::clone(&watch), auto_migrate)?;
+        let health = Arc::new(Health::new(Arc::clone(&connector)));
+        watch::start(Arc::clone(&connector), Arc::clone(&health), auto_migrate)?;
         let permits = Semaphore::new(connector.size() as usize);
-        Ok(Self { connector, watch, permits })
+        Ok(Self { connector, health, permits })
     }
 
     /// Whether requests can be served. Returns at once, unless the watching thread has been resting; then waits
     /// for its next answer from the database, at most `FIRST_ANSWER_MAX`.
     pub fn readiness(&self) -> Readiness {
-        self.watch.readiness()
+        self.health.readiness()
     }
 
     /// Whether the database has answered within `ANSWER_AGE_MAX`; while the watching thread rests, whether the
     /// database was well before. Does not end the rest.
     pub fn is_up(&self) -> bool {
-        self.watch.is_up()
+        self.health.is_up()
     }
 
     /// The number of idle connections, the number of busy ones, and the largest number of connections.
     pub fn counts(&self) -> [f64; 3] {
-        let Some(pool) = self.watch.connections() else {
+        let Some(pool) = self.health.pool.get() else {
             return [0.0, 0.0, self.connector.size().into()];
         };
         let state = pool.state();
@@ -88,9 +89,9 @@ impl Pool {
         statement: &'static Statement,
         send: impl Fn(&mut Connection, Duration) -> Result<T, postgres::Error>,
     ) -> Result<T, Error> {
-        self.watch.note_request()?;
-        let Some(pool) = self.watch.connections() else {
-            return Err(Error::Unavailable(self.watch.trouble().unwrap_or_default()));
+        self.health.note_request()?;
+        let Some(pool) = self.health.pool.get() else {
+            return Err(Error::Unavailable(self.health.trouble().unwrap_or_default()));
         };
         let end = Instant::now() + REQUEST_MAX;
         let (mut tries, mut may_be_done) = (0, false);
@@ -101,7 +102,7 @@ impl Pool {
             let limit = STATEMENT_MAX.min(end.saturating_duration_since(Instant::now()));
             let error = match send(connection, limit) {
                 Ok(answer) => {
-                    self.watch.note_answer();
+                    self.health.note_answer();
                     return Ok(answer);
                 }
                 Err(error) => error,
@@ -142,7 +143,7 @@ impl Pool {
     ) -> Result<CheckedOut<'_>, String> {
         let asked = Instant::now();
         let Some(permit) = self.permits.acquire(patience) else {
-            let trouble = self.watch.trouble();
+            let trouble = self.health.trouble();
             return Err(trouble.unwrap_or_else(|| "no connection became free in time".to_owned()));
         };
         let left = patience.saturating_sub(asked.elapsed());

@@ -4,8 +4,9 @@
 use crate::statements::{COUNT, EXPORT, PURGE, STATEMENTS};
 use std::{fs, path::Path};
 
-/// Lines of one file of `src`, its unit tests not counted.
-const SOURCE_LINES_MAX: usize = 320;
+/// Lines of one file of `src`, its unit tests not counted. `limits.rs` may be longer, because it is a list in which a
+/// reader looks things up.
+const SOURCE_LINES_MAX: usize = 300;
 /// Lines of one file of tests.
 const TEST_LINES_MAX: usize = 500;
 /// Lines of one function of `src`, from `fn` to its closing brace.
@@ -126,7 +127,8 @@ fn every_statement_on_tasks_carries_the_user_as_its_first_parameter() {
         let found = statements(&text);
         assert!(found.is_empty() || name.starts_with("src/store"), "{name} has SQL");
         // These files examine the table as a whole and serve no request.
-        if ["schema", "check", "readiness"].iter().any(|file| name == format!("src/store/{file}.rs")) {
+        let whole = ["schema", "check", "check/table", "readiness"];
+        if whole.iter().any(|file| name == format!("src/store/{file}.rs")) {
             continue;
         }
         // The statements of this file are checked below, in the form that PostgreSQL gets.
@@ -296,7 +298,7 @@ fn every_module_says_first_what_it_is_for() {
 #[test]
 fn no_file_is_too_long() {
     for (files, lines_max) in [(sources(), SOURCE_LINES_MAX), (rust_files("tests"), TEST_LINES_MAX)] {
-        for (name, text) in files {
+        for (name, text) in files.into_iter().filter(|(name, _)| name != "src/limits.rs") {
             let lines = text.lines().count();
             assert!(lines <= lines_max, "{name} has {lines} lines; at most {lines_max} are allowed");
         }
