@@ -55,30 +55,30 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::new(),
             requests: HistogramVec::new(
-                histogram("http_server_request_duration_seconds", "From reading a request to its answer."),
+                histogram("http_server_request_duration_seconds", "Time from a whole request to its answer."),
                 &REQUEST_LABELS,
             )?,
             pool_wait: Histogram::with_opts(histogram(
                 "tinytasks_db_pool_wait_seconds",
-                "Waiting for a database connection.",
+                "Time that requests waited for a connection to PostgreSQL.",
             ))?,
             gate_refusals: Reasons::new(
                 "tinytasks_gate_refusals_total",
-                "Requests that the gate answered by itself, by error_code.",
+                "Requests that no handler answered, by error_code.",
                 &REFUSAL_CODES,
             )?,
             auth_failures: Reasons::new(
                 "tinytasks_auth_failures_total",
-                "Requests without a good token for their path (401, 403).",
+                "Requests that were refused because of their token (401, 403).",
                 &[&["missing", "forbidden"], TokenRefusal::LABELS.as_slice()].concat(),
             )?,
             log_lines_dropped: IntCounter::new(
                 "tinytasks_log_lines_dropped_total",
-                "Log lines that standard error did not take in time.",
+                "Log lines that were dropped because standard error was too slow.",
             )?,
             connections_given_up: IntCounter::new(
                 "tinytasks_db_connections_given_up_total",
-                "Connections on which PostgreSQL did not answer in time.",
+                "Connections that were closed because PostgreSQL did not answer in time.",
             )?,
         };
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
@@ -112,7 +112,7 @@ impl Reasons {
     }
 }
 
-/// Counts a request that the gate answered by itself.
+/// Counts a request that no handler answers: it is refused, or its handler is late.
 pub fn refused(error: &Error) {
     if let Ok(metrics) = &*METRICS {
         metrics.gate_refusals.add(error.entry().1);

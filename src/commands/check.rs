@@ -41,7 +41,7 @@ pub fn check() -> Result<(), Failure> {
 /// A warning for each file with a secret that every user of the machine can read. Only root gets these warnings. Any
 /// other user may be in a container, where a file looks open although its folder on the host is closed.
 fn open_secrets() -> Vec<String> {
-    if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+    if !is_root() {
         return Vec::new();
     }
     let (settings, ..) = config::settings();
@@ -51,6 +51,10 @@ fn open_secrets() -> Vec<String> {
         Some(format!("{name}: everybody on this machine can read {file:?}; run `chmod 600 {shown}`"))
     });
     open.collect()
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 /// Whether every user can read the file: its own permissions and those of all folders above it allow it.
@@ -101,7 +105,19 @@ fn check_addresses(config: &Config) -> Result<String, String> {
             format!("address: cannot listen on ADMIN_ADDR {address}: {error}; give another")
         })?;
     }
-    Ok(format!("address: {name} is free\n"))
+    let condition = if is_root() && is_privileged(&config.listen) {
+        "; a service that does not run as root can use it only with CAP_NET_BIND_SERVICE or systemd's socket unit"
+    } else {
+        ""
+    };
+    Ok(format!("address: {name} is free{condition}\n"))
+}
+
+/// Whether Linux gives this port only to privileged processes (ip_unprivileged_port_start in ip-sysctl.rst).
+fn is_privileged(address: &SockAddr) -> bool {
+    let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    let start = start.trim().parse().unwrap_or(1024);
+    address.as_socket().is_some_and(|address| address.port() != 0 && address.port() < start)
 }
 
 /// Binds a socket to an address for a moment, without listening. The path of a Unix socket is only examined.

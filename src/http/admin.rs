@@ -46,15 +46,15 @@ fn metrics(app: &App) -> Result<String, Error> {
     let [idle, busy, max] = client_connections();
     let states = [("idle", idle), ("busy", busy)];
     scrape.gauges("tinytasks_gate_connections", "Connections of clients.", "state", &states)?;
-    scrape.gauge("tinytasks_gate_connections_max", "MAX_CONNECTIONS, or what descriptors allow.", max)?;
+    scrape.gauge("tinytasks_gate_connections_max", "The most connections of clients.", max)?;
     let [idle, busy, max] = app.store.pool.counts();
     let states = [("idle", idle), ("busy", busy)];
     scrape.gauges("tinytasks_db_pool_connections", "Connections to PostgreSQL.", "state", &states)?;
-    scrape.gauge("tinytasks_db_pool_connections_max", "DATABASE_POOL_SIZE.", max)?;
+    scrape.gauge("tinytasks_db_pool_connections_max", "The most connections to PostgreSQL.", max)?;
     let is_up = u8::from(app.store.pool.is_up()).into();
-    scrape.gauge("tinytasks_database_up", "Whether PostgreSQL has answered lately.", is_up)?;
+    scrape.gauge("tinytasks_database_up", "1 if PostgreSQL answers, 0 if it does not.", is_up)?;
     let version = [(env!("CARGO_PKG_VERSION"), 1.0)];
-    scrape.gauges("tinytasks_build_info", "Always 1.", "version", &version)?;
+    scrape.gauges("tinytasks_build_info", "Always 1; the label is the version.", "version", &version)?;
     let started = app.started.as_millisecond() as f64 / 1000.0;
     scrape.gauge("process_start_time_seconds", "Start of the process, in seconds since 1970.", started)?;
     if let Some(expiry) = app.options.certificate.as_ref().and_then(|certificate| certificate.expiry()) {
@@ -66,7 +66,7 @@ fn metrics(app: &App) -> Result<String, Error> {
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
     let kibibytes: Option<f64> = resident.and_then(|number| number.parse().ok());
     if let Some(kibibytes) = kibibytes {
-        scrape.gauge("process_resident_memory_bytes", "Memory in RAM.", kibibytes * 1024.0)?;
+        scrape.gauge("process_resident_memory_bytes", "Resident memory.", kibibytes * 1024.0)?;
     }
     scrape.text()
 }
