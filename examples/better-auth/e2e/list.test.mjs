@@ -1,5 +1,5 @@
-// Uses the list as a person does, while the same tasks change elsewhere: search, order, counts, changes of one
-// task and of all, conflicts, undo, polls, and lost responses.
+// Uses the list as a person does, while another device changes the same tasks: search, order, counts, changes of one
+// task and of all tasks, conflicts, undo, polls, and lost responses.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { assertConsole, assertOrigins, launch, screenshot, until } from "./browser.mjs";
@@ -15,11 +15,11 @@ after(() => browser.close());
 
 const button = (place, name) => place.getByRole("button", { name });
 const titles = (page) => page.locator("li:visible .title").allTextContents();
-const counts = (page, text) => page.locator("#totals").getByText(text, { exact: true }).waitFor();
+const waitForTotals = (page, text) => page.locator("#totals").getByText(text, { exact: true }).waitFor();
 const versions = (page) => page.getByRole("group", { name: "Two versions" });
 
 // Signs a person up and creates these tasks, without using the page for the tasks.
-async function withTasks(name, tasks) {
+async function signUpWithTasks(name, tasks) {
   const person = await signUp(browser, "EdDSA", name);
   for (const body of tasks) {
     assert.equal((await ask(person.token(), "", { method: "POST", body })).status, 201);
@@ -31,7 +31,7 @@ async function withTasks(name, tasks) {
 }
 
 // Changes a task from another device of the person, without If-Match.
-async function elsewhere({ token }, title, body) {
+async function changeElsewhere({ token }, title, body) {
   const [task] = await list(token(), `?${new URLSearchParams({ q: title })}`);
   const response = await ask(token(), `/${task.id}`, { method: "PATCH", body });
   assert.equal(response.status, 200);
@@ -41,11 +41,11 @@ async function elsewhere({ token }, title, body) {
 const sent = ({ requests }, method) => requests.filter((request) => request.method() === method);
 
 test("a person searches, orders and counts", async () => {
-  const { page, watched } = await withTasks("judith", [
+  const { page, watched } = await signUpWithTasks("judith", [
     { title: "Éclairs for tea" }, { title: "bananas" }, { title: "Apples, 50% off", complete: true },
     { title: "zucchini", description: "and BANANAS, if they are ripe" },
   ]);
-  await counts(page, "3 open, 1 complete");
+  await waitForTotals(page, "3 open, 1 complete");
   assert.deepEqual(await titles(page), ["Éclairs for tea", "bananas", "Apples, 50% off", "zucchini"]);
   for (const [order, wanted] of [
     ["Title, A to Z", ["Apples, 50% off", "bananas", "Éclairs for tea", "zucchini"]],
@@ -53,35 +53,35 @@ test("a person searches, orders and counts", async () => {
     ["Title, Z to A", ["zucchini", "Éclairs for tea", "bananas", "Apples, 50% off"]],
   ]) {
     await page.getByLabel("Order").selectOption(order);
-    await until(async () => String(await titles(page)) === String(wanted), order);
+    await until(async () => String(await titles(page)) === String(wanted), `the titles are in this order: ${order}`);
   }
   await screenshot(page, "page-order");
-  for (const [text, wanted, said] of [
+  for (const [text, wanted, totals] of [
     ["Bananas", ["zucchini", "bananas"], "2 open, 0 complete"],
     ["50%", ["Apples, 50% off"], "0 open, 1 complete"],
     ["_", [], "0 open, 0 complete"],
     ["an", ["zucchini", "bananas"], "2 open, 0 complete"],
   ]) {
     await page.getByLabel("Search").fill(text);
-    await until(async () => String(await titles(page)) === String(wanted), text);
-    await counts(page, said);
+    await until(async () => String(await titles(page)) === String(wanted), `the list shows the matches of ${text}`);
+    await waitForTotals(page, totals);
   }
   await screenshot(page, "page-search");
 
   // A new task is shown even if it does not match the search, because adding a task clears the search.
   await add(page, "Cherries");
   await row(page, "Cherries").waitFor();
-  await counts(page, "4 open, 1 complete");
+  await waitForTotals(page, "4 open, 1 complete");
   assertOrigins(watched, PAGE_URL, TASKS_URL);
   assertConsole(watched);
 });
 
-test("many tasks come by the hundred", async () => {
-  const numbers = Array.from({ length: 150 }, (_, index) => ({ title: `number ${index}` }));
+test("the page shows the first 100 tasks, and more when the person asks for them", async () => {
+  const bodies = Array.from({ length: 150 }, (_, index) => ({ title: `number ${index}` }));
   const person = await signUp(browser, "HS256", "karl");
-  await Promise.all(numbers.map((body) => ask(person.token(), "", { method: "POST", body })));
+  await Promise.all(bodies.map((body) => ask(person.token(), "", { method: "POST", body })));
   await person.page.reload();
-  await counts(person.page, "150 open, 0 complete");
+  await waitForTotals(person.page, "150 open, 0 complete");
   assert.equal(await rows(person.page).count(), 100);
   await button(person.page, "Show more").click();
   await rows(person.page).nth(149).waitFor();
@@ -89,15 +89,15 @@ test("many tasks come by the hundred", async () => {
   assertConsole(person.watched);
 });
 
-test("complete all and clear completed are one request each", async () => {
+test("the page sends one request for Complete all, and one for Clear completed", async () => {
   const groceries = Array.from({ length: 12 }, (_, index) => ({ title: `buy ${index}` }));
-  const person = await withTasks("laura", [...groceries, { title: "Sleep" }, { title: "Eat", complete: true }]);
+  const person = await signUpWithTasks("laura", [...groceries, { title: "Sleep" }, { title: "Eat", complete: true }]);
   const { page, watched, token } = person;
   await page.getByLabel("Search").fill("BUY");
-  await counts(page, "12 open, 0 complete");
+  await waitForTotals(page, "12 open, 0 complete");
   assert(await button(page, "Clear completed").isDisabled());
   await button(page, "Complete all").click();
-  await counts(page, "0 open, 12 complete");
+  await waitForTotals(page, "0 open, 12 complete");
   assert.equal(sent(person, "PATCH").length, 1);
   assert.deepEqual((await list(token(), "?complete=false")).map(({ title }) => title), ["Sleep"]);
 
@@ -109,49 +109,49 @@ test("complete all and clear completed are one request each", async () => {
   await button(page, "Clear completed").click();
   assert.equal(sent(person, "DELETE").length, 0);
   await button(page, "Clear completed").click();
-  await counts(page, "0 open, 0 complete");
+  await waitForTotals(page, "0 open, 0 complete");
   assert.equal(sent(person, "DELETE").length, 1);
   await page.getByLabel("Search").fill("");
-  await counts(page, "1 open, 1 complete");
+  await waitForTotals(page, "1 open, 1 complete");
   assert.deepEqual(await titles(page), ["Sleep", "Eat"]);
   assertConsole(watched);
 });
 
-test("a change has the tag of the list, without a GET of the task before", async () => {
-  const person = await withTasks("maria", [{ title: "Buy milk" }, { title: "Call grandmother" }]);
+test("the page changes a task with the etag from the list, without a GET of the task", async () => {
+  const person = await signUpWithTasks("maria", [{ title: "Buy milk" }, { title: "Call grandmother" }]);
   const { page, watched, token } = person;
   const [milk] = await list(token());
   await row(page, "milk").getByRole("checkbox").check();
-  await counts(page, "1 open, 1 complete");
+  await waitForTotals(page, "1 open, 1 complete");
   const [change] = sent(person, "PATCH");
   assert.equal(change.headers()["if-match"], milk.etag);
   assert(sent(person, "GET").every((request) => new URL(request.url()).pathname.endsWith("/tasks")));
 
-  // Three quick clicks are three changes, each based on the one before.
+  // Three quick clicks cause three changes. Each one has the etag from the response to the previous one.
   const box = row(page, "grandmother").getByRole("checkbox");
   await box.evaluate((element) => [1, 2, 3].forEach(() => element.click()));
-  await until(() => sent(person, "PATCH").length === 4, "three more changes");
-  await counts(page, "0 open, 2 complete");
+  await until(() => sent(person, "PATCH").length === 4, "three more changes were sent");
+  await waitForTotals(page, "0 open, 2 complete");
   assertConsole(watched);
 });
 
 test("a person sees both versions of a task that was changed elsewhere, and chooses", async () => {
-  const person = await withTasks("nina", [{ title: "Buy milk", description: "Two litres" }, { title: "Sleep" }]);
+  const person = await signUpWithTasks("nina", [{ title: "Buy milk", description: "Two litres" }, { title: "Sleep" }]);
   const { page, watched, token } = person;
   const edit = async (title, from) => {
     await button(row(page, from), "Edit").click();
     await row(page, from).getByLabel("Title").fill(title);
   };
   await edit("Buy oat milk", "Buy milk");
-  await elsewhere(person, "milk", { title: "Buy milk", description: "Three litres", complete: true });
+  await changeElsewhere(person, "milk", { title: "Buy milk", description: "Three litres", complete: true });
   await button(row(page, "Buy milk"), "Save").click();
-  await alert(page).getByText("This was changed elsewhere meanwhile.").waitFor();
+  await alert(page).getByText("This task was changed elsewhere in the meantime.").waitFor();
   assert.equal(await versions(page).locator(".mine").textContent(), "☑ Buy oat milk, Three litres");
   assert.equal(await versions(page).locator(".theirs").textContent(), "☑ Buy milk, Three litres");
   await screenshot(page, "page-conflict");
 
   // "Keep mine" gets another conflict, because the task has changed again.
-  await elsewhere(person, "milk", { description: "Four litres" });
+  await changeElsewhere(person, "milk", { description: "Four litres" });
   await button(versions(page), "Keep mine").click();
   await versions(page).getByText("☑ Buy milk, Four litres").waitFor();
   await button(versions(page), "Keep mine").click();
@@ -161,7 +161,7 @@ test("a person sees both versions of a task that was changed elsewhere, and choo
   assert.equal(await alert(page).textContent(), "");
 
   await edit("Sleep long", "Sleep");
-  await elsewhere(person, "Sleep", { title: "Sleep well" });
+  await changeElsewhere(person, "Sleep", { title: "Sleep well" });
   await button(row(page, "Sleep"), "Save").click();
   await button(versions(page), "Take theirs").click();
   await until(async () => (await titles(page)).includes("Sleep well"), "their version is shown");
@@ -169,12 +169,12 @@ test("a person sees both versions of a task that was changed elsewhere, and choo
   assertConsole(watched, 412, 412, 412);
 });
 
-test("two people who do the same are not asked, and a task that is gone goes", async () => {
-  const person = await withTasks("olga", [{ title: "Buy milk" }, { title: "Sleep" }]);
+test("completing a complete task is no conflict, and a task that was deleted elsewhere disappears", async () => {
+  const person = await signUpWithTasks("olga", [{ title: "Buy milk" }, { title: "Sleep" }]);
   const { page, watched } = person;
-  await elsewhere(person, "milk", { complete: true });
+  await changeElsewhere(person, "milk", { complete: true });
   await row(page, "milk").getByRole("checkbox").check();
-  await counts(page, "1 open, 1 complete");
+  await waitForTotals(page, "1 open, 1 complete");
   assertConsole(watched);
 
   const [, sleep] = await list(person.token());
@@ -185,33 +185,33 @@ test("two people who do the same are not asked, and a task that is gone goes", a
   assertConsole(watched, 404);
 });
 
-test("a deleted task can be brought back for five seconds", async () => {
-  const person = await withTasks("paula", [{ title: "Buy milk" }, { title: "Sleep", complete: true }]);
+test("a person can undo the deletion of a task for five seconds", async () => {
+  const person = await signUpWithTasks("paula", [{ title: "Buy milk" }, { title: "Sleep", complete: true }]);
   const { page, watched, token } = person;
   await button(row(page, "milk"), "Delete").click();
   await row(page, "milk").waitFor({ state: "hidden" });
-  await counts(page, "0 open, 1 complete");
+  await waitForTotals(page, "0 open, 1 complete");
   await screenshot(page, "page-undo");
   await page.getByText("“Buy milk” is deleted.").waitFor();
   await button(page, "Undo").click();
   await row(page, "milk").waitFor();
-  await counts(page, "1 open, 1 complete");
+  await waitForTotals(page, "1 open, 1 complete");
   await page.clock.fastForward(6000);
   assert.equal(sent(person, "DELETE").length, 0);
 
   await button(row(page, "milk"), "Delete").click();
-  // A list that is loaded in between does not show the deleted task.
+  // The page does not show the task in a list that it loads before it sends the DELETE.
   await add(page, "Eat");
   await row(page, "Eat").waitFor();
   assert.deepEqual(await titles(page), ["Sleep", "Eat"]);
   await page.clock.fastForward(6000);
   await until(async () => (await list(token())).length === 2, "the task is deleted");
   await button(page, "Undo").waitFor({ state: "detached" });
-  await counts(page, "1 open, 1 complete");
+  await waitForTotals(page, "1 open, 1 complete");
   assert.equal(sent(person, "DELETE").length, 1);
   assert.match(sent(person, "DELETE")[0].headers()["if-match"], /^"\w+"$/);
 
-  // When the person leaves the page, the waiting tasks are deleted at once.
+  // When the person leaves the page, it sends the pending DELETEs immediately.
   await button(row(page, "Sleep"), "Delete").click();
   await button(row(page, "Eat"), "Delete").click();
   assert.equal((await list(token())).length, 2);
@@ -220,44 +220,44 @@ test("a deleted task can be brought back for five seconds", async () => {
   assertConsole(watched);
 });
 
-test("a task that is changed elsewhere is not deleted unseen", async () => {
-  const person = await withTasks("rosa", [{ title: "Buy milk" }]);
+test("a task that was changed elsewhere is deleted only after the person has seen the change", async () => {
+  const person = await signUpWithTasks("rosa", [{ title: "Buy milk" }]);
   const { page, watched, token } = person;
-  const remove = async (title) => {
+  const deleteWhileChanged = async (title) => {
     await button(row(page, title), "Delete").click();
-    await elsewhere(person, "milk", { title: `${title}!` });
+    await changeElsewhere(person, "milk", { title: `${title}!` });
     await page.clock.fastForward(6000);
     await versions(page).waitFor();
     assert.equal(await versions(page).locator(".mine").textContent(), "deleted");
     assert.equal(await versions(page).locator(".theirs").textContent(), `☐ ${title}!`);
   };
-  await remove("Buy milk");
+  await deleteWhileChanged("Buy milk");
   await button(versions(page), "Take theirs").click();
   await versions(page).waitFor({ state: "hidden" });
   assert.deepEqual(await titles(page), ["Buy milk!"]);
-  await remove("Buy milk!");
+  await deleteWhileChanged("Buy milk!");
   await button(versions(page), "Keep mine").click();
   await rows(page).waitFor({ state: "detached" });
   assert.equal((await list(token())).length, 0);
   assertConsole(watched, 412, 412);
 });
 
-test("a poll shows what is new, costs no body when nothing is, and leaves alone what is being typed", async () => {
-  const person = await withTasks("sarah", [{ title: "Buy milk" }, { title: "Sleep" }]);
+test("a poll shows changes, gets a 304 if there are none, and does not replace text that is being typed", async () => {
+  const person = await signUpWithTasks("sarah", [{ title: "Buy milk" }, { title: "Sleep" }]);
   const { page, watched } = person;
   const poll = async () => {
     const answer = page.waitForResponse((response) => response.request().method() === "GET");
     await page.clock.fastForward(11_000);
     return answer;
   };
-  const same = await poll();
-  assert.equal(same.status(), 304);
-  assert.equal(same.request().headers()["if-none-match"], same.headers().etag);
+  const unchanged = await poll();
+  assert.equal(unchanged.status(), 304);
+  assert.equal(unchanged.request().headers()["if-none-match"], unchanged.headers().etag);
 
   await button(row(page, "Sleep"), "Edit").click();
   await row(page, "Sleep").getByLabel("Title").fill("Sleep lo");
-  await elsewhere(person, "milk", { complete: true });
-  await elsewhere(person, "Sleep", { description: "eight hours" });
+  await changeElsewhere(person, "milk", { complete: true });
+  await changeElsewhere(person, "Sleep", { description: "eight hours" });
   assert.equal((await poll()).status(), 200);
   await page.locator("li.complete").getByText("milk").waitFor();
   await row(page, "Sleep").getByLabel("Title").pressSequentially("ng");
@@ -267,11 +267,11 @@ test("a poll shows what is new, costs no body when nothing is, and leaves alone 
   assertConsole(watched, 412);
 });
 
-test("a change whose answer is lost is sent again, and is no conflict with itself", async () => {
-  const { page, watched, token } = await withTasks("tanja", [{ title: "Buy milk" }]);
+test("a change is sent again after its response was lost, and the second attempt causes no conflict", async () => {
+  const { page, watched, token } = await signUpWithTasks("tanja", [{ title: "Buy milk" }]);
   const patches = await loseAnswers(page, ["PATCH"], 1);
   await row(page, "milk").getByRole("checkbox").check();
-  await counts(page, "0 open, 1 complete");
+  await waitForTotals(page, "0 open, 1 complete");
   const tags = patches.map((request) => request.headers()["if-match"]);
   assert.equal(tags.length, 2);
   assert.equal(tags[0], tags[1]);
@@ -280,22 +280,22 @@ test("a change whose answer is lost is sent again, and is no conflict with itsel
   assertConsole(watched, LOST);
 });
 
-test("a change of many whose answer is lost is not sent again, and the person sees what was done", async () => {
+test("a change of all tasks is not sent again if its response is lost, and the page shows the new list", async () => {
   const tasks = [{ title: "Buy milk", complete: true }, { title: "Sleep" }];
-  const person = await withTasks("tilda", tasks);
+  const person = await signUpWithTasks("tilda", tasks);
   const { page, watched, token } = person;
   page.on("dialog", (dialog) => dialog.accept());
   const changes = await loseAnswers(page, ["DELETE", "PATCH"], 2, (number) =>
-    elsewhere(person, "Sleep", { complete: number === 1 }));
+    changeElsewhere(person, "Sleep", { complete: number === 1 }));
   await button(page, "Clear completed").click();
   await alert(page).getByText("look at the list").waitFor();
-  await counts(page, "0 open, 1 complete");
-  await elsewhere(person, "Sleep", { complete: false });
+  await waitForTotals(page, "0 open, 1 complete");
+  await changeElsewhere(person, "Sleep", { complete: false });
   await page.reload();
-  await counts(page, "1 open, 0 complete");
+  await waitForTotals(page, "1 open, 0 complete");
   await button(page, "Complete all").click();
   await alert(page).getByText("look at the list").waitFor();
-  await counts(page, "1 open, 0 complete");
+  await waitForTotals(page, "1 open, 0 complete");
   assert.deepEqual((await list(token())).map(({ title, complete }) => [title, complete]), [["Sleep", false]]);
   assert.equal(changes.length, 2);
   assertConsole(watched, ...Array(2).fill(LOST));

@@ -21,7 +21,7 @@ after(async () => {
 });
 
 for (const kind of ["EdDSA", "HS256"]) {
-  test(`a person keeps a list with an ${kind} token`, async () => {
+  test(`a person adds, edits, completes and deletes tasks with an ${kind} token`, async () => {
     const { page, watched, email, header, claims } = await signUp(browser, kind, `person-${kind.toLowerCase()}`);
     await page.getByText(`${email}, ${kind} token`).waitFor();
     await add(page, "Buy milk", "Two litres");
@@ -75,7 +75,7 @@ test("the person reads why a title was refused", async () => {
   assertConsole(watched);
 });
 
-test("a task is added once, though the answer to the first attempt is lost", async () => {
+test("a task is added only once, although the response to the first attempt is lost", async () => {
   const { page, watched, token } = await signUp(browser, "EdDSA", "gerda");
   const posts = await loseAnswers(page, ["POST"], 1);
   await add(page, "Only one of me");
@@ -87,11 +87,11 @@ test("a task is added once, though the answer to the first attempt is lost", asy
   assertConsole(watched, LOST);
 });
 
-test("a task is there once, though every attempt lost its answer and the person submits it again", async () => {
+test("a task is added only once, although all three responses are lost and the person submits it again", async () => {
   const { page, watched, token } = await signUp(browser, "EdDSA", "gustav");
   const posts = await loseAnswers(page, ["POST"], 3);
   await add(page, "Only one of me");
-  await alert(page).getByText("out of reach").waitFor();
+  await alert(page).getByText("cannot be reached").waitFor();
   assert.equal(await page.locator("#add").getByLabel("Title").inputValue(), "Only one of me");
   await page.getByRole("button", { name: "Add" }).click();
   await row(page, "Only one of me").waitFor();
@@ -100,11 +100,11 @@ test("a task is there once, though every attempt lost its answer and the person 
   assert.equal((await (await ask(token())).json()).count, 1);
   // Once the page knows that the task exists, the same text creates another task.
   await add(page, "Only one of me");
-  await until(async () => (await (await ask(token())).json()).count === 2, "a second task is there");
+  await until(async () => (await (await ask(token())).json()).count === 2, "there are two tasks");
   assertConsole(watched, ...Array(3).fill(LOST));
 });
 
-test("a refusal for now is waited for as long as it says", async () => {
+test("after a 503, the page waits for as long as Retry-After says and sends the request again", async () => {
   const { page, watched } = await signUp(browser, "EdDSA", "greta");
   let posts = 0;
   await page.route(`${TASKS_URL}/**`, async (route) => {
@@ -115,11 +115,11 @@ test("a refusal for now is waited for as long as it says", async () => {
       "Access-Control-Expose-Headers": "Retry-After",
       "Retry-After": "4",
     };
-    await route.fulfill({ status: 503, headers, json: { detail: "Come again.", error_code: "SERVICE_UNAVAILABLE" } });
+    await route.fulfill({ status: 503, headers, json: { detail: "Please wait.", error_code: "SERVICE_UNAVAILABLE" } });
   });
   await page.clock.pauseAt(Date.now() + 60_000);
   await add(page, "Patient");
-  await until(() => watched.console.length === 1, "the refusal has arrived");
+  await until(() => watched.console.length === 1, "the page has received the 503");
   await page.clock.runFor(3900);
   assert.equal(posts, 1);
   await page.clock.resume();
@@ -128,47 +128,48 @@ test("a refusal for now is waited for as long as it says", async () => {
   assertConsole(watched, 503);
 });
 
-test("keys rotate under the people's hands", async () => {
+test("the page works without interruption while the signing key is rotated", async () => {
   const { page, watched, token, header } = await signUp(browser, "EdDSA", "hanna");
   await add(page, "before");
   await row(page, "before").waitFor();
   const [oldToken, oldKid] = [token(), header().kid];
 
-  // As if the rotation interval had passed: the next token has a new key, and is accepted at once.
+  // Simulates the end of the rotation interval. Better Auth signs the next token with a new key, and tinytasks must
+  // accept it at once.
   await database.query(`update jwks set "expiresAt" = now() where "expiresAt" > now()`);
   await page.reload();
   await add(page, "after");
   await row(page, "after").waitFor();
   assert.notEqual(header().kid, oldKid);
-  assert.equal((await ask(oldToken)).status, 200, "a token by the old key is good until that is dropped");
+  assert.equal((await ask(oldToken)).status, 200, "the JWKS still contains the old key");
   assertConsole(watched);
 
-  // As if the grace period had passed too. The JWKS is downloaded in the same way as by the timer.
+  // Simulates the end of the grace period. refresh-jwks downloads the JWKS, as it does for the systemd timer.
   await database.query(`delete from jwks where id = $1`, [oldKid]);
   const refresh = fileURLToPath(new URL("../refresh-jwks", import.meta.url));
   execFileSync(refresh, [`http://127.0.0.1:${new URL(PAGE_URL).port}/api/auth/jwks`, JWKS_FILE]);
   assert.equal(JSON.parse(readFileSync(JWKS_FILE)).keys.some(({ kid }) => kid === oldKid), false);
-  await until(async () => (await ask(oldToken)).status === 401, "a token by the old key is refused");
+  await until(async () => (await ask(oldToken)).status === 401, "a token of the removed key is refused");
   await add(page, "still here");
   await row(page, "still here").waitFor();
   assertConsole(watched);
 });
 
-test("a refused token is replaced while the session lasts, and leads to the form when it does not", async () => {
+test("the page replaces a refused token during a session, and shows the sign-in form after the session", async () => {
   const { page, watched, token } = await signUp(browser, "EdDSA", "ida");
-  const refuse = async () => {
-    const refused = token();
+  const invalidateToken = async () => {
+    const invalid = token();
     await database.query("delete from jwks");
-    // A request for the JWKS creates its first key and writes the file.
+    // This request makes Better Auth create a new key and write the JWKS file.
     assert.equal((await fetch(`http://127.0.0.1:${new URL(PAGE_URL).port}/api/auth/jwks`)).status, 200);
-    await until(async () => (await ask(refused)).status === 401, "the token is refused");
+    await until(async () => (await ask(invalid)).status === 401, "the token is refused");
   };
-  await refuse();
+  await invalidateToken();
   await add(page, "with a new token");
   await row(page, "with a new token").waitFor();
   assertConsole(watched, 401);
 
-  await refuse();
+  await invalidateToken();
   await page.context().clearCookies();
   await add(page, "lost");
   await alert(page).getByText("Please sign in.").waitFor();

@@ -1,4 +1,4 @@
-// For every part of the page: finds elements by their id, and makes event handlers that show errors.
+// Helpers for the whole page: find an element by its id, and show errors in the alert.
 import { SignedOut } from "./api.js";
 
 export const byId = (id) => document.getElementById(id);
@@ -8,6 +8,7 @@ export function report(error) {
   byId("alert").textContent = error.message;
 }
 
+// Returns an event handler that runs `handler` and shows the error that it throws, if any.
 export function act(handler) {
   return async (event) => {
     event?.preventDefault();

@@ -1,6 +1,6 @@
-// Requests to Better Auth and to tinytasks: gets sessions and tokens, and sends requests again if that is safe.
+// Sends requests to Better Auth and to tinytasks. Gets new tokens, and repeats failed requests if that is safe.
 const { tasksUrl } = await (await fetch("/config.json")).json();
-const PAUSE_MS_MAX = 5000; // if the wait would be longer, the page shows the error instead
+const PAUSE_MS_MAX = 5000; // if Retry-After asks for a longer pause, the page shows the error instead
 const tokenPaths = { EdDSA: "/api/auth/token", HS256: "/api/hs256-token" };
 let user = null;
 let token = null;
@@ -9,7 +9,7 @@ let kind = null;
 export class SignedOut extends Error {}
 
 // An error response of tinytasks. `detail` is for people, `error_code` and `current` are for programs.
-export class Refused extends Error {
+export class ServiceError extends Error {
   constructor(problem) {
     super(problem.detail);
     this.code = problem.error_code;
@@ -22,11 +22,11 @@ export async function auth(path, body) {
   const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   const response = await fetch(path, body && post);
   const answer = await response.json();
-  if (!response.ok) throw new Error(answer?.message ?? "This did not work.");
+  if (!response.ok) throw new Error(answer?.message ?? "The sign-in server gave no reason for its error.");
   return answer;
 }
 
-// Returns the user of the session cookie, and gets a token of this kind.
+// Gets a token of this kind for the user who is signed in, and returns that user.
 export async function getUser(tokenKind) {
   kind = tokenKind;
   await getToken();
@@ -44,9 +44,9 @@ async function getToken() {
   token = (await auth(tokenPaths[kind])).token;
 }
 
-// Sends a request up to three times. If there is no response, fetch fails, and nobody knows whether the request
-// was processed. A 503 or a 429 says in Retry-After how long to wait.
-async function fetchPersistently(url, request) {
+// Sends a request up to three times. It is sent again if there was no response, because then nobody knows whether it
+// was processed, and after a 503 or a 429, which say in Retry-After how long to wait.
+async function fetchWithRetries(url, request) {
   for (const wait of [300, 1000]) {
     let pause = wait;
     try {
@@ -61,13 +61,14 @@ async function fetchPersistently(url, request) {
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
   return fetch(url, request).catch(() => {
-    throw new Error("The tasks are out of reach. Please try again.");
+    throw new Error("The task service cannot be reached. Please try again.");
   });
 }
 
 async function fetchOnce(url, request) {
   return fetch(url, request).catch(() => {
-    throw new Error("No answer came, so this may be done or not. Please look at the list before you try again.");
+    throw new Error("There was no response, so it is unknown whether the change was made. " +
+      "Please look at the list before you try again.");
   });
 }
 
@@ -85,7 +86,7 @@ export async function tasks(method, path, { body, ...headers } = {}) {
   const url = `${tasksUrl}/api/${encodeURIComponent(user.id)}/tasks${path}`;
   const send = () => {
     headers.Authorization = `Bearer ${token}`;
-    return mayRepeat ? fetchPersistently(url, request) : fetchOnce(url, request);
+    return mayRepeat ? fetchWithRetries(url, request) : fetchOnce(url, request);
   };
   let response = await send();
   if (response.status === 401) {
@@ -94,7 +95,7 @@ export async function tasks(method, path, { body, ...headers } = {}) {
     response = await send();
   }
   if (response.status === 401) throw new SignedOut("Please sign in again.");
-  if (response.status >= 400) throw new Refused(await response.json());
+  if (response.status >= 400) throw new ServiceError(await response.json());
   return response;
 }
 

@@ -1,4 +1,5 @@
-// Shows the list of tinytasks without the tasks that are about to be deleted. Each task has a row.
+// Shows the person's tasks, one row for each, and changes and deletes them. A task that the person deletes is hidden
+// at once, but the DELETE is sent only after UNDO_MS.
 import { act, byId, report } from "./act.js";
 import { SignedOut, tasks } from "./api.js";
 
@@ -9,32 +10,34 @@ const UNDO_MS = 5000;
 const POLL_MS = 10_000;
 
 const rows = new Map(); // id → row
-const leaving = new Map(); // id → { task, deleteNow }: tasks that are hidden and will be deleted soon
-const nothing = { tasks: [], totals: { open: 0, complete: 0 } };
-let shown = nothing; // the last response, with its query and its ETag
+// id → { task, deleteNow } of each task that is hidden because the person has deleted it. Its DELETE is not sent or not
+// answered yet.
+const pendingDeletes = new Map();
+const emptyList = { tasks: [], totals: { open: 0, complete: 0 } };
+let shown = emptyList; // the last response, with its query and its ETag
 let limit = PAGE_TASKS;
-let latest = 0; // the number of the last request for the list
+let latestRequest = 0; // the number of the last request for the list
 
-// Requests the list and shows it, unless it is unchanged, or the page has sent a later request in the meantime.
+// Requests the list and shows it, unless it is unchanged (304) or the page has requested it again in the meantime.
 export async function refresh() {
   const { q, order } = byId("view").elements;
   const query = new URLSearchParams({ order: order.value, limit, totals: true });
   if (q.value) query.set("q", q.value);
   const path = `?${query}`;
-  const question = ++latest;
-  const known = path === shown.path && shown.etag ? { "If-None-Match": shown.etag } : {};
-  const response = await tasks("GET", path, known);
+  const requestNumber = ++latestRequest;
+  const headers = path === shown.path && shown.etag ? { "If-None-Match": shown.etag } : {};
+  const response = await tasks("GET", path, headers);
   if (response.status === 304) return;
   const list = await response.json();
-  if (question !== latest) return;
+  if (requestNumber !== latestRequest) return;
   shown = { ...list, path, etag: response.headers.get("ETag"), hasMore: response.headers.has("Link") };
   draw();
 }
 
 export function clear() {
-  latest++;
-  shown = nothing;
-  leaving.clear();
+  latestRequest++; // so that a response that is still on its way is ignored
+  shown = emptyList;
+  pendingDeletes.clear();
   for (const id of rows.keys()) dropRow(id);
   byId("undo").replaceChildren();
   byId("view").reset();
@@ -43,12 +46,12 @@ export function clear() {
 
 function draw() {
   const ids = new Set(shown.tasks.map(({ id }) => id));
-  for (const [id, row] of rows) if (!ids.has(id) && !leaving.has(id) && !row.isBusy()) dropRow(id);
+  for (const [id, row] of rows) if (!ids.has(id) && !pendingDeletes.has(id) && !row.isBusy()) dropRow(id);
   shown.tasks.forEach((task, index) => {
     const row = rows.get(task.id) ?? newRow(task);
     // A row that the person is editing keeps its old `etag`, so that a conflict is detected.
     if (!row.isBusy()) row.show(task);
-    row.item.hidden = leaving.has(task.id);
+    row.item.hidden = pendingDeletes.has(task.id);
     // A row that is already in its place is not moved, so it keeps the focus.
     const place = byId("list").children[index];
     if (place !== row.item) byId("list").insertBefore(row.item, place ?? null);
@@ -59,7 +62,7 @@ function draw() {
 
 function drawTotals() {
   let { open, complete } = shown.totals;
-  for (const task of shown.tasks) if (leaving.has(task.id)) task.complete ? complete-- : open--;
+  for (const task of shown.tasks) if (pendingDeletes.has(task.id)) task.complete ? complete-- : open--;
   byId("totals").textContent = `${open} open, ${complete} complete`;
   byId("complete-all").disabled = open === 0;
   byId("clear-completed").disabled = complete === 0;
@@ -73,24 +76,25 @@ function dropRow(id) {
 function newRow(task) {
   const item = byId("task").content.cloneNode(true).firstElementChild;
   const part = (selector) => item.querySelector(selector);
-  const form = part("form"), conflict = part(".conflict"), box = part("[name=complete]");
-  let turn = Promise.resolve();
-  let waiting = 0;
+  const form = part("form"), conflict = part(".conflict"), checkbox = part("[name=complete]");
+  let lastChange = Promise.resolve();
+  let unfinishedChanges = 0;
 
-  function show(now) {
-    task = now;
+  function show(newTask) {
+    task = newTask;
     item.classList.toggle("complete", task.complete);
     part(".title").textContent = task.title;
     part(".description").textContent = task.description ?? "";
-    box.checked = task.complete;
+    checkbox.checked = task.complete;
     form.hidden = conflict.hidden = true;
   }
 
   // Sends the changes of a task one after the other, each with the `etag` from the response to the one before.
   function change(fields) {
-    waiting++;
-    turn = turn.catch(() => {}).then(() => patch(fields, task.etag)).finally(() => waiting--);
-    return turn;
+    unfinishedChanges++;
+    const send = () => patch(fields, task.etag);
+    lastChange = lastChange.catch(() => {}).then(send).finally(() => unfinishedChanges--);
+    return lastChange;
   }
 
   async function patch(fields, etag) {
@@ -98,7 +102,7 @@ function newRow(task) {
       const response = await tasks("PATCH", `/${task.id}`, { body: fields, "If-Match": etag });
       show(await response.json());
     } catch (error) {
-      box.checked = task.complete;
+      checkbox.checked = task.complete;
       if (error.code === "NOT_FOUND") {
         // If the person is editing the task, the row stays, so that the text can be copied.
         if (form.hidden) dropRow(task.id);
@@ -106,16 +110,16 @@ function newRow(task) {
       }
       if (error.code !== "PRECONDITION_FAILED") throw error;
       const { current } = error;
-      askWhich(current, inWords({ ...current, ...fields }), () => patch(fields, current.etag));
+      showConflict(current, asText({ ...current, ...fields }), () => patch(fields, current.etag));
     }
     await refresh();
   }
 
-  // Shows both versions. "Take theirs" needs no request. "Keep mine" sends the change again, with the `etag` of
-  // their version.
-  function askWhich(current, mine, keep) {
+  // Shows both versions and throws an error that asks for a choice. "Keep mine" sends the change again, with the
+  // `etag` of the other version. "Take theirs" needs no request.
+  function showConflict(current, mine, keep) {
     part(".mine").textContent = mine;
-    part(".theirs").textContent = inWords(current);
+    part(".theirs").textContent = asText(current);
     part(".keep").onclick = act(keep);
     part(".take").onclick = act(async () => {
       show(current);
@@ -123,10 +127,10 @@ function newRow(task) {
     });
     conflict.hidden = item.hidden = false;
     form.hidden = true;
-    throw new Error("This was changed elsewhere meanwhile. Which version shall it be?");
+    throw new Error("This task was changed elsewhere in the meantime. Which version do you want to keep?");
   }
 
-  box.onchange = act(() => change({ complete: box.checked }));
+  checkbox.onchange = act(() => change({ complete: checkbox.checked }));
   part(".edit").onclick = () => {
     form.elements.title.value = task.title;
     form.elements.description.value = task.description ?? "";
@@ -139,53 +143,53 @@ function newRow(task) {
     if (fields.length > 0) await change(Object.fromEntries(fields));
     else form.hidden = true;
   });
-  part(".delete").onclick = () => deleteLater(task, askWhich);
+  part(".delete").onclick = () => deleteLater(task, showConflict);
 
   show(task);
-  const row = { item, show, isBusy: () => waiting > 0 || !form.hidden || !conflict.hidden };
+  const row = { item, show, isBusy: () => unfinishedChanges > 0 || !form.hidden || !conflict.hidden };
   rows.set(task.id, row);
   return row;
 }
 
-// A DELETE cannot be undone, so it is sent only after the time in which the person can click on Undo.
-function deleteLater(task, askWhich) {
+// A DELETE cannot be undone, so it is sent only after the time in which the person can click Undo.
+function deleteLater(task, showConflict) {
   const notice = byId("deleted").content.cloneNode(true).firstElementChild;
-  const stop = () => {
+  const endUndo = () => {
     clearTimeout(timer);
     notice.remove();
   };
   const deleteNow = async () => {
-    stop();
-    if (!leaving.has(task.id)) return;
+    endUndo();
+    if (!pendingDeletes.has(task.id)) return;
     try {
-      await deleteTask(task, askWhich);
+      await deleteTask(task, showConflict);
       await refresh();
     } finally {
-      leaving.delete(task.id);
+      pendingDeletes.delete(task.id);
       draw();
     }
   };
   const timer = setTimeout(act(deleteNow), UNDO_MS);
   notice.querySelector("span").textContent = `“${task.title}” is deleted.`;
   notice.querySelector("button").onclick = () => {
-    stop();
-    leaving.delete(task.id);
+    endUndo();
+    pendingDeletes.delete(task.id);
     draw();
   };
-  leaving.set(task.id, { task, deleteNow });
+  pendingDeletes.set(task.id, { task, deleteNow });
   byId("undo").append(notice);
   notice.querySelector("button").focus();
   draw();
 }
 
-async function deleteTask(task, askWhich) {
+async function deleteTask(task, showConflict) {
   try {
     await tasks("DELETE", `/${task.id}`, { "If-Match": task.etag });
   } catch (error) {
     const { code, current } = error;
     if (code === "PRECONDITION_FAILED") {
-      askWhich(current, "deleted", async () => {
-        await deleteTask(current, askWhich);
+      showConflict(current, "deleted", async () => {
+        await deleteTask(current, showConflict);
         dropRow(task.id);
         await refresh();
       });
@@ -195,13 +199,13 @@ async function deleteTask(task, askWhich) {
   }
 }
 
-// Deletes at once all tasks for which Undo is still shown.
-export const deleteAllNow = () => Promise.all([...leaving.values()].map(({ deleteNow }) => deleteNow()));
+// Sends all pending DELETEs immediately, without waiting for the rest of UNDO_MS.
+export const deleteAllNow = () => Promise.all([...pendingDeletes.values()].map(({ deleteNow }) => deleteNow()));
 
 // A closed page cannot send requests any more, so the waiting DELETEs are sent now.
 addEventListener("pagehide", () => deleteAllNow().catch(() => {}));
 
-const inWords = ({ title, description, complete }) =>
+const asText = ({ title, description, complete }) =>
   `${complete ? "☑" : "☐"} ${title}${description ? `, ${description}` : ""}`;
 
 export const fieldsOf = ({ elements }) => ({
@@ -209,8 +213,8 @@ export const fieldsOf = ({ elements }) => ({
   description: elements.description.value || null,
 });
 
-// The query for all tasks in that state that match the search.
-function ofAll(complete) {
+// The query string that selects all tasks in this state that match the search.
+function queryForAll(complete) {
   const query = new URLSearchParams({ complete });
   const { q } = byId("view").elements;
   if (q.value) query.set("q", q.value);
@@ -220,7 +224,7 @@ function ofAll(complete) {
 // If the response is lost, it is not known what was changed. So the list is loaded before the person tries again.
 async function changeAll(method, complete, options) {
   try {
-    await tasks(method, ofAll(complete), options);
+    await tasks(method, queryForAll(complete), options);
   } catch (error) {
     await refresh().catch(() => {});
     throw error;
@@ -238,10 +242,10 @@ byId("clear-completed").onclick = act(async () => {
   await changeAll("DELETE", true);
 });
 byId("view").onsubmit = (event) => event.preventDefault();
-let typing;
+let searchTimer;
 byId("view").oninput = () => {
-  clearTimeout(typing);
-  typing = setTimeout(act(() => {
+  clearTimeout(searchTimer);
+  searchTimer = setTimeout(act(() => {
     limit = PAGE_TASKS;
     return refresh();
   }), TYPING_MS);

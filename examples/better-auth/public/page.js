@@ -33,8 +33,8 @@ byId("sign-out").onclick = act(async () => {
   await auth("/api/auth/sign-out", {});
   showSignIn();
 });
-// If a task was not added, or the response was lost, and the person submits the same task again, the request has
-// the same key. So the task is created only once.
+// If adding a task fails, even because the response is lost, and the person submits the same task again, the second
+// request has the same key. So tinytasks creates the task only once.
 const keys = new Map(); // the task as text → its Idempotency-Key
 byId("add").onsubmit = act(async ({ target }) => {
   const task = fieldsOf(target);
