@@ -35,25 +35,29 @@ export async function newPage(browser) {
   return { page, watched };
 }
 
+// Checks that the page sent requests to each of these origins, and to no other one.
 export function assertOrigins(watched, ...origins) {
   const other = watched.requests.filter((url) => !url.startsWith("data:") && !origins.includes(new URL(url).origin));
   assert.deepEqual(other, []);
-  for (const origin of origins) assert(watched.requests.some((url) => url.startsWith(origin)), `nothing for ${origin}`);
+  for (const origin of origins) {
+    assert(watched.requests.some((url) => url.startsWith(origin)), `no request was sent to ${origin}`);
+  }
 }
 
-// Chromium writes every response with a status of 400 or more to the console. `statuses` are those that the test
-// expects.
+// Checks the new messages of the console. Chromium writes one for each response with a status of 400 or more, so
+// `statuses` are the statuses that the test expects. An element can also be the whole text of another message.
 export function assertConsole(watched, ...statuses) {
-  const said = watched.console.splice(0).map((text) => text.match(/status of (\d+)/)?.[1] ?? text);
-  assert.deepEqual(said, statuses.map(String));
+  const messages = watched.console.splice(0).map((text) => text.match(/status of (\d+)/)?.[1] ?? text);
+  assert.deepEqual(messages, statuses.map(String));
 }
 
 export const screenshot = (page, name) => page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` });
 
-export async function until(condition, what) {
+// Waits for about 10 s until `condition` returns true. `description` is what it checks, for the error message.
+export async function until(condition, description) {
   for (let tries = 0; tries < 100; tries++) {
     if (await condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  assert.fail(`in vain: ${what}`);
+  assert.fail(`this did not become true within 100 attempts: ${description}`);
 }

@@ -37,8 +37,8 @@ async function authorize(page, value) {
   await dialog.getByRole("button", { name: "Close", exact: true }).first().click();
 }
 
-// Executes an operation with the values that the form contains, except for `values` and `body`. Returns the status
-// and the text of the response. Open blocks slow the page down, so all others are closed first.
+// Fills `values` and `body` into the form of an operation, leaves the other fields as they are, and executes it.
+// Returns the status and the text of the response. Open blocks slow the page down, so all others are closed first.
 async function tryOut(page, operationId, values = {}, body = undefined) {
   const block = page.locator(`[id$="-${operationId}"]`).and(page.locator(".opblock"));
   if (!(await block.locator(".execute").count())) {
@@ -52,17 +52,18 @@ async function tryOut(page, operationId, values = {}, body = undefined) {
   }
   if (body) await block.locator("textarea").fill(JSON.stringify(body));
   await block.locator(".execute").click();
-  const live = block.locator(".live-responses-table");
-  await live.locator("tbody .response-col_status").waitFor();
-  const status = Number(((await live.locator("tbody .response-col_status").innerText()).match(/\d+/) ?? [])[0]);
-  return { status, text: await live.locator("tbody .response-col_description").innerText(), block };
+  const response = block.locator(".live-responses-table");
+  await response.locator("tbody .response-col_status").waitFor();
+  const status = Number(((await response.locator("tbody .response-col_status").innerText()).match(/\d+/) ?? [])[0]);
+  return { status, text: await response.locator("tbody .response-col_description").innerText(), block };
 }
 
-// The operations that the page shows: all except OPTIONS, and those of the page itself and its files.
+// The ids of the operations that the page shows: all except OPTIONS, and except GET of the page itself and its files.
 function shownOperations() {
   const paths = Object.entries(openapi.paths).filter(([path]) => !path.startsWith("/docs"));
   const methods = paths.flatMap(([, operations]) => Object.entries(operations));
-  return methods.filter(([method, it]) => method !== "options" && it.operationId).map(([, it]) => it.operationId);
+  const shown = methods.filter(([method, { operationId }]) => method !== "options" && operationId);
+  return shown.map(([, { operationId }]) => operationId);
 }
 
 test("every operation can be tried out with the token's user, and no request leaves the origin", async () => {
@@ -78,7 +79,7 @@ test("every operation can be tried out with the token's user, and no request lea
     tried.add(operationId);
     return answer;
   };
-  // No value is typed, because the page fills the user of the token into the path.
+  // The path needs no value, because the page fills in the token's user.
   const created = await expect(201, "createTask");
   assert.match(created.text, /"title": "Buy milk"/);
   const task = { task_id: created.text.match(/"id": (\d+)/)[1] };
@@ -90,7 +91,7 @@ test("every operation can be tried out with the token's user, and no request lea
   const patched = await expect(200, "patchTask", task, { title: "Buy oat milk" });
   assert.match(patched.text, /"title": "Buy oat milk"/);
   const requestId = ({ text }) => text.match(/x-request-id: (\S+)/)[1];
-  assert.notEqual(requestId(created), requestId(patched), "each request has an id of its own");
+  assert.notEqual(requestId(created), requestId(patched), "two requests have different ids");
   await patched.block.scrollIntoViewIfNeeded();
   await patched.block.locator(".live-responses-table").scrollIntoViewIfNeeded();
   await screenshot(page, "docs-try-it-out");
@@ -106,7 +107,7 @@ test("every operation can be tried out with the token's user, and no request lea
   assertConsole(watched);
 });
 
-test("the page shows what is needed and folds the rest", async () => {
+test("the page hides OPTIONS, folds the schemas, and keeps the form of an operation short", async () => {
   const { page } = await open();
   assert.equal(await page.locator(".opblock-options").count(), 0);
   assert.equal(await page.locator(".model-container:visible").count(), 0);
@@ -127,7 +128,7 @@ test("a reload keeps the token for the tab, and another tab does not have it", a
   assert.equal((await tryOut(other.page, "listTasks")).status, 401);
 });
 
-test("errors are shown as they are", async () => {
+test("the page shows the body of an error response", async () => {
   const { page, watched } = await open();
   assert.match((await tryOut(page, "listTasks")).text, /AUTH_MISSING/);
   await authorize(page, await token("bob"));

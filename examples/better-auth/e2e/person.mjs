@@ -1,11 +1,12 @@
-// What a person does at the page: signs up, adds tasks, looks at rows. And direct requests to tinytasks for the
-// same tasks, without a browser.
+// What a person does with the page: sign up, add tasks, find rows. Also sends requests for the same tasks directly to
+// tinytasks, without a browser.
 import assert from "node:assert/strict";
 import { newPage } from "./browser.mjs";
 
 const { PAGE_URL, TASKS_URL } = process.env;
 
-// Signs a new person up. `requests` collects the page's requests to tinytasks.
+// Signs up a new person. `requests` collects the page's requests to tinytasks, and `token()` returns the token of the
+// last one.
 export async function signUp(browser, kind, name) {
   const { page, watched } = await newPage(browser);
   const email = `${name}@example.com`;
@@ -40,7 +41,7 @@ export const row = (page, title) => rows(page).filter({ hasText: title });
 export const alert = (page) => page.getByRole("alert");
 
 // Collects the page's requests with these methods. tinytasks processes all of them, but the page does not get the
-// responses to the first `count` ones. `before` runs just before each of these responses is dropped.
+// first `count` responses. `before` runs just before each of these responses is dropped.
 export async function loseAnswers(page, methods, count, before = () => {}) {
   const requests = [];
   await page.route(`${TASKS_URL}/**`, async (route) => {
@@ -54,6 +55,7 @@ export async function loseAnswers(page, methods, count, before = () => {}) {
   return requests;
 }
 
+// What Chromium writes to the console for each response that `loseAnswers` drops.
 export const LOST = "Failed to load resource: net::ERR_CONNECTION_RESET";
 
 // Sends a request directly to tinytasks, as another device of the person would.
