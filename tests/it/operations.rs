@@ -340,10 +340,10 @@ fn the_script_that_fetches_keys_takes_a_set_in_any_layout_and_nothing_else() {
     for (content, refusal) in [
         (format!("{{\"keys\":[{{{KEY}}}]}}"), ""),
         (format!("{{\n  \"keys\": [\n    {{\r\n\t{spaced}\n    }}\n  ]\n}}\n"), ""),
-        (format!("{{\n  \"keys\": [\n{{{spaced},\n\"d\"\n: \"AA\"}}]}}"), " shows a private key\n"),
-        ("<html>\n\"keys\": [{".to_owned(), " is no JWKS\n"),
-        ("{\"keys\": []}".to_owned(), " is no JWKS\n"),
-        (String::new(), " is no JWKS\n"),
+        (format!("{{\n  \"keys\": [\n{{{spaced},\n\"d\"\n: \"AA\"}}]}}"), " contains a private key\n"),
+        ("<html>\n\"keys\": [{".to_owned(), " is not a JWKS with at least one key\n"),
+        ("{\"keys\": []}".to_owned(), " is not a JWKS with at least one key\n"),
+        (String::new(), " is not a JWKS with at least one key\n"),
     ] {
         let old = files.write("jwks.json", "old");
         let url = format!("file://{}", files.write("served", &content));
