@@ -1,5 +1,5 @@
 // Signs people in with Better Auth, gives them tokens for tinytasks, and serves the page.
-// tinytasks never connects to this server. It gets the shared secret, and the JWKS as a file.
+// tinytasks never connects to this server. It has the shared secret in its configuration, and reads the JWKS from a file.
 import { readFileSync } from "node:fs";
 import { rename, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -51,12 +51,13 @@ async function createKey(key, { context }) {
 // Replaces the JWKS file as a whole, so that a reader sees the old file or the new one, never a part.
 async function exportKeys() {
   if (!JWKS_FILE) return;
-  const written = `${JWKS_FILE}.${process.pid}`;
-  await writeFile(written, JSON.stringify(await auth.api.getJwks()));
-  await rename(written, JWKS_FILE);
+  const temporaryFile = `${JWKS_FILE}.${process.pid}`;
+  await writeFile(temporaryFile, JSON.stringify(await auth.api.getJwks()));
+  await rename(temporaryFile, JWKS_FILE);
 }
 
-// The other way to get a token: this server signs it with the secret that it shares with tinytasks.
+// Makes the other kind of token, signed with the secret that this server shares with tinytasks. Returns null if nobody
+// is signed in.
 async function hs256Token(request) {
   const session = await auth.api.getSession({ headers: fromNodeHeaders(request.headers) });
   return session && new SignJWT({ user_id: session.user.id })
