@@ -19,9 +19,9 @@ import java.util.Set;
 import static java.nio.charset.StandardCharsets.UTF_8;
 
 /**
- * The habits of Java's HTTP client against the running service: as it is by default, when it asks for HTTP/2 with
- * each request, and with HTTP/1.1 alone. Not with `expectContinue`: Java 17 then waits for ever when another answer
- * comes than "100 Continue" (JDK-8286171). The environment is that of habits.mjs.
+ * Checks how Java's HTTP client works with the running service: with its default settings, in which each request
+ * offers an upgrade to HTTP/2, and limited to HTTP/1.1. `expectContinue` is not checked, because Java 17 then waits for
+ * ever if the response is not "100 Continue" (JDK-8286171). The environment variables are those of habits.mjs.
  */
 class Habits {
     interface Check {
@@ -41,22 +41,25 @@ class Habits {
     }
 
     public static void main(String[] arguments) throws Exception {
-        var old = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
+        var http11 = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
         new Habits(HttpClient.newHttpClient()).run("java.net.http");
-        new Habits(old).run("java.net.http (HTTP/1.1)");
+        new Habits(http11).run("java.net.http (HTTP/1.1)");
     }
 
     void run(String name) throws Exception {
         var checks = new LinkedHashMap<String, Check>();
         checks.put("create, list, change with If-Match, delete", this::journey);
-        checks.put("10 MB are 413, 5 of 5", this::tooLarge);
-        checks.put("10 MB in a stream are 413, 5 of 5", this::tooLargeStream);
-        checks.put("1 MB without a token is 413, as the size is checked first", this::tooLargeWithoutToken);
-        checks.put("60 KB without a token are 401, and the connection goes on", this::withoutToken);
-        checks.put("the connection goes on after an error without a body", this::errorWithoutBody);
-        checks.put("HEAD and 304 have no body", this::withoutAnswerBody);
-        checks.put("a user id that has to be percent-encoded", this::encodedUser);
-        checks.put("a body without Content-Type is 415 that names it", this::withoutType);
+        checks.put("a body of 10 MB gets 413, five times in a row", this::tooLarge);
+        checks.put("a streamed body of 10 MB gets 413, five times in a row", this::tooLargeStream);
+        checks.put("1 MB without a token gets 413, because the size is checked before the token",
+                this::tooLargeWithoutToken);
+        checks.put("60 KB without a token gets 401, and the connection stays open", this::withoutToken);
+        checks.put("the connection stays open after an error response to a request without a body",
+                this::errorWithoutRequestBody);
+        checks.put("responses to HEAD and 304 responses have no body", this::withoutResponseBody);
+        checks.put("a user id that must be percent-encoded in the path", this::encodedUser);
+        checks.put("a body without a JSON Content-Type gets 415, and the detail names the header",
+                this::withoutContentType);
         for (var check : checks.entrySet()) {
             try {
                 check.getValue().run();
@@ -102,23 +105,23 @@ class Habits {
     }
 
     void withoutToken() throws Exception {
-        var answer = send("POST", TASKS, spaces(60_000), Map.of("Content-Type", "application/json"));
-        expectProblem(401, "AUTH_MISSING", answer);
-        expect(field(answer, "WWW-Authenticate").equals("Bearer"));
-        goesOn();
+        var response = send("POST", TASKS, spaces(60_000), Map.of("Content-Type", "application/json"));
+        expectProblem(401, "AUTH_MISSING", response);
+        expect(field(response, "WWW-Authenticate").equals("Bearer"));
+        expectConnectionsKept();
     }
 
-    void errorWithoutBody() throws Exception {
+    void errorWithoutRequestBody() throws Exception {
         var missing = TASKS + "/9007199254740991";
         expectProblem(404, "NOT_FOUND", send("GET", missing, null, bearer()));
-        goesOn();
+        expectConnectionsKept();
         expect(404, send("HEAD", missing, null, bearer()));
-        goesOn();
+        expectConnectionsKept();
         expectProblem(422, "VALIDATION_ERROR", send("GET", TASKS + "?limit=0", null, bearer()));
-        goesOn();
+        expectConnectionsKept();
     }
 
-    void withoutAnswerBody() throws Exception {
+    void withoutResponseBody() throws Exception {
         var url = SERVICE + field(send("POST", TASKS, text(MILK), json()), "Location");
         var task = send("GET", url, null, bearer());
         var tag = field(task, "ETag");
@@ -129,7 +132,7 @@ class Habits {
         var unchanged = send("GET", url, null, with(bearer(), "If-None-Match", tag));
         expect(304, unchanged);
         expect(unchanged.body().isEmpty() && field(unchanged, "ETag").equals(tag));
-        goesOn();
+        expectConnectionsKept();
         expect(send("GET", url, null, bearer()).body().equals(task.body()));
         expect(204, send("DELETE", url, null, bearer()));
     }
@@ -144,11 +147,11 @@ class Habits {
         expect(204, send("DELETE", url, null, headers));
     }
 
-    void withoutType() throws Exception {
+    void withoutContentType() throws Exception {
         for (var headers : Set.of(bearer(), with(bearer(), "Content-Type", "text/plain"))) {
-            var answer = send("POST", TASKS, text(MILK), headers);
-            expectProblem(415, "UNSUPPORTED_MEDIA_TYPE", answer);
-            expect(answer.body().matches(".*\"detail\":\"[^\"]*Content-Type[^\"]*application/json.*"));
+            var response = send("POST", TASKS, text(MILK), headers);
+            expectProblem(415, "UNSUPPORTED_MEDIA_TYPE", response);
+            expect(response.body().matches(".*\"detail\":\"[^\"]*Content-Type[^\"]*application/json.*"));
         }
     }
 
@@ -160,45 +163,45 @@ class Habits {
         return client.send(request.build(), BodyHandlers.ofString());
     }
 
-    /** None of the connections that there are is closed, and the client can go on. */
-    void goesOn() throws Exception {
+    /** Checks that the service keeps connections open: there is at least one, and all outlive three more requests. */
+    void expectConnectionsKept() throws Exception {
         var before = connections();
         expect(!before.isEmpty());
         for (int count = 0; count < 3; count++) expect(200, send("GET", TASKS, null, bearer()));
         expect(connections().containsAll(before));
     }
 
-    /** The ports of this machine's connections to the service. */
+    /** The local addresses of the established connections to the service. */
     static Set<String> connections() throws Exception {
         var port = String.format(":%04X", URI.create(SERVICE).getPort());
-        var ports = new HashSet<String>();
+        var addresses = new HashSet<String>();
         for (var file : Set.of(Path.of("/proc/net/tcp"), Path.of("/proc/net/tcp6"))) {
-            // The second one is missing where there is no IPv6.
+            // /proc/net/tcp6 is missing on a machine without IPv6.
             for (var line : Files.exists(file) ? Files.readAllLines(file) : List.<String>of()) {
                 var row = line.trim().split("\\s+");
-                if (row[2].endsWith(port) && row[3].equals("01")) ports.add(row[1]);
+                if (row[2].endsWith(port) && row[3].equals("01")) addresses.add(row[1]);
             }
         }
-        return ports;
+        return addresses;
     }
 
-    static void expect(int status, HttpResponse<String> answer) {
-        if (answer.statusCode() != status)
-            throw new AssertionError("the status is not " + status + ": " + answer + " " + answer.body());
+    static void expect(int status, HttpResponse<String> response) {
+        if (response.statusCode() != status)
+            throw new AssertionError("the status is not " + status + ": " + response + " " + response.body());
     }
 
     static void expect(boolean holds) {
-        if (!holds) throw new AssertionError("see the line");
+        if (!holds) throw new AssertionError("the condition at the caller's line is false");
     }
 
-    static void expectProblem(int status, String code, HttpResponse<String> answer) {
-        expect(status, answer);
-        expect(field(answer, "Content-Type").equals("application/problem+json"));
-        expect(answer.body().contains("\"error_code\":\"" + code + "\""));
+    static void expectProblem(int status, String code, HttpResponse<String> response) {
+        expect(status, response);
+        expect(field(response, "Content-Type").equals("application/problem+json"));
+        expect(response.body().contains("\"error_code\":\"" + code + "\""));
     }
 
-    static String field(HttpResponse<String> answer, String name) {
-        return answer.headers().firstValue(name).orElseThrow();
+    static String field(HttpResponse<String> response, String name) {
+        return response.headers().firstValue(name).orElseThrow();
     }
 
     static Map<String, String> bearer() {
@@ -223,7 +226,7 @@ class Habits {
         return text(" ".repeat(count));
     }
 
-    /** Java has a class for forms alone, in which a space is a plus sign. */
+    /** Java has an encoder only for HTML forms, which writes a space as a plus sign. A path needs %20. */
     static String encode(String segment) {
         return URLEncoder.encode(segment, UTF_8).replace("+", "%20");
     }

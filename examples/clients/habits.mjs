@@ -1,5 +1,6 @@
-// The habits of Node's HTTP clients against the running service: fetch, node:http, axios and got, each as it is by
-// default. The environment has TASKS_URL, USER_ID and TOKEN, and OTHER_USER_ID (to be percent-encoded) with OTHER_TOKEN.
+// Checks how Node's HTTP clients work with the running service: fetch, node:http, axios and got, with their default
+// settings as far as the checks allow. Environment variables: TASKS_URL; USER_ID and its TOKEN; OTHER_USER_ID, which
+// must be percent-encoded in a path, and its OTHER_TOKEN.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import http from "node:http";
@@ -7,20 +8,21 @@ import { Readable } from "node:stream";
 import axios from "axios";
 import got from "got";
 
-const { TASKS_URL: service, USER_ID: user, TOKEN: token, OTHER_USER_ID: otherUser, OTHER_TOKEN: otherToken } = process.env;
+const { TASKS_URL: service, USER_ID: user, TOKEN: token } = process.env;
+const { OTHER_USER_ID: otherUser, OTHER_TOKEN: otherToken } = process.env;
 const tasks = `${service}/api/${encodeURIComponent(user)}/tasks`;
 const bearer = { Authorization: `Bearer ${token}` };
 const json = { ...bearer, "Content-Type": "application/json" };
 const megabytes = (count) => Buffer.alloc(count * 1e6, " ");
 const agent = new http.Agent({ keepAlive: true });
 
-// Ten megabytes, whose length is not declared.
-function* pieces() {
+// A body of 10 MB that is sent without Content-Length.
+function* streamedBody() {
   for (let count = 0; count < 160; count++) yield Buffer.alloc(62500, " ");
 }
-const isStream = (body) => body === pieces;
+const isStream = (body) => body === streamedBody;
 
-// Each sends a request, and returns its status, its header fields and its body as text.
+// Each function sends a request, and returns the status, the header fields and the body (as text) of the response.
 const clients = {
   async fetch(method, url, headers, body) {
     const options = isStream(body) ? { body: Readable.toWeb(Readable.from(body())), duplex: "half" } : { body };
@@ -31,10 +33,10 @@ const clients = {
   "node:http": (method, url, headers, body) =>
     new Promise((resolve, reject) => {
       const request = http.request(url, { method, headers, agent }, (response) => {
-        const read = [];
-        response.on("data", (bytes) => read.push(bytes)).on("error", reject);
+        const chunks = [];
+        response.on("data", (bytes) => chunks.push(bytes)).on("error", reject);
         response.on("end", () =>
-          resolve({ status: response.statusCode, headers: response.headers, text: Buffer.concat(read).toString() }));
+          resolve({ status: response.statusCode, headers: response.headers, text: Buffer.concat(chunks).toString() }));
       });
       request.on("error", reject);
       if (isStream(body)) Readable.from(body()).pipe(request);
@@ -53,15 +55,15 @@ const clients = {
   },
 };
 
-function expectProblem(answer, status, code) {
-  assert.equal(answer.status, status, answer.text);
-  assert.equal(answer.headers["content-type"], "application/problem+json");
-  const problem = JSON.parse(answer.text);
+function expectProblem(response, status, code) {
+  assert.equal(response.status, status, response.text);
+  assert.equal(response.headers["content-type"], "application/problem+json");
+  const problem = JSON.parse(response.text);
   assert.deepEqual([problem.status, problem.error_code], [status, code]);
   return problem;
 }
 
-// The ports of this machine's connections to the service.
+// The local addresses of the established connections to the service.
 function connections() {
   const port = Number(new URL(service).port).toString(16).toUpperCase().padStart(4, "0");
   const rows = readFileSync("/proc/net/tcp", "utf8").trim().split("\n").map((row) => row.trim().split(/\s+/));
@@ -69,13 +71,13 @@ function connections() {
   return established.map(([, local]) => local).sort();
 }
 
-// None of the connections that there are is closed, and the client can go on.
-async function goesOn(send) {
+// Checks that the service keeps connections open: there is at least one, and all outlive three more requests.
+async function expectConnectionsKept(send) {
   const before = connections();
   assert.notEqual(before.length, 0);
   for (let count = 0; count < 3; count++) assert.equal((await send("GET", tasks, bearer)).status, 200);
   const after = connections();
-  assert(before.every((port) => after.includes(port)), `${before} became ${after}`);
+  assert(before.every((address) => after.includes(address)), `connections before: ${before}; after: ${after}`);
 }
 
 const checks = {
@@ -93,32 +95,32 @@ const checks = {
     const deleted = await send("DELETE", url, bearer);
     assert.deepEqual([deleted.status, deleted.text], [204, ""]);
   },
-  async "10 MB are 413, 5 of 5"(send) {
+  async "a body of 10 MB gets 413, five times in a row"(send) {
     for (let round = 0; round < 5; round++)
       expectProblem(await send("POST", tasks, json, megabytes(10)), 413, "PAYLOAD_TOO_LARGE");
   },
-  async "10 MB in a stream are 413, 5 of 5"(send) {
+  async "a streamed body of 10 MB gets 413, five times in a row"(send) {
     for (let round = 0; round < 5; round++)
-      expectProblem(await send("POST", tasks, json, pieces), 413, "PAYLOAD_TOO_LARGE");
+      expectProblem(await send("POST", tasks, json, streamedBody), 413, "PAYLOAD_TOO_LARGE");
   },
-  async "1 MB without a token is 413, as the size is checked first"(send) {
+  async "1 MB without a token gets 413, because the size is checked before the token"(send) {
     expectProblem(await send("POST", tasks, { "Content-Type": "application/json" }, megabytes(1)), 413, "PAYLOAD_TOO_LARGE");
   },
-  async "60 KB without a token are 401, and the connection goes on"(send) {
-    const answer = await send("POST", tasks, { "Content-Type": "application/json" }, megabytes(0.06));
-    expectProblem(answer, 401, "AUTH_MISSING");
-    assert.equal(answer.headers["www-authenticate"], "Bearer");
-    await goesOn(send);
+  async "60 KB without a token gets 401, and the connection stays open"(send) {
+    const response = await send("POST", tasks, { "Content-Type": "application/json" }, megabytes(0.06));
+    expectProblem(response, 401, "AUTH_MISSING");
+    assert.equal(response.headers["www-authenticate"], "Bearer");
+    await expectConnectionsKept(send);
   },
-  async "the connection goes on after an error without a body"(send) {
+  async "the connection stays open after an error response to a request without a body"(send) {
     expectProblem(await send("GET", `${tasks}/${Number.MAX_SAFE_INTEGER}`, bearer), 404, "NOT_FOUND");
-    await goesOn(send);
+    await expectConnectionsKept(send);
     assert.equal((await send("HEAD", `${tasks}/${Number.MAX_SAFE_INTEGER}`, bearer)).status, 404);
-    await goesOn(send);
+    await expectConnectionsKept(send);
     expectProblem(await send("GET", `${tasks}?limit=0`, bearer), 422, "VALIDATION_ERROR");
-    await goesOn(send);
+    await expectConnectionsKept(send);
   },
-  async "HEAD and 304 have no body"(send) {
+  async "responses to HEAD and 304 responses have no body"(send) {
     const created = await send("POST", tasks, json, '{"title": "Buy milk"}');
     const url = service + created.headers.location;
     const task = await send("GET", url, bearer);
@@ -128,11 +130,11 @@ const checks = {
     assert.equal(Number(head.headers["content-length"]), task.text.length);
     const unchanged = await send("GET", url, { ...bearer, "If-None-Match": etag });
     assert.deepEqual([unchanged.status, unchanged.text, unchanged.headers.etag], [304, "", etag]);
-    await goesOn(send);
+    await expectConnectionsKept(send);
     assert.equal((await send("GET", url, bearer)).text, task.text);
     assert.equal((await send("DELETE", url, bearer)).status, 204);
   },
-  async "a user id that has to be percent-encoded"(send) {
+  async "a user id that must be percent-encoded in the path"(send) {
     const headers = { ...json, Authorization: `Bearer ${otherToken}` };
     const url = `${service}/api/${encodeURIComponent(otherUser)}/tasks`;
     const created = await send("POST", url, headers, '{"title": "Buy milk"}');
@@ -141,11 +143,11 @@ const checks = {
     assert.equal(JSON.parse(task.text).user_id, otherUser);
     assert.equal((await send("DELETE", service + created.headers.location, headers)).status, 204);
   },
-  async "a body without Content-Type is 415 that names it"(send) {
-    // axios would call it application/x-www-form-urlencoded, which is 415 too.
+  async "a body without a JSON Content-Type gets 415, and the detail names the header"(send) {
+    // axios adds application/x-www-form-urlencoded if there is no Content-Type. That gets 415 too.
     for (const headers of [bearer, { ...bearer, "Content-Type": "text/plain" }]) {
-      const answer = await send("POST", tasks, headers, Buffer.from('{"title": "Buy milk"}'));
-      assert.match(expectProblem(answer, 415, "UNSUPPORTED_MEDIA_TYPE").detail, /Content-Type.*application\/json/);
+      const response = await send("POST", tasks, headers, Buffer.from('{"title": "Buy milk"}'));
+      assert.match(expectProblem(response, 415, "UNSUPPORTED_MEDIA_TYPE").detail, /Content-Type.*application\/json/);
     }
   },
 };
@@ -161,4 +163,4 @@ for (const [client, send] of Object.entries(clients)) {
     console.log(`${client}: ${check}: ok`);
   }
 }
-process.exit(); // Connections that are kept for more would hold it up.
+process.exit(); // otherwise Node would wait until its idle connections are closed

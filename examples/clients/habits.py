@@ -1,5 +1,5 @@
-"""The habits of Python's HTTP clients against the running service: requests, httpx and aiohttp, each as it is by
-default. The environment is that of habits.mjs."""
+"""Checks how Python's HTTP clients work with the running service: requests, httpx and aiohttp, each with its default
+settings. The environment variables are those of habits.mjs."""
 
 import asyncio
 import json
@@ -17,15 +17,15 @@ SERVICE, USER, TOKEN, OTHER_USER, OTHER_TOKEN = (
 )
 TASKS = f"{SERVICE}/api/{quote(USER, safe='')}/tasks"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-TYPE = {"Content-Type": "application/json"}
-JSON = BEARER | TYPE
+JSON_TYPE = {"Content-Type": "application/json"}
+JSON = BEARER | JSON_TYPE
 MILK = b'{"title": "Buy milk"}'
 
-Answer = namedtuple("Answer", "status headers text")
+Response = namedtuple("Response", "status headers text")
 
 
 class Stream:
-    """Ten megabytes, whose length is not declared."""
+    """A body of 10 MB that is sent without Content-Length."""
 
     def __iter__(self):
         return (b" " * 62500 for _ in range(160))
@@ -42,7 +42,7 @@ class Requests:
     def __call__(self, method, url, headers, body=None):
         body = iter(body) if isinstance(body, Stream) else body
         response = self.session.request(method, url, headers=headers, data=body)
-        return Answer(response.status_code, response.headers, response.text)
+        return Response(response.status_code, response.headers, response.text)
 
 
 class Httpx:
@@ -52,7 +52,7 @@ class Httpx:
     def __call__(self, method, url, headers, body=None):
         body = iter(body) if isinstance(body, Stream) else body
         response = self.client.request(method, url, headers=headers, content=body)
-        return Answer(response.status_code, response.headers, response.text)
+        return Response(response.status_code, response.headers, response.text)
 
 
 class Aiohttp:
@@ -67,27 +67,27 @@ class Aiohttp:
         self.session = self.session or aiohttp.ClientSession()
         body = aiter(body) if isinstance(body, Stream) else body
         async with self.session.request(method, url, headers=headers, data=body) as response:
-            return Answer(response.status, response.headers, await response.text())
+            return Response(response.status, response.headers, await response.text())
 
 
-def expect_problem(answer, status, code):
-    assert answer.status == status, answer
-    assert answer.headers["Content-Type"] == "application/problem+json", answer
-    problem = json.loads(answer.text)
-    assert (problem["status"], problem["error_code"]) == (status, code), answer
+def expect_problem(response, status, code):
+    assert response.status == status, response
+    assert response.headers["Content-Type"] == "application/problem+json", response
+    problem = json.loads(response.text)
+    assert (problem["status"], problem["error_code"]) == (status, code), response
     return problem
 
 
 def connections():
-    """The ports of this machine's connections to the service."""
+    """The local addresses of the established connections to the service."""
     port = f":{urlsplit(SERVICE).port:04X}"
     with open("/proc/net/tcp") as file:
         rows = [line.split() for line in file]
     return {row[1] for row in rows if row[2].endswith(port) and row[3] == "01"}
 
 
-def goes_on(send):
-    """None of the connections that there are is closed, and the client can go on."""
+def expect_connections_kept(send):
+    """Checks that the service keeps connections open: there is at least one, and all outlive three more requests."""
     before = connections()
     assert before
     for _ in range(3):
@@ -121,27 +121,27 @@ def too_large_stream(send):
 
 
 def too_large_without_token(send):
-    expect_problem(send("POST", TASKS, TYPE, b" " * 1_000_000), 413, "PAYLOAD_TOO_LARGE")
+    expect_problem(send("POST", TASKS, JSON_TYPE, b" " * 1_000_000), 413, "PAYLOAD_TOO_LARGE")
 
 
 def without_token(send):
-    answer = send("POST", TASKS, TYPE, b" " * 60_000)
-    expect_problem(answer, 401, "AUTH_MISSING")
-    assert answer.headers["WWW-Authenticate"] == "Bearer", answer
-    goes_on(send)
+    response = send("POST", TASKS, JSON_TYPE, b" " * 60_000)
+    expect_problem(response, 401, "AUTH_MISSING")
+    assert response.headers["WWW-Authenticate"] == "Bearer", response
+    expect_connections_kept(send)
 
 
-def error_without_body(send):
+def error_without_request_body(send):
     missing = f"{TASKS}/{2**53 - 1}"
     expect_problem(send("GET", missing, BEARER), 404, "NOT_FOUND")
-    goes_on(send)
+    expect_connections_kept(send)
     assert send("HEAD", missing, BEARER).status == 404
-    goes_on(send)
+    expect_connections_kept(send)
     expect_problem(send("GET", f"{TASKS}?limit=0", BEARER), 422, "VALIDATION_ERROR")
-    goes_on(send)
+    expect_connections_kept(send)
 
 
-def without_answer_body(send):
+def without_response_body(send):
     url = SERVICE + send("POST", TASKS, JSON, MILK).headers["Location"]
     task = send("GET", url, BEARER)
     tag = task.headers["ETag"]
@@ -150,7 +150,7 @@ def without_answer_body(send):
     assert int(head.headers["Content-Length"]) == len(task.text), head
     unchanged = send("GET", url, BEARER | {"If-None-Match": tag})
     assert (unchanged.status, unchanged.text, unchanged.headers["ETag"]) == (304, "", tag), unchanged
-    goes_on(send)
+    expect_connections_kept(send)
     assert send("GET", url, BEARER).text == task.text
     assert send("DELETE", url, BEARER).status == 204
 
@@ -164,8 +164,8 @@ def encoded_user(send):
     assert send("DELETE", url, headers).status == 204
 
 
-def without_type(send):
-    # aiohttp would call it application/octet-stream, which is 415 too.
+def without_content_type(send):
+    # aiohttp adds application/octet-stream if there is no Content-Type. That gets 415 too.
     for headers in BEARER, BEARER | {"Content-Type": "text/plain"}:
         detail = expect_problem(send("POST", TASKS, headers, MILK), 415, "UNSUPPORTED_MEDIA_TYPE")["detail"]
         assert "Content-Type" in detail and "application/json" in detail, detail
@@ -173,14 +173,14 @@ def without_type(send):
 
 CHECKS = {
     "create, list, change with If-Match, delete": journey,
-    "10 MB are 413, 5 of 5": too_large,
-    "10 MB in a stream are 413, 5 of 5": too_large_stream,
-    "1 MB without a token is 413, as the size is checked first": too_large_without_token,
-    "60 KB without a token are 401, and the connection goes on": without_token,
-    "the connection goes on after an error without a body": error_without_body,
-    "HEAD and 304 have no body": without_answer_body,
-    "a user id that has to be percent-encoded": encoded_user,
-    "a body without Content-Type is 415 that names it": without_type,
+    "a body of 10 MB gets 413, five times in a row": too_large,
+    "a streamed body of 10 MB gets 413, five times in a row": too_large_stream,
+    "1 MB without a token gets 413, because the size is checked before the token": too_large_without_token,
+    "60 KB without a token gets 401, and the connection stays open": without_token,
+    "the connection stays open after an error response to a request without a body": error_without_request_body,
+    "responses to HEAD and 304 responses have no body": without_response_body,
+    "a user id that must be percent-encoded in the path": encoded_user,
+    "a body without a JSON Content-Type gets 415, and the detail names the header": without_content_type,
 }
 
 for client, send in {"requests": Requests(), "httpx": Httpx(), "aiohttp": Aiohttp()}.items():
@@ -192,4 +192,4 @@ for client, send in {"requests": Requests(), "httpx": Httpx(), "aiohttp": Aiohtt
             raise
         print(f"{client}: {check}: ok", flush=True)
 sys.stdout.flush()
-os._exit(0)  # aiohttp would complain that its session is still open.
+os._exit(0)  # without cleaning up, so that aiohttp does not warn about its open session

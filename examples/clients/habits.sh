@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The habits of curl against the running service. The environment is that of habits.mjs.
+# Checks how curl works with the running service. The environment variables are those of habits.mjs.
 set -euo pipefail
 
 tasks=$TASKS_URL/api/$USER_ID/tasks
@@ -9,14 +9,14 @@ work=$(mktemp -d)
 trap finish EXIT
 
 finish() {
-    (($? == 0)) || echo "curl: ${what-}: FAILED"
+    (($? == 0)) || echo "curl: ${description-}: FAILED"
     rm -rf "$work"
 }
 
-# send ARGUMENT…: a request of curl; sets `status`, and leaves $work/head and $work/body. Where curl reports an error
-# beside the answer, it fails.
+# send ARGUMENT…: runs curl with these arguments. Sets `status`, and writes the response to $work/head and $work/body.
+# If curl reports an error, the script ends, even if curl has received a response.
 send() {
-    # A file of its own for each, as curl keeps an old one where there is no body.
+    # If the response has no body, curl does not touch the file, which would then contain the previous body.
     rm -f "$work/body"
     status=$(curl -sS --max-time 60 -D "$work/head" -o "$work/body" -w '%{http_code}' "$@")
     touch "$work/body"
@@ -30,11 +30,11 @@ fail() {
 }
 expect_problem() {
     expect "$1"
-    [[ $(field Content-Type) == application/problem+json ]] || fail "it is no problem document"
-    grep -q "\"error_code\":\"$2\"" "$work/body" || fail "the code is not $2"
+    [[ $(field Content-Type) == application/problem+json ]] || fail "the response is not a problem document"
+    grep -q "\"error_code\":\"$2\"" "$work/body" || fail "the error_code is not $2"
 }
 spaces() { head -c "$1" /dev/zero | tr '\0' ' '; }
-# Each byte as %XX.
+# Percent-encodes every byte.
 encode() { printf %s "$1" | od -An -v -tx1 | tr -d ' \n' | sed 's/../%&/g'; }
 
 journey() {
@@ -43,14 +43,14 @@ journey() {
     url=$TASKS_URL$(field Location) tag=$(field ETag)
     send -H "$bearer" "$tasks"
     expect 200
-    grep -q "\"id\":${url##*/}," "$work/body" || fail "the list does not have it"
+    grep -q "\"id\":${url##*/}," "$work/body" || fail "the list does not contain the new task"
     send -H "$bearer" -H "$json" -H "If-Match: $tag" -X PATCH -d '{"complete": true}' "$url"
     expect 200
     send -H "$bearer" -H "$json" -H "If-Match: $tag" -X PUT -d '{"title": "t", "complete": false}' "$url"
     expect_problem 412 PRECONDITION_FAILED
     send -H "$bearer" -X DELETE "$url"
     expect 204
-    [[ ! -s $work/body ]] || fail "204 has a body"
+    [[ ! -s $work/body ]] || fail "the 204 has a body"
 }
 
 too_large() {
@@ -61,8 +61,8 @@ too_large() {
     done
 }
 
-# Without `Expect: 100-continue`, by which curl asks first.
-too_large_unasked() {
+# By default, curl sends `Expect: 100-continue` and waits before it sends a large body. `-H Expect:` turns this off.
+too_large_without_expect() {
     for _ in {1..5}; do
         send -H "$bearer" -H "$json" -H Expect: --data-binary "@$work/large" "$tasks"
         expect_problem 413 PAYLOAD_TOO_LARGE
@@ -82,29 +82,30 @@ too_large_without_token() {
     expect_problem 413 PAYLOAD_TOO_LARGE
 }
 
-# goes_on STATUS ARGUMENT…: a request, its answer, and another request on the same connection.
-goes_on() {
-    local seen
-    seen=$(curl -sS --max-time 60 -o "$work/body" -w '%{http_code} %{num_connects}\n' "${@:2}" \
+# expect_reuse STATUS ARGUMENT…: sends a request with these arguments, which must get STATUS, and then a GET of the
+# list, which must get 200 on the same connection.
+expect_reuse() {
+    local results
+    results=$(curl -sS --max-time 60 -o "$work/body" -w '%{http_code} %{num_connects}\n' "${@:2}" \
         --next -sS -o "$work/body" -w '%{http_code} %{num_connects}\n' -H "$bearer" "$tasks" | xargs)
-    [[ $seen == "$1 1 200 0" ]] || fail "status and new connections: $seen"
+    [[ $results == "$1 1 200 0" ]] || fail "status and new connections of both requests: $results, not $1 1 200 0"
 }
 
 without_token() {
     spaces 60000 >"$work/large"
     send -H "$json" --data-binary "@$work/large" "$tasks"
     expect_problem 401 AUTH_MISSING
-    [[ $(field WWW-Authenticate) == Bearer ]] || fail "it names no scheme"
-    goes_on 401 -H "$json" --data-binary "@$work/large" "$tasks"
+    [[ $(field WWW-Authenticate) == Bearer ]] || fail "WWW-Authenticate is not Bearer"
+    expect_reuse 401 -H "$json" --data-binary "@$work/large" "$tasks"
 }
 
-error_without_body() {
-    goes_on 404 -H "$bearer" "$tasks/9007199254740991"
-    goes_on 404 -H "$bearer" --head "$tasks/9007199254740991"
-    goes_on 422 -H "$bearer" "$tasks?limit=0"
+error_without_request_body() {
+    expect_reuse 404 -H "$bearer" "$tasks/9007199254740991"
+    expect_reuse 404 -H "$bearer" --head "$tasks/9007199254740991"
+    expect_reuse 422 -H "$bearer" "$tasks?limit=0"
 }
 
-without_answer_body() {
+without_response_body() {
     send -H "$bearer" -H "$json" -d "$milk" "$tasks"
     url=$TASKS_URL$(field Location) tag=$(field ETag)
     send -H "$bearer" "$url"
@@ -112,12 +113,13 @@ without_answer_body() {
     length=$(wc -c <"$work/body")
     send -H "$bearer" --head "$url"
     expect 200
-    [[ $(field ETag) == "$tag" && $(field Content-Length) == "$length" ]] || fail "HEAD differs from GET"
+    [[ $(field ETag) == "$tag" && $(field Content-Length) == "$length" ]] ||
+        fail "HEAD has another ETag or Content-Length than GET"
     send -H "$bearer" -H "If-None-Match: $tag" "$url"
     expect 304
-    [[ $(field ETag) == "$tag" && ! -s $work/body ]] || fail "304 has a body, or another tag"
-    goes_on 304 -H "$bearer" -H "If-None-Match: $tag" "$url"
-    # curl's own habit: the tag in a file.
+    [[ $(field ETag) == "$tag" && ! -s $work/body ]] || fail "the 304 has a body or another ETag"
+    expect_reuse 304 -H "$bearer" -H "If-None-Match: $tag" "$url"
+    # curl can also keep the ETag in a file.
     send -H "$bearer" --etag-save "$work/tag" "$url"
     send -H "$bearer" --etag-compare "$work/tag" "$url"
     expect 304
@@ -131,33 +133,34 @@ encoded_user() {
     expect 201
     url=$TASKS_URL$(field Location)
     send -H "Authorization: Bearer $OTHER_TOKEN" "$url"
-    grep -qF "\"user_id\":\"$OTHER_USER_ID\"" "$work/body" || fail "it is another user's"
+    grep -qF "\"user_id\":\"$OTHER_USER_ID\"" "$work/body" || fail "the user_id of the task is not $OTHER_USER_ID"
     send -H "Authorization: Bearer $OTHER_TOKEN" -X DELETE "$url"
     expect 204
 }
 
-without_type() {
+without_content_type() {
     local type
-    # By default curl calls it application/x-www-form-urlencoded.
+    # By default, curl sends application/x-www-form-urlencoded with -d. `-H Content-Type:` removes the header.
     for type in 'Accept: */*' Content-Type: 'Content-Type: text/plain'; do
         send -H "$bearer" -H "$type" -d "$milk" "$tasks"
         expect_problem 415 UNSUPPORTED_MEDIA_TYPE
-        grep -q '"detail":"[^"]*Content-Type[^"]*application/json' "$work/body" || fail "it does not name the header"
+        grep -q '"detail":"[^"]*Content-Type[^"]*application/json' "$work/body" ||
+            fail "the detail does not name Content-Type and application/json"
     done
 }
 
-while IFS=: read -r check what; do
+while IFS=: read -r check description; do
     "$check" </dev/null
-    echo "curl: $what: ok"
+    echo "curl: $description: ok"
 done <<'CHECKS'
 journey:create, list, change with If-Match, delete
-too_large:10 MB are 413, 5 of 5
-too_large_unasked:10 MB without Expect are 413, 5 of 5
-too_large_stream:10 MB in a stream are 413, 5 of 5
-too_large_without_token:1 MB without a token is 413, as the size is checked first
-without_token:60 KB without a token are 401, and the connection goes on
-error_without_body:the connection goes on after an error without a body
-without_answer_body:HEAD and 304 have no body
-encoded_user:a user id that has to be percent-encoded
-without_type:a body without Content-Type is 415 that names it
+too_large:a body of 10 MB gets 413, five times in a row
+too_large_without_expect:a body of 10 MB without Expect gets 413, five times in a row
+too_large_stream:a streamed body of 10 MB gets 413, five times in a row
+too_large_without_token:1 MB without a token gets 413, because the size is checked before the token
+without_token:60 KB without a token gets 401, and the connection stays open
+error_without_request_body:the connection stays open after an error response to a request without a body
+without_response_body:responses to HEAD and 304 responses have no body
+encoded_user:a user id that must be percent-encoded in the path
+without_content_type:a body without a JSON Content-Type gets 415, and the detail names the header
 CHECKS

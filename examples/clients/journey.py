@@ -1,4 +1,5 @@
-"""The whole journey with the client that openapi-python-client makes from openapi.json."""
+"""Uses every operation on tasks except OPTIONS, with the client that openapi-python-client generates from
+openapi.json."""
 
 import os
 import re
@@ -37,13 +38,13 @@ from generated.tinytasks.types import UNSET
 
 base_url, user, token = (os.environ[name] for name in ("TASKS_URL", "USER_ID", "TOKEN"))
 
-# raise_on_unexpected_status: an answer that openapi.json does not have is an error.
+# With raise_on_unexpected_status, a status that openapi.json does not contain raises an exception.
 with Client(base_url, raise_on_unexpected_status=True) as client:
     health = get_health.sync(client=client)
     assert health and health.database == "connected", health
-    missing = list_tasks.sync(user, client=client)
-    assert isinstance(missing, UnauthorizedProblem), missing
-    assert missing.error_code == "AUTH_MISSING"
+    unauthorized = list_tasks.sync(user, client=client)
+    assert isinstance(unauthorized, UnauthorizedProblem), unauthorized
+    assert unauthorized.error_code == "AUTH_MISSING"
 
 with AuthenticatedClient(base_url, token, raise_on_unexpected_status=True) as client:
     key, body = str(uuid.uuid4()), NewTask("Buy milk", "Two litres")
@@ -62,7 +63,7 @@ with AuthenticatedClient(base_url, token, raise_on_unexpected_status=True) as cl
     body = TaskReplacement("Buy oat milk", False)
     replaced = replace_task.sync(user, task.id, client=client, body=body, if_match=etag)
     assert isinstance(replaced, Task) and replaced.description is None, replaced
-    # As if the answer had been lost: the same request, with the tag from before.
+    # The same request again, with the old ETag, as a client sends it if the first response was lost.
     again = replace_task.sync(user, task.id, client=client, body=body, if_match=etag)
     assert again == replaced
     body = TaskReplacement("Lost update", False)
@@ -79,7 +80,7 @@ with AuthenticatedClient(base_url, token, raise_on_unexpected_status=True) as cl
     assert isinstance(invalid, InvalidNewTaskProblem), invalid
     assert isinstance(invalid.detail, str) and invalid.errors[0].loc == ["body", "title"]
 
-    # A list as a page shows it: found by a text, by title, one task at a time, with the totals.
+    # A search in descending order of the titles, with totals, and with one task on each page of the list.
     for title in ("Pick cherries", "pick Bananas", "Pick apples"):
         create_task.sync(user, client=client, body=NewTask(title))
     shown, cursor = [], UNSET
@@ -99,37 +100,37 @@ with AuthenticatedClient(base_url, token, raise_on_unexpected_status=True) as cl
         shown += page.parsed.tasks
         link = re.fullmatch('<(.*)>; rel="next"', page.headers.get("Link", ""))
         cursor = parse_qs(urlsplit(link[1]).query)["cursor"][0] if link else None
-    titles = [one.title for one in shown]
+    titles = [listed.title for listed in shown]
     assert titles == ["Pick cherries", "pick Bananas", "Pick apples"], titles
-    other = ListTasksOrder.UPDATED
-    foreign = list_tasks.sync(user, client=client, order=other, cursor="of another list")
-    assert isinstance(foreign, InvalidQueryProblem), foreign
+    order = ListTasksOrder.UPDATED
+    invalid = list_tasks.sync(user, client=client, order=order, cursor="of another list")
+    assert isinstance(invalid, InvalidQueryProblem), invalid
 
-    # Straight from the list, without a GET before: the tag is in the task.
+    # A task in a list contains its etag, so no GET of the task is needed before it is changed.
     first, body = shown[0], TasksPatch(complete=True)
-    ticked = patch_task.sync(
+    changed = patch_task.sync(
         user, first.id, client=client, body=TaskPatch(complete=True), if_match=first.etag
     )
-    assert isinstance(ticked, Task) and ticked.etag != first.etag, ticked
-    all_ = patch_tasks.sync(user, client=client, complete=False, q="pick", body=body)
-    assert isinstance(all_, Count) and all_.count == 2, all_
+    assert isinstance(changed, Task) and changed.etag != first.etag, changed
+    all_changed = patch_tasks.sync(user, client=client, complete=False, q="pick", body=body)
+    assert isinstance(all_changed, Count) and all_changed.count == 2, all_changed
 
-    # A poll without news has no body; clearing is news.
+    # While the list is unchanged, a poll gets 304 without a body. After tasks were deleted, it gets the new list.
     polled = list_tasks.sync_detailed(user, client=client, complete=True)
     assert isinstance(polled.parsed, TaskList) and polled.parsed.count == 4, polled
     assert patched in polled.parsed.tasks
     tag = polled.headers["ETag"]
-    same = list_tasks.sync_detailed(user, client=client, complete=True, if_none_match=tag)
-    assert same.status_code == 304 and not same.content
-    cleared = delete_tasks.sync(user, client=client, complete=True, q="pick")
-    assert isinstance(cleared, Count) and cleared.count == 3, cleared
-    news = list_tasks.sync(user, client=client, complete=True, if_none_match=tag)
-    assert isinstance(news, TaskList) and news.tasks == [patched], news
+    unchanged = list_tasks.sync_detailed(user, client=client, complete=True, if_none_match=tag)
+    assert unchanged.status_code == 304 and not unchanged.content
+    all_deleted = delete_tasks.sync(user, client=client, complete=True, q="pick")
+    assert isinstance(all_deleted, Count) and all_deleted.count == 3, all_deleted
+    new_list = list_tasks.sync(user, client=client, complete=True, if_none_match=tag)
+    assert isinstance(new_list, TaskList) and new_list.tasks == [patched], new_list
 
     deleted = delete_task.sync_detailed(user, task.id, client=client)
     assert deleted.status_code == 204
-    gone = get_task.sync(user, task.id, client=client)
-    assert isinstance(gone, TaskNotFoundProblem), gone
-    foreign = list_tasks.sync("another", client=client)
-    assert isinstance(foreign, ForbiddenProblem), foreign
-print("openapi-python-client: the whole journey")
+    not_found = get_task.sync(user, task.id, client=client)
+    assert isinstance(not_found, TaskNotFoundProblem), not_found
+    forbidden = list_tasks.sync("another", client=client)
+    assert isinstance(forbidden, ForbiddenProblem), forbidden
+print("openapi-python-client: all checks: ok")

@@ -1,4 +1,5 @@
-// The whole journey with a client that openapi-typescript and openapi-fetch make from openapi.json.
+// Uses every operation on tasks except OPTIONS, with openapi-fetch and the types that openapi-typescript generates
+// from openapi.json.
 import assert from "node:assert/strict";
 import createClient, { type Middleware } from "openapi-fetch";
 import type { components, paths } from "./generated/schema.d.ts";
@@ -17,9 +18,9 @@ const bearer: Middleware = {
 const health = await client.GET("/health");
 assert.equal(health.data?.database, "connected");
 
-const missing = await client.GET("/api/{user_id}/tasks", { params: { path: { user_id } } });
-assert.equal(missing.response.status, 401);
-assert.equal(missing.error?.error_code, "AUTH_MISSING");
+const unauthorized = await client.GET("/api/{user_id}/tasks", { params: { path: { user_id } } });
+assert.equal(unauthorized.response.status, 401);
+assert.equal(unauthorized.error?.error_code, "AUTH_MISSING");
 
 client.use(bearer);
 const key = { "Idempotency-Key": crypto.randomUUID() };
@@ -35,22 +36,22 @@ const again = await create();
 assert.equal(again.data?.id, task.id);
 assert.equal(again.response.headers.get("Idempotent-Replayed"), "true");
 
-const one = { user_id, task_id: task.id };
-const read = await client.GET("/api/{user_id}/tasks/{task_id}", { params: { path: one } });
+const taskPath = { user_id, task_id: task.id };
+const read = await client.GET("/api/{user_id}/tasks/{task_id}", { params: { path: taskPath } });
 assert.deepEqual(read.data, task);
 const etag = read.response.headers.get("ETag") ?? "";
 const unchanged = await client.GET("/api/{user_id}/tasks/{task_id}", {
-  params: { path: one, header: { "If-None-Match": etag } },
+  params: { path: taskPath, header: { "If-None-Match": etag } },
 });
 assert.equal(unchanged.response.status, 304);
 
 const replace = (title: string) => client.PUT("/api/{user_id}/tasks/{task_id}", {
-  params: { path: one, header: { "If-Match": etag } },
+  params: { path: taskPath, header: { "If-Match": etag } },
   body: { title, complete: false },
 });
 const replaced = await replace("Buy oat milk");
 assert.equal(replaced.data?.description, null);
-// As if the answer had been lost: the same request, with the tag from before.
+// The same request again, with the old ETag, as a client sends it if the first response was lost.
 const repeated = await replace("Buy oat milk");
 assert.deepEqual(repeated.data, replaced.data);
 const stale = await replace("Lost update");
@@ -58,7 +59,7 @@ assert.equal(stale.error?.error_code, "PRECONDITION_FAILED");
 assert.deepEqual(stale.error.current, replaced.data);
 
 const patched = await client.PATCH("/api/{user_id}/tasks/{task_id}", {
-  params: { path: one },
+  params: { path: taskPath },
   body: { complete: true },
 });
 assert.deepEqual([patched.data?.title, patched.data?.complete], ["Buy oat milk", true]);
@@ -67,7 +68,7 @@ const invalid = await client.POST("/api/{user_id}/tasks", { params: { path: { us
 assert.equal(invalid.response.status, 422);
 assert(typeof invalid.error?.detail === "string" && invalid.error.errors?.[0]?.loc.join(".") === "body.title");
 
-// A list as a page shows it: found by a text, by title, one task at a time, with the totals.
+// A search in the order of the titles, with totals, and with one task on each page of the list.
 const path = { user_id };
 for (const title of ["Pick cherries", "pick Bananas", "Pick apples"]) {
   await client.POST("/api/{user_id}/tasks", { params: { path }, body: { title } });
@@ -87,43 +88,45 @@ do {
 } while (next);
 assert.deepEqual(shown.map(({ title }) => title), ["Pick apples", "pick Bananas", "Pick cherries"]);
 
-// Straight from the list, without a GET before: the tag is in the task.
+// A task in a list contains its etag, so no GET of the task is needed before it is changed.
 const [apples] = shown;
 assert(apples);
-const tick = (complete: boolean) => client.PATCH("/api/{user_id}/tasks/{task_id}", {
+const setComplete = (complete: boolean) => client.PATCH("/api/{user_id}/tasks/{task_id}", {
   params: { path: { user_id, task_id: apples.id }, header: { "If-Match": apples.etag } },
   body: { complete },
 });
-const ticked = await tick(true);
-assert(ticked.data && ticked.data.etag !== apples.etag, ticked.error?.detail);
-assert.equal(ticked.response.headers.get("ETag"), ticked.data.etag);
-assert.equal((await tick(false)).error?.current?.etag, ticked.data.etag);
+const changed = await setComplete(true);
+assert(changed.data && changed.data.etag !== apples.etag, changed.error?.detail);
+assert.equal(changed.response.headers.get("ETag"), changed.data.etag);
+assert.equal((await setComplete(false)).error?.current?.etag, changed.data.etag);
 
-// A poll without news has no body.
+// While the list is unchanged, a poll gets 304 without a body.
 const poll = (etag: string) => client.GET("/api/{user_id}/tasks", {
   params: { path, query: { q: "pick" }, header: { "If-None-Match": etag } },
 });
-const fresh = await poll('"none"');
-assert.equal(fresh.data?.count, 3);
-const listTag = fresh.response.headers.get("ETag") ?? "";
+const polled = await poll('"none"');
+assert.equal(polled.data?.count, 3);
+const listTag = polled.response.headers.get("ETag") ?? "";
 assert.equal((await poll(listTag)).response.status, 304);
 
-// Complete all, clear completed: one request each, and the list's tag is another.
-const all = await client.PATCH("/api/{user_id}/tasks", {
+// One request completes all tasks that match the search, and one deletes them. Then the list has another ETag.
+const allChanged = await client.PATCH("/api/{user_id}/tasks", {
   params: { path, query: { complete: false, q: "pick" } },
   body: { complete: true },
 });
-assert.equal(all.data?.count, 2);
+assert.equal(allChanged.data?.count, 2);
 assert.equal((await poll(listTag)).response.status, 200);
-const cleared = await client.DELETE("/api/{user_id}/tasks", { params: { path, query: { complete: true, q: "pick" } } });
-assert.equal(cleared.data?.count, 3);
-const left = await client.GET("/api/{user_id}/tasks", { params: { path, query: { complete: true } } });
-assert(left.data?.tasks.some(({ id }) => id === task.id), "what does not match q is still there");
+const allDeleted = await client.DELETE("/api/{user_id}/tasks", {
+  params: { path, query: { complete: true, q: "pick" } },
+});
+assert.equal(allDeleted.data?.count, 3);
+const remaining = await client.GET("/api/{user_id}/tasks", { params: { path, query: { complete: true } } });
+assert(remaining.data?.tasks.some(({ id }) => id === task.id), "a task that does not match q must not be deleted");
 
-const deleted = await client.DELETE("/api/{user_id}/tasks/{task_id}", { params: { path: one } });
+const deleted = await client.DELETE("/api/{user_id}/tasks/{task_id}", { params: { path: taskPath } });
 assert.equal(deleted.response.status, 204);
-const gone = await client.GET("/api/{user_id}/tasks/{task_id}", { params: { path: one } });
-assert.equal(gone.error?.error_code, "NOT_FOUND");
-const foreign = await client.GET("/api/{user_id}/tasks", { params: { path: { user_id: "another" } } });
-assert.equal(foreign.error?.error_code, "AUTH_FORBIDDEN");
-console.log("openapi-fetch: the whole journey");
+const notFound = await client.GET("/api/{user_id}/tasks/{task_id}", { params: { path: taskPath } });
+assert.equal(notFound.error?.error_code, "NOT_FOUND");
+const forbidden = await client.GET("/api/{user_id}/tasks", { params: { path: { user_id: "another" } } });
+assert.equal(forbidden.error?.error_code, "AUTH_FORBIDDEN");
+console.log("openapi-fetch: all checks: ok");
