@@ -2,6 +2,7 @@
 
 use super::head::OTHER_METHOD;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 /// A request. If the gate refuses it, it holds the parts that were understood, which the answer needs.
 pub struct Request {
@@ -20,8 +21,9 @@ pub struct Request {
     pub is_last: bool,
     /// True for HTTP/1.0, which has no chunked coding.
     pub is_http_1_0: bool,
-    /// Private, so that only the gate can make a request.
-    _by_gate: (),
+    /// Only for the log and the bounds on memory; it gives no access to tasks. Private, so that only the gate can
+    /// make a request.
+    verified_user: OnceLock<String>,
 }
 
 impl Request {
@@ -35,8 +37,18 @@ impl Request {
             client,
             is_last: false,
             is_http_1_0: false,
-            _by_gate: (),
+            verified_user: OnceLock::new(),
         }
+    }
+
+    /// Records the user of the request's token after it was verified, for every thread that may answer the request.
+    pub fn note_user(&self, user_id: &str) {
+        self.verified_user.get_or_init(|| user_id.to_owned());
+    }
+
+    /// The verified user. An empty text before [`Self::note_user`].
+    pub fn user_id(&self) -> &str {
+        self.verified_user.get().map_or("", String::as_str)
     }
 
     /// The values of all fields of that name.

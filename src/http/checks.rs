@@ -47,7 +47,7 @@ pub fn answer<'a>(app: &'a App, request: &Request, trace: &mut Trace) -> Result<
 fn authorize(app: &App, request: &Request, path_user: &str, trace: &mut Trace) -> Result<Caller, Error> {
     let authorization: Vec<&str> = request.values("Authorization").collect();
     let caller = auth::authorize(&app.keys, &authorization, path_user)?;
-    caller.user_id().clone_into(&mut trace.user_id);
+    request.note_user(caller.user_id());
     if let Some(limiter) = &app.options.rate_limiter {
         let (allowance, outcome) = limiter.count(caller.user_id());
         trace.allowance = Some(allowance);

@@ -160,13 +160,6 @@ impl App {
     }
 }
 
-impl Answer<'_> {
-    /// The verified user; an empty text if no user was verified.
-    pub fn user_id(&self) -> &str {
-        &self.trace.user_id
-    }
-}
-
 /// A request id that is unique among all instances and restarts, as far as 64 random bits can ensure that. All
 /// these ids have the same length, so answers to equal requests have the same length too.
 fn new_request_id() -> String {

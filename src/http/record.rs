@@ -15,8 +15,6 @@ pub struct Trace {
     pub started: Instant,
     /// The route's template. Empty until it is known.
     pub route: &'static str,
-    /// Empty until the user is verified.
-    pub user_id: String,
     pub allowance: Option<Allowance>,
     /// The origin of the web page that sent the request, if `CORS_ORIGINS` does not let it read the answer.
     pub refused_origin: Option<String>,
@@ -24,7 +22,7 @@ pub struct Trace {
 
 impl Trace {
     pub fn new(face: Face, started: Instant) -> Self {
-        Self { face, started, route: "", user_id: String::new(), allowance: None, refused_origin: None }
+        Self { face, started, route: "", allowance: None, refused_origin: None }
     }
 }
 
@@ -53,8 +51,8 @@ impl Answer<'_> {
             ("status", status.into()),
             ("duration_ms", milliseconds.into()),
         ];
-        if !trace.user_id.is_empty() {
-            pairs.push(("user_id", trace.user_id.as_str().into()));
+        if !request.user_id().is_empty() {
+            pairs.push(("user_id", request.user_id().into()));
         }
         if let Some(trace_id) = trace_id(request) {
             pairs.push(("trace_id", trace_id.into()));

@@ -165,7 +165,7 @@ impl Service {
     /// connection must then be closed.
     fn send(&self, answer: Answer, request: &Request, is_last: bool, connection: &Arc<Connection>) -> bool {
         let bytes = answer.response.bytes_held();
-        let (mut answer, share) = match self.large_answers.admit(bytes, answer.user_id(), connection) {
+        let (mut answer, share) = match self.large_answers.admit(bytes, request.user_id(), connection) {
             Ok(share) => (answer, share),
             Err(error) => (self.app.replace(request, answer, error), None),
         };

@@ -252,10 +252,9 @@ fn a_write_that_is_done_after_its_client_was_told_503_has_one_line() {
     eventually("the change", || app.database.value("select complete::text from tasks") == "true");
     let log = app.log().join("\n");
     let lines: Vec<_> = log.lines().filter(|line| line.contains(" method=PATCH ")).collect();
-    assert!(
-        matches!(*lines, [line] if line.contains(" route=/api/{user_id}/tasks/{task_id} status=503 ")),
-        "{log}"
-    );
+    let [line] = *lines else { panic!("{log}") };
+    assert!(line.contains(" route=/api/{user_id}/tasks/{task_id} status=503 "), "{log}");
+    assert!(line.contains(" user_id=alice "), "{log}");
 }
 
 #[test]
@@ -302,6 +301,7 @@ fn who_was_told_that_there_is_no_answer_leaves_no_thread_behind() {
     assert!(lines.iter().all(|line| line.contains(" status=503 ")), "{log}");
     let is_late = |line: &&str| line.ends_with("reason=\"there was no answer in time\"");
     assert!(lines.iter().any(is_late), "{log}");
+    assert!(lines.iter().all(|line| line.contains(" user_id=alice ")), "{log}");
     held.release();
     alice.request("GET", "/tasks?limit=1000").send().expect(200);
 }
