@@ -27,13 +27,12 @@ left() {
     done
 }
 
-# within SECONDS COMMAND…: waits until the command succeeds. It tries often, because pg_ctl waits for a server that
-# starts only a tenth of a second, and scripts/test-traces interrupts it then.
+# within SECONDS COMMAND…: waits until the command succeeds.
 within() {
     local end=$((SECONDS + $1))
     until "${@:2}"; do
         ((SECONDS < end)) || return 1
-        sleep 0.01
+        sleep 0.1
     done
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 const BUCKETS_SECONDS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const REQUEST_LABELS: [&str; 3] = ["http_request_method", "http_route", "http_response_status_code"];
-/// The `error_code`s of requests that the gate refuses.
+/// The `error_code`s of requests that the gate refuses, or whose handler is late.
 #[rustfmt::skip]
 const REFUSAL_CODES: [&str; 6] = [
     "VALIDATION_ERROR", "REQUEST_TIMEOUT", "PAYLOAD_TOO_LARGE", "URI_TOO_LONG", "HEADERS_TOO_LARGE",
@@ -64,7 +64,7 @@ impl Metrics {
             ))?,
             gate_refusals: Reasons::new(
                 "tinytasks_gate_refusals_total",
-                "Requests that no handler answered, by error_code.",
+                "Requests that were malformed, too large, too slow or too many, or whose handler was late.",
                 &REFUSAL_CODES,
             )?,
             auth_failures: Reasons::new(
@@ -78,7 +78,7 @@ impl Metrics {
             )?,
             connections_given_up: IntCounter::new(
                 "tinytasks_db_connections_given_up_total",
-                "Connections that were closed because PostgreSQL did not answer in time.",
+                "Connections to PostgreSQL that were closed because it did not answer in time.",
             )?,
         };
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
@@ -112,7 +112,7 @@ impl Reasons {
     }
 }
 
-/// Counts a request that no handler answers: it is refused, or its handler is late.
+/// Counts a request that the gate refuses, or whose handler is late.
 pub fn refused(error: &Error) {
     if let Ok(metrics) = &*METRICS {
         metrics.gate_refusals.add(error.entry().1);

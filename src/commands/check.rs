@@ -99,18 +99,25 @@ fn check_addresses(config: &Config) -> Result<String, String> {
         }
         return Err(format!("address: cannot listen on {name}: {error}; give another HOST or PORT"));
     }
+    let mut lines = format!("address: {name} is free{}\n", condition(&config.listen));
     if let Some(address) = config.admin {
-        let free = try_bind(&address.into());
+        let admin = address.into();
+        let free = try_bind(&admin);
         free.map_err(|error| {
             format!("address: cannot listen on ADMIN_ADDR {address}: {error}; give another")
         })?;
+        lines += &format!("address: ADMIN_ADDR {address} is free{}\n", condition(&admin));
     }
-    let condition = if is_root() && is_privileged(&config.listen) {
+    Ok(lines)
+}
+
+/// On what it depends that the service may listen where `check` may. Empty if it may in any case.
+fn condition(address: &SockAddr) -> &'static str {
+    if is_root() && is_privileged(address) {
         "; a service that does not run as root can use it only with CAP_NET_BIND_SERVICE or systemd's socket unit"
     } else {
         ""
-    };
-    Ok(format!("address: {name} is free{condition}\n"))
+    }
 }
 
 /// Whether Linux gives this port only to privileged processes (ip_unprivileged_port_start in ip-sysctl.rst).

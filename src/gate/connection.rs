@@ -1,6 +1,7 @@
 //! A client's connection, shared by several threads: one serves it, and the deadline thread and the accepting
-//! thread may end it at any time. None of them waits for another: no method of [`Status`] makes a system call,
-//! and the deadline thread gives a late answer only when the lock on the stream is free.
+//! thread may end it at any time. None of them waits for another: the lock in [`Status`] is never held during a
+//! system call on the socket, and the deadline thread gives a late answer only when the lock on the stream is
+//! free.
 
 use super::request::Request;
 use super::status::{Phase, Status};
@@ -155,7 +156,7 @@ impl Connection {
 
     /// Shuts down the reading side. Bytes that have arrived can still be read; no read waits for more.
     fn end_reading(&self) {
-        self.status.end_reading();
+        self.status.note_reading_ended();
         self.shutdown(Shutdown::Read);
     }
 
@@ -182,11 +183,11 @@ impl Connection {
     /// Closes the connection if it is idle or lingers. Returns whether it did. A connection is not idle if its next
     /// request has begun to arrive, even if its thread has not had time to read it.
     pub fn evict(&self) -> bool {
-        if self.status.change(Phase::Lingering, Phase::Evicted) {
+        if self.status.evict_from(Phase::Lingering) {
             self.shutdown(Shutdown::Both);
             return true;
         }
-        if self.has_unread() || !self.status.change(Phase::Idle, Phase::Evicted) {
+        if self.has_unread() || !self.status.evict_from(Phase::Idle) {
             return false;
         }
         // The thread may be reading the beginning of a request at this moment, and then writes an answer. It must
@@ -207,9 +208,9 @@ impl Connection {
     /// If the connection is idle, ends its wait for a request; a request that has arrived can still be read. If
     /// the connection lingers, closes it.
     pub fn end_idleness(&self) {
-        if self.status.change(Phase::Idle, Phase::Ending) {
+        if self.status.end_idleness() {
             self.end_reading();
-        } else if self.status.change(Phase::Lingering, Phase::Evicted) {
+        } else if self.status.evict_from(Phase::Lingering) {
             self.shutdown(Shutdown::Both);
         }
     }

@@ -1,13 +1,14 @@
-//! The state of one connection, which several threads read and change: its phase, and its deadline. Each method
-//! holds the lock for a moment and makes no system call, so no thread waits here for a client.
+//! The phase and the deadline of one connection, which several threads read and change. The lock is never held
+//! during a system call on the socket, so no thread waits here for a client.
 
 use crate::threads::lock;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-pub struct Status(Mutex<State>);
+/// What every thread may ask and say about a connection.
+pub struct Status(Mutex<Inner>);
 
-struct State {
+struct Inner {
     phase: Phase,
     /// When the connection became idle or began to linger.
     idle_since: Instant,
@@ -36,7 +37,7 @@ impl Status {
     pub fn new(time: Duration) -> Self {
         let now = Instant::now();
         let deadline = now + time;
-        Self(Mutex::new(State { phase: Phase::Idle, idle_since: now, deadline, is_reading_ended: false }))
+        Self(Mutex::new(Inner { phase: Phase::Idle, idle_since: now, deadline, is_reading_ended: false }))
     }
 
     /// Sets the deadline to `time` from now. It holds for all reads and writes until the next call.
@@ -51,63 +52,77 @@ impl Status {
 
     /// Since when the connection has been waiting for a request or lingering. None in every other phase.
     pub fn idle_since(&self) -> Option<Instant> {
-        let state = lock(&self.0);
-        let is_idle = matches!(state.phase, Phase::Idle | Phase::Lingering);
-        if is_idle { Some(state.idle_since) } else { None }
+        let inner = lock(&self.0);
+        let is_idle = matches!(inner.phase, Phase::Idle | Phase::Lingering);
+        if is_idle { Some(inner.idle_since) } else { None }
     }
 
+    /// Whether this is the phase at the moment.
     pub fn is(&self, phase: Phase) -> bool {
         lock(&self.0).phase == phase
     }
 
-    /// Ends the phase `from`, and begins the phase `to`. Returns false if the connection was in another phase,
-    /// which it then stays in.
-    pub fn change(&self, from: Phase, to: Phase) -> bool {
-        let mut state = lock(&self.0);
-        let is_from = state.phase == from;
-        if is_from {
-            state.phase = to;
-        }
-        is_from
-    }
-
-    /// Begins a request. Returns false if the connection was evicted while it was idle.
+    /// Marks the connection as busy with a request. Returns false if it was evicted while it was idle.
     pub fn become_busy(&self) -> bool {
-        self.change(Phase::Idle, Phase::Busy) || self.change(Phase::Ending, Phase::Busy)
+        self.change(&[Phase::Idle, Phase::Ending], Phase::Busy)
     }
 
-    /// After an answer, waits for the next request, which must begin within `time`.
+    /// Marks a busy connection as idle. Its next request must begin within `time`.
     pub fn become_idle(&self, time: Duration) {
         self.set_deadline(time);
         self.stop_being_busy(Phase::Idle);
     }
 
-    /// After the last answer. Until the client closes the connection, it can be evicted.
+    /// Marks a busy connection as lingering.
     pub fn begin_to_linger(&self) {
         self.stop_being_busy(Phase::Lingering);
     }
 
     fn stop_being_busy(&self, next: Phase) {
-        let mut state = lock(&self.0);
-        state.idle_since = Instant::now();
-        if state.phase == Phase::Busy {
-            state.phase = next;
+        let mut inner = lock(&self.0);
+        inner.idle_since = Instant::now();
+        if inner.phase == Phase::Busy {
+            inner.phase = next;
         }
     }
 
-    pub fn end_reading(&self) {
+    /// Marks the connection as evicted if it is in the phase `from`. Returns whether it was.
+    pub fn evict_from(&self, from: Phase) -> bool {
+        self.change(&[from], Phase::Evicted)
+    }
+
+    /// Marks the connection as ending if it is idle. Returns whether it was.
+    pub fn end_idleness(&self) -> bool {
+        self.change(&[Phase::Idle], Phase::Ending)
+    }
+
+    /// Changes the phase if it is one of `from`. Returns whether it was.
+    fn change(&self, from: &[Phase], to: Phase) -> bool {
+        let mut inner = lock(&self.0);
+        let fits = from.contains(&inner.phase);
+        if fits {
+            inner.phase = to;
+        }
+        fits
+    }
+
+    /// Records that the reading side of the socket is about to be shut down.
+    pub fn note_reading_ended(&self) {
         lock(&self.0).is_reading_ended = true;
     }
 
+    /// Whether [`Self::note_reading_ended`] was called.
     pub fn is_reading_ended(&self) -> bool {
         lock(&self.0).is_reading_ended
     }
+}
 
+#[cfg(test)]
+impl Status {
     /// Moves both instants into the past, as if `time` had passed.
-    #[cfg(test)]
     pub fn age(&self, time: Duration) {
-        let mut state = lock(&self.0);
-        state.deadline -= time;
-        state.idle_since -= time;
+        let mut inner = lock(&self.0);
+        inner.deadline -= time;
+        inner.idle_since -= time;
     }
 }

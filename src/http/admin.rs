@@ -46,13 +46,22 @@ fn metrics(app: &App) -> Result<String, Error> {
     let [idle, busy, max] = client_connections();
     let states = [("idle", idle), ("busy", busy)];
     scrape.gauges("tinytasks_gate_connections", "Connections of clients.", "state", &states)?;
-    scrape.gauge("tinytasks_gate_connections_max", "The most connections of clients.", max)?;
+    scrape.gauge("tinytasks_gate_connections_max", "How many connections clients may have.", max)?;
     let [idle, busy, max] = app.store.pool.counts();
     let states = [("idle", idle), ("busy", busy)];
-    scrape.gauges("tinytasks_db_pool_connections", "Connections to PostgreSQL.", "state", &states)?;
-    scrape.gauge("tinytasks_db_pool_connections_max", "The most connections to PostgreSQL.", max)?;
+    scrape.gauges(
+        "tinytasks_db_pool_connections",
+        "Connections in the pool to PostgreSQL.",
+        "state",
+        &states,
+    )?;
+    scrape.gauge("tinytasks_db_pool_connections_max", "How many connections the pool may have.", max)?;
     let is_up = u8::from(app.store.pool.is_up()).into();
-    scrape.gauge("tinytasks_database_up", "1 if PostgreSQL answers, 0 if it does not.", is_up)?;
+    scrape.gauge(
+        "tinytasks_database_up",
+        "1 if PostgreSQL answered when it was last asked, else 0.",
+        is_up,
+    )?;
     let version = [(env!("CARGO_PKG_VERSION"), 1.0)];
     scrape.gauges("tinytasks_build_info", "Always 1; the label is the version.", "version", &version)?;
     let started = app.started.as_millisecond() as f64 / 1000.0;

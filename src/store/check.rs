@@ -5,7 +5,7 @@ mod table;
 
 use super::connect::{Session, connect};
 use super::connector::statement_timeout;
-use super::readiness::{Harm, examine, read_only};
+use super::examination::{Harm, examine, read_only};
 use super::schema::{OUT_OF_RANGE, SEQUENCE_STATE};
 use super::sqlstate::cause;
 use super::statements::{STATEMENTS, Statement};
@@ -23,6 +23,22 @@ pub fn check(
     say: &mut dyn FnMut(&str),
 ) -> Result<(), Vec<String>> {
     let mut session = open(database).map_err(|reason| vec![format!("database: {reason}")])?;
+    let mut reasons = check_server(database, &mut session, say)?;
+    if let Err(more) = check_table(&mut session, auto_migrate, say) {
+        reasons.extend(more);
+        // Of use only with the remedies above.
+        reasons.extend(owner(session.within(STATEMENT_MAX)));
+    }
+    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+}
+
+/// Returns each problem that leaves the table to be examined. Errors: those after which nothing else is worth a
+/// look.
+fn check_server(
+    database: &DatabaseSettings,
+    session: &mut Session,
+    say: &mut dyn FnMut(&str),
+) -> Result<Vec<String>, Vec<String>> {
     let server = "select current_setting('server_version'), current_setting('server_encoding')";
     let server = pairs(session.within(STATEMENT_MAX), server).map_err(|reason| vec![reason])?;
     let (version, encoding) = server.into_iter().next().unwrap_or_default();
@@ -34,12 +50,12 @@ pub fn check(
         Err(error) => reasons.push(format!("database: {}", cause(&error))),
     }
     if encoding != "UTF8" {
-        // The check ends here, because this database must be replaced, whatever else is wrong with it.
+        // This database must be replaced, whatever else is wrong with it.
         reasons.push(format!("encoding: is {encoding}, must be UTF8; make a new database"));
         return Err(reasons);
     }
     if database.is_prepared {
-        match is_pooled_by_transaction(database, &mut session) {
+        match is_pooled_by_transaction(database, session) {
             Ok(false) => say("connections: each has a session of its own"),
             Ok(true) => reasons.push(POOLED.to_owned()),
             Err(reason) => reasons.push(format!("connections: {reason}")),
@@ -54,20 +70,26 @@ pub fn check(
         Ok(_) => {}
         Err(error) => reasons.push(format!("connections: {}", cause(&error))),
     }
-    match find_table(session.within(STATEMENT_MAX), auto_migrate) {
-        Ok(Table::Exists) => {}
-        Ok(Table::WillBeCreated) => {
+    Ok(reasons)
+}
+
+fn check_table(
+    session: &mut Session,
+    auto_migrate: bool,
+    say: &mut dyn FnMut(&str),
+) -> Result<(), Vec<String>> {
+    match find_table(session.within(STATEMENT_MAX), auto_migrate)? {
+        Table::Exists => {}
+        Table::WillBeCreated => {
             say("schema: no table tasks yet; the service makes it when it starts");
-            return if reasons.is_empty() { Ok(()) } else { Err(reasons) };
+            return Ok(());
         }
-        Err(more) => return Err([reasons, more].concat()),
     }
-    match statements_can_run(&mut session) {
-        Ok(()) => say("schema: every statement can be done"),
-        // The examinations below would fail on such a table.
-        Err(more) => return Err([reasons, more].concat()),
-    }
+    // The examinations below would fail on a table on which the statements fail.
+    statements_can_run(session)?;
+    say("schema: every statement can be done");
     let client = session.within(COMMAND_STATEMENT_MAX);
+    let mut reasons = Vec::new();
     for examination in [distribution, sequence, instants, old_rows] {
         match examination(client) {
             Ok(line) => say(&line),
@@ -75,6 +97,18 @@ pub fn check(
         }
     }
     if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+}
+
+/// The owner of the table, if that is another role. None as well if the table is not there or the database does not
+/// answer: other lines say so.
+fn owner(client: &mut Client) -> Option<String> {
+    let other_owner = "select quote_ident(pg_get_userbyid(relowner)), quote_ident(current_user)
+        from pg_class where oid = to_regclass('tasks') and not pg_has_role(current_user, relowner, 'usage')";
+    let (owner, role) = pairs(client, other_owner).ok()?.into_iter().next()?;
+    Some(format!(
+        "owner: tasks belongs to role {owner}; only {owner} may run `tinytasks migrate` and change columns and \
+         rights, and role {role} may not"
+    ))
 }
 
 fn open(database: &DatabaseSettings) -> Result<Session, String> {

@@ -3,7 +3,7 @@
 use super::backoff::Backoff;
 use super::connect::{ConnectError, Parameter, connect_and_prepare, is_silence};
 use super::connection::{Connection, prepare};
-use super::readiness::Facts;
+use super::examination::Facts;
 use super::rows::can_be_read;
 use super::sqlstate::{Fate, cause, is_lost_statement};
 use super::url::{DatabaseSettings, DatabaseUrl};

@@ -2,7 +2,7 @@
 //! and the pool. So `/health` neither needs nor waits for a connection.
 
 use super::connector::{Connector, Manager};
-use super::readiness::{Finding, Harm};
+use super::examination::{Finding, Harm};
 use crate::error::Error;
 use crate::limits::{EXAMINE_INTERVAL, FIRST_ANSWER_MAX, NOT_READY_RETRY, REST_AFTER};
 use crate::threads::lock;
@@ -20,16 +20,17 @@ pub enum Readiness {
     NotReady,
 }
 
+/// What is known about the database.
 pub struct Health {
     connector: Arc<Connector>,
     /// Empty until reads can be served for the first time.
     pub pool: OnceLock<r2d2::Pool<Manager>>,
-    state: Mutex<State>,
+    state: Mutex<Known>,
     /// Signalled when the database has answered, and when a request or health check ends a rest.
     changed: Condvar,
 }
 
-struct State {
+struct Known {
     /// The findings of the last examination.
     findings: Vec<Finding>,
     /// The time of the last request or health check.
@@ -39,7 +40,7 @@ struct State {
     trouble: String,
 }
 
-impl State {
+impl Known {
     fn is_resting(&self) -> bool {
         self.asked.elapsed() > REST_AFTER
     }
@@ -51,7 +52,7 @@ const NO_DATABASE_YET: &str = "no database yet";
 impl Health {
     pub fn new(connector: Arc<Connector>) -> Self {
         let trouble = NO_DATABASE_YET.to_owned();
-        let state = Mutex::new(State { findings: Vec::new(), asked: Instant::now(), trouble });
+        let state = Mutex::new(Known { findings: Vec::new(), asked: Instant::now(), trouble });
         Self { connector, pool: OnceLock::new(), state, changed: Condvar::new() }
     }
 
@@ -84,7 +85,7 @@ impl Health {
     }
 
     /// Records a request or health check. Returns the state, and whether this ended a rest.
-    fn note_question(&self) -> (MutexGuard<'_, State>, bool) {
+    fn note_question(&self) -> (MutexGuard<'_, Known>, bool) {
         let mut state = lock(&self.state);
         let was_resting = state.is_resting();
         state.asked = Instant::now();
@@ -156,7 +157,7 @@ impl Health {
         if lock(&self.state).findings.is_empty() { EXAMINE_INTERVAL } else { NOT_READY_RETRY }
     }
 
-    /// Returns when a request or health check has come within `REST_AFTER`.
+    /// Waits while the watching thread should rest, that is, until the next request or health check.
     pub fn wait_while_resting(&self) {
         let mut state = lock(&self.state);
         while state.is_resting() {
@@ -172,7 +173,7 @@ mod tests {
     use super::{Arc, Connector, Duration, Health, REST_AFTER, lock};
     use std::num::NonZeroU32;
 
-    /// A first attempt to connect can take longer than the time after which the healthing thread rests.
+    /// A first attempt to connect can take longer than the time after which the watching thread rests.
     #[test]
     fn a_database_that_has_not_answered_yet_is_not_up() {
         let url = DatabaseUrl::parse("postgres://127.0.0.1:1/nothing").unwrap();

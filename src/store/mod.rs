@@ -10,7 +10,7 @@ mod connector;
 mod health;
 mod pool;
 mod privacy;
-mod readiness;
+mod examination;
 mod rows;
 mod schema;
 mod sqlstate;

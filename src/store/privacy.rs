@@ -3,7 +3,7 @@
 //! Each command is one statement, so it sees the state of one moment, and is done as a whole or not at all.
 
 use super::connect::{Session, connect};
-use super::readiness::row_security;
+use super::examination::row_security;
 use super::rows::task;
 use super::sqlstate::{cause, remedy};
 use super::statements::{COUNT, EXPORT, PURGE};

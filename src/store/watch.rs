@@ -5,8 +5,8 @@
 
 use super::connect::{Session, connect, connect_meanwhile};
 use super::connector::{Connector, Manager};
+use super::examination::{Examination, Finding, Harm, examine};
 use super::health::Health;
-use super::readiness::{Examination, Finding, Harm, examine};
 use super::schema;
 use super::sqlstate::cause;
 use crate::limits::{
@@ -145,6 +145,7 @@ impl Watcher {
             self.connector.adopt(facts);
             self.health.pool.get_or_init(|| Manager::fill(Arc::clone(&self.connector)));
         }
+        // Last, because from now on requests are let through, and `/health` says that the service is ready.
         self.health.note_findings(findings);
         self.health.note_answer();
         Ok(())

@@ -4,9 +4,10 @@
 use crate::statements::{COUNT, EXPORT, PURGE, STATEMENTS};
 use std::{fs, path::Path};
 
-/// Lines of one file of `src`, its unit tests not counted. `limits.rs` may be longer, because it is a list in which a
-/// reader looks things up.
+/// Lines of one file of `src`, its unit tests not counted.
 const SOURCE_LINES_MAX: usize = 300;
+/// `limits.rs` may be longer, because it is a list in which a reader looks things up.
+const LIMITS_LINES_MAX: usize = 340;
 /// Lines of one file of tests.
 const TEST_LINES_MAX: usize = 500;
 /// Lines of one function of `src`, from `fn` to its closing brace.
@@ -32,10 +33,14 @@ fn rust_files(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The files of `src`, each without its unit tests.
+/// The files of `src`, each without its unit tests, which are at its end.
 fn sources() -> Vec<(String, String)> {
-    let files = rust_files("src").into_iter();
-    files.map(|(name, text)| (name, text.split("#[cfg(test)]").next().unwrap().to_owned())).collect()
+    let mut files = rust_files("src");
+    for (name, text) in &mut files {
+        assert!(!text.contains("    #[cfg(test)]"), "{name}: what is only for tests belongs to its end");
+        text.truncate(text.find("#[cfg(test)]").unwrap_or(text.len()));
+    }
+    files
 }
 
 fn read(name: &str) -> String {
@@ -127,7 +132,7 @@ fn every_statement_on_tasks_carries_the_user_as_its_first_parameter() {
         let found = statements(&text);
         assert!(found.is_empty() || name.starts_with("src/store"), "{name} has SQL");
         // These files examine the table as a whole and serve no request.
-        let whole = ["schema", "check", "check/table", "readiness"];
+        let whole = ["schema", "check", "check/table", "examination"];
         if whole.iter().any(|file| name == format!("src/store/{file}.rs")) {
             continue;
         }
@@ -298,8 +303,9 @@ fn every_module_says_first_what_it_is_for() {
 #[test]
 fn no_file_is_too_long() {
     for (files, lines_max) in [(sources(), SOURCE_LINES_MAX), (rust_files("tests"), TEST_LINES_MAX)] {
-        for (name, text) in files.into_iter().filter(|(name, _)| name != "src/limits.rs") {
+        for (name, text) in files {
             let lines = text.lines().count();
+            let lines_max = if name == "src/limits.rs" { LIMITS_LINES_MAX } else { lines_max };
             assert!(lines <= lines_max, "{name} has {lines} lines; at most {lines_max} are allowed");
         }
     }

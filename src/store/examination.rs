@@ -44,24 +44,18 @@ pub fn examine(client: &mut Client) -> Result<Examination, postgres::Error> {
         let findings = vec![Finding { text, harm: Harm::Fails }];
         return Ok(Examination { findings, facts: Facts::default() });
     }
-    let mut findings = failures(client, COLUMNS)?;
-    findings.extend(failures(client, INDEXES)?);
-    if !findings.is_empty() {
-        findings.extend(failures(client, OWNER)?);
+    let mut findings = Vec::new();
+    for statement in [COLUMNS, INDEXES, RIGHTS] {
+        for row in client.query_typed(statement, &[])? {
+            findings.push(Finding { text: row.try_get(0)?, harm: Harm::Fails });
+        }
     }
-    findings.extend(failures(client, RIGHTS)?);
     let (has_row_security, hidden) = row_security(client)?;
     findings.extend(hidden.map(|text| Finding { text, harm: Harm::HidesRows }));
     findings.extend(read_only(client)?.map(|text| Finding { text, harm: Harm::RefusesChanges }));
     let has_icu = client.query_typed_one(HAS_ICU, &[])?.try_get(0)?;
     let facts = Facts { has_row_security, has_icu };
     Ok(Examination { findings, facts })
-}
-
-/// A finding for each row of `statement`, which selects their texts.
-fn failures(client: &mut Client, statement: &str) -> Result<Vec<Finding>, postgres::Error> {
-    let rows = client.query_typed(statement, &[])?;
-    rows.iter().map(|row| Ok(Finding { text: row.try_get(0)?, harm: Harm::Fails })).collect()
 }
 
 /// Whether row-level security is active on the table for this role, and the text of a finding if it hides rows.
@@ -134,12 +128,6 @@ select format('schema: tasks has no unique index on (%s); run `tinytasks migrate
     from wanted where not exists (
         select from unique_index as found
             where found.columns = wanted.columns and (may_be_partial or not is_partial))";
-
-/// A row if the role cannot follow the remedies of the findings before, because it does not own the table.
-const OWNER: &str = "
-select format('schema: role %s may not change the columns and indexes of tasks; do that as its owner, %s',
-        quote_ident(current_user), quote_ident(pg_get_userbyid(relowner)))
-    from pg_class where oid = to_regclass('tasks') and not pg_has_role(current_user, relowner, 'usage')";
 
 /// A row that names the rights that the role lacks; no row if it has all of them.
 const RIGHTS: &str = "
