@@ -15,6 +15,9 @@ pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024 + 2;
 pub const FIELDS_BYTES_MAX: usize = 16 * 1024 + 2;
 /// The most header fields in one request. Browsers behind proxies send about thirty.
 pub const FIELDS_MAX: usize = 64;
+/// In how many fields of a refused head the service looks for the ones that the answer needs. This takes 16 KiB for
+/// a moment.
+pub const SALVAGED_FIELDS_MAX: usize = 512;
 /// The largest request body. The largest valid task is about 8 KiB of JSON with every character escaped.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The longest line with a chunk's size and its extensions (RFC 9112 section 7.1).
@@ -118,7 +121,7 @@ pub const LIST_PART_ROWS: i64 = 128;
 pub const SORTED_PART_ROWS: i64 = 1000;
 /// At most this many unknown parameters are named in one answer. Without this limit a request line of 8 KiB could
 /// cause an answer of a megabyte and a log line of 60 kB.
-pub const UNKNOWN_PARAMETERS_MAX: usize = 16;
+pub const UNKNOWN_PARAMETERS_MAX: usize = 64;
 /// How much of a refused `Origin` the log shows: enough for a scheme, the longest host name and a port. Without this
 /// bound, any client could cause log lines of 96 kB.
 pub const LOGGED_ORIGIN_CHARS_MAX: usize = 280;

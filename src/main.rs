@@ -85,14 +85,14 @@ fn run_command(command: &[&str]) -> Result<(), Failure> {
         ["check"] => check(),
         ["token", "--explain"] => explain(),
         ["--help" | "-h" | "help"] => print(help::ALL),
-        ["help", command] | [command, "--help" | "-h"] => match help::of(command) {
+        ["help", command] | [command, .., "--help" | "-h"] => match help::of(command) {
             Some(text) => print(text),
             None => Err(Failure::of_usage(&format!("unknown command: {command}"))),
         },
         ["token", options @ ..] => issue(options),
         ["export", "--user", user] => export(user),
         ["purge", "--user", user] => purge(user, false),
-        ["purge", "--user", user, "--dry-run"] => purge(user, true),
+        ["purge", "--user", user, "--dry-run"] | ["purge", "--dry-run", "--user", user] => purge(user, true),
         ["export" | "purge", ..] => {
             Err(Failure::of_usage("give export --user ID, or purge --user ID [--dry-run]"))
         }

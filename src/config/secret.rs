@@ -6,14 +6,14 @@ use std::path::Path;
 
 /// Parts of the placeholders in documentation, in examples and in default values of programs, in lower case and
 /// without the characters between words. Fewer than one random secret in 1,000,000,000 contains one of them.
-const PLACEHOLDERS: [&str; 30] = [
+const PLACEHOLDERS: [&str; 25] = [
     // Better Auth's default (packages/better-auth/src/utils/constants.ts) is
     // better-auth-secret-12345678901234567890, and was shorter in earlier versions.
-    "betterauthsecret",
+    "betterauthsecret1",
     // jwt.io signs its example with a-string-secret-at-least-256-bits-long, and earlier with
     // your-256-bit-secret.
     "astringsecret",
-    "256bit",
+    "your256",
     "changeme",
     "changethis",
     "changeit",
@@ -29,30 +29,40 @@ const PLACEHOLDERS: [&str; 30] = [
     "yourbetter",
     "yourauth",
     "yourrandom",
-    "mysecret",
+    "yourlong",
     "supersecret",
+    "opensslrand",
+    "donotuse",
+    "notforproduction",
+    "generatea",
+    "insecure",
+];
+/// Words that placeholders share with secrets that a person has made up. They count only in a secret of words, that is,
+/// with fewer than [`DIGITS_OF_MADE_UP`] digits.
+const SECRET_WORDS: [&str; 8] = [
+    "mysecret",
     "secretkey",
     "jwtsecret",
     "authsecret",
     "defaultsecret",
     "fallbacksecret",
     "developmentsecret",
-    "atleast32",
-    "32character",
-    "opensslrand",
-    "insecure",
+    "secretsecret",
 ];
+const DIGITS_OF_MADE_UP: usize = 4;
 
 /// The reason why a secret is too weak as a key of HS256; None when no weakness is found.
 pub fn weakness(secret: &str) -> Option<&'static str> {
     let first = secret.chars().next();
     let plain: String =
         secret.chars().filter(char::is_ascii_alphanumeric).map(|char| char.to_ascii_lowercase()).collect();
+    let contains = |words: &[&str]| words.iter().any(|word| plain.contains(word));
+    let has_digits = plain.bytes().filter(u8::is_ascii_digit).count() >= DIGITS_OF_MADE_UP;
     if secret.len() < SECRET_BYTES_MIN {
         Some("is shorter than 32 bytes; give 32 random bytes, such as openssl rand -base64 32 prints")
     } else if secret.chars().all(|char| Some(char) == first) {
         Some("is one repeated character; give 32 random bytes, such as openssl rand -base64 32 prints")
-    } else if PLACEHOLDERS.iter().any(|placeholder| plain.contains(placeholder)) {
+    } else if contains(&PLACEHOLDERS) || !has_digits && contains(&SECRET_WORDS) {
         Some(
             "is a placeholder or default that public sources print, so anybody can sign with it; \
               give 32 random bytes, such as openssl rand -base64 32 prints",
@@ -123,6 +133,12 @@ mod tests {
             "mysupersecretjwtsecretmysupersecretjwtsecret",
             "generate-with-openssl-rand-base64-32-please",
             "<replace with 32 random bytes or more than that>",
+            "your-256-bit-secret-your-256-bit-secret",
+            "super-secret-jwt-token-with-at-least-32-characters-long",
+            "this-is-a-secret-key-at-least-32-characters-long",
+            "secret-secret-secret-secret-secret-secret",
+            "dev-only-secret-do-not-use-in-production",
+            "GENERATE_A_STRONG_SECRET_FOR_PRODUCTION",
         ] {
             assert!(weakness(secret).is_some(), "{secret}");
         }
@@ -131,6 +147,10 @@ mod tests {
             "correct horse battery staple correct horse",
             "0123456789abcdef0123456789abcdef",
             "Yl4JmSSkQbnGlc5mPMr0uCYUAjr1Tn8vFtaq1O3zDnA=",
+            "another-secret-that-is-at-least-32-bytes-long",
+            "previous-jwt-secret-for-the-rotation-0123456789",
+            "better-auth-secret-of-the-test-suite-0123",
+            "a 256-bit test value 0123456789abcdef",
         ] {
             assert_eq!(weakness(secret), None, "{secret}");
         }

@@ -110,19 +110,12 @@ pub fn is_trailer(line: &[u8]) -> bool {
     is_field && !is_framing
 }
 
-/// Parses the request line and the fields. Errors: `Malformed`, `HeadTooLarge`. After an error, `request` contains
-/// the parts that could be understood.
+/// Parses the request line and the fields. Errors: `Malformed`, `HeadTooLarge`.
 pub fn parse<'h>(head: &'h [u8], request: &mut httparse::Request<'_, 'h>) -> Result<(), Error> {
-    let outcome = match parse_begun(head, request) {
-        Ok(httparse::Status::Complete(length)) if length == head.len() => return Ok(()),
-        Ok(_) => Err(malformed("the header section is malformed")),
-        Err(error) => Err(error),
-    };
-    // The refusal needs the request's id and origin for its answer, and these fields may follow a malformed line. A
-    // script in a browser can cause this: it may send a control character in a field, and the browser adds `Origin`.
-    let mut config = httparse::ParserConfig::default();
-    config.ignore_invalid_headers_in_requests(true).parse_request(request, head).ok();
-    outcome
+    match parse_begun(head, request)? {
+        httparse::Status::Complete(length) if length == head.len() => Ok(()),
+        _ => Err(malformed("the header section is malformed")),
+    }
 }
 
 /// Checks the lines of a head whose end has not arrived yet. Errors: `Malformed` or `HeadTooLarge` if nothing

@@ -16,6 +16,7 @@ mod listen;
 mod read; //       trusted core
 mod registry;
 mod request; //    trusted core
+mod salvage;
 mod status;
 mod stream;
 mod tls;

@@ -8,6 +8,7 @@ use super::head::{
     malformed, method, origin_form, parse,
 };
 use super::request::Request;
+use super::salvage::salvage;
 use crate::error::Error;
 use crate::limits::{
     BODY_BYTES_MAX, CHUNK_LINE_BYTES_MAX, FIELDS_BYTES_MAX, FIELDS_MAX, HEAD_TIMEOUT, READ_BYTES,
@@ -66,11 +67,11 @@ impl Reader {
     pub fn read(&mut self, request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<(), Stop> {
         let begun = Instant::now();
         self.connection.status.set_deadline(HEAD_TIMEOUT);
-        let arrived = self.head();
-        // Parsed even if it did not arrive completely, because a refusal needs the request id and the origin of
-        // the request for its answer.
-        let framing = parse_head(self.lines_read(), request, trusted);
-        arrived?;
+        let head = self.head();
+        let framing = head.and_then(|()| Ok(parse_head(self.lines_read(), request, trusted)?));
+        if framing.is_err() {
+            salvage(&self.buffer, request, trusted);
+        }
         let Framing { length, expects_continue } = framing?;
         if expects_continue && self.buffer.len() < self.at + length.unwrap_or(1) {
             let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -213,22 +214,20 @@ struct Framing {
     expects_continue: bool,
 }
 
-/// Parses a head into `request`, as far as it can be understood. Errors: `Malformed`, `HeadTooLarge`,
-/// `BodyTooLarge`.
+/// Parses a head into `request`. Errors: `Malformed`, `HeadTooLarge`, `BodyTooLarge`.
 ///
 /// Not inlined, so that the stack of a thread that waits for its client does not contain the array of 64 fields.
 #[inline(never)]
 fn parse_head(head: &[u8], request: &mut Request, trusted: &[Option<IpAddr>]) -> Result<Framing, Error> {
     let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
-    let outcome = parse(head, &mut parsed);
+    parse(head, &mut parsed)?;
     let fields = Fields(parsed.headers);
     request.is_http_1_0 = parsed.version == Some(0);
     request.method = method(parsed.method.unwrap_or_default());
     request.fields = fields.known();
     request.client = forwarded::client(&fields, request.client, trusted);
     request.is_last = request.is_http_1_0 || fields.has_token("Connection", "close");
-    outcome?;
     fields.check_host(request.is_http_1_0)?;
     request.target = origin_form(request.method, parsed.path.unwrap_or_default())?;
     let length = fields.body_length(request.is_http_1_0)?;

@@ -46,7 +46,8 @@ pub fn check_fields(request: &Request) -> Result<(), Error> {
 /// `accepted`. Errors: `ContentCoding`, `MediaType`.
 pub fn check_media_type(request: &Request, accepted: &'static str) -> Result<(), Error> {
     let mut codings = request.values("Content-Encoding").flat_map(|value| value.split(','));
-    if !codings.all(|coding| coding.trim().eq_ignore_ascii_case("identity")) {
+    // RFC 9110 section 5.6.1: an empty entry of a list means nothing.
+    if !codings.all(|coding| ["", "identity"].contains(&coding.trim().to_ascii_lowercase().as_str())) {
         return Err(Error::ContentCoding);
     }
     let given = request.single("Content-Type").unwrap_or_default();

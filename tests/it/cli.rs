@@ -66,6 +66,11 @@ fn help_and_version_need_no_configuration() {
             assert!(outcome.stdout.contains(word), "{word}");
         }
     }
+    for arguments in [&["export", "--user", "alice", "--help"][..], &["token", "--user", "alice", "-h"]] {
+        let outcome = run_binary(arguments, &[]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        assert!(outcome.stdout.contains("usage: ") && outcome.stdout.contains(arguments[0]), "{outcome:?}");
+    }
     for option in ["--version", "-V"] {
         let outcome = run_binary(&[option], &[]);
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), VERSION));

@@ -154,6 +154,7 @@ fn the_files_of_the_page_are_compressed_and_not_sent_twice() {
             ("gzip, deflate, br", true),
             ("GZIP;q=0.5", true),
             ("gzip;q=0", false),
+            ("gzip; Q=0", false),
             ("br", false),
             ("identity", false),
         ] {

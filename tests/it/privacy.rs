@@ -151,7 +151,7 @@ fn both_go_by_the_configured_database_and_say_why_not_with_the_usual_exit_codes(
     }
     let url = "postgres://user:pa55word@127.0.0.1:1/db";
     let commands =
-        [&["export", "--user", "a"][..], &["purge", "--user", "a"], &["purge", "--user", "a", "--dry-run"]];
+        [&["export", "--user", "a"][..], &["purge", "--user", "a"], &["purge", "--dry-run", "--user", "a"]];
     for arguments in commands {
         // Three faults: there is no table, no database, or no variable.
         let outcome = command(&database, arguments);

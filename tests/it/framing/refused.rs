@@ -302,6 +302,41 @@ fn what_stands_behind_a_bad_field_still_counts_for_the_answer() {
     }
 }
 
+#[test]
+fn what_stands_behind_a_bad_request_line_or_too_many_fields_still_counts() {
+    let app = App::spawn();
+    let many = "A: b\r\n".repeat(70);
+    for (line, fields, wanted) in [
+        ("GET /health HTTP/2.0", "", (400, "VALIDATION_ERROR")),
+        ("GET  /health HTTP/1.1", "", (400, "VALIDATION_ERROR")),
+        ("GET /health http/1.1", "", (400, "VALIDATION_ERROR")),
+        ("GET /health HTTP/1.1", &many, (431, "HEADERS_TOO_LARGE")),
+    ] {
+        let head = format!("{line}\r\nHost: x\r\n{fields}{ORIGIN}X-Request-Id: behind\r\n\r\n");
+        let answer = only_answer(&app, line, head.as_bytes());
+        assert_refused(line, &answer, wanted);
+        assert_eq!(answer.field("X-Request-Id"), Some("behind"), "{line}");
+        assert_eq!(answer.field("Access-Control-Allow-Origin"), Some("http://localhost:3000"), "{line}");
+        app.wait_for_log(|line| line.contains("request_id=behind ") && line.contains("method=GET "));
+    }
+}
+
+/// RFC 9110 section 9.3.2: no answer to HEAD has a body.
+#[test]
+fn a_refused_head_request_gets_no_body() {
+    let app = App::spawn();
+    let long = format!("HEAD /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(9000));
+    for (bytes, status) in [(long.as_str(), 414), ("HEAD /health HTTP/1.1\n", 400)] {
+        let mut raw = Raw::open(&app);
+        raw.send(bytes);
+        let (answers, _) = raw.answers(&["HEAD"]);
+        assert!(
+            matches!(&*answers, [answer] if answer.status == status && answer.body.is_empty()),
+            "{answers:?}"
+        );
+    }
+}
+
 /// Bytes that can become no request are answered with 400 at once, not with 408 after the deadline of a
 /// request that is merely slow. The client keeps its side open, as one does that waits for an answer.
 #[test]
