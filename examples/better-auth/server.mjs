@@ -1,9 +1,10 @@
 // Signs people in with Better Auth, gives them tokens for tinytasks, and serves the page.
 // tinytasks never connects to this server. It has the shared secret in its configuration, and reads the JWKS from a file.
 import { readFileSync } from "node:fs";
-import { rename, writeFile } from "node:fs/promises";
+import { readFile, rename, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { betterAuth } from "better-auth";
+import { createAuthMiddleware } from "better-auth/api";
 import { getMigrations } from "better-auth/db/migration";
 import { fromNodeHeaders, toNodeHandler } from "better-auth/node";
 import { jwt } from "better-auth/plugins";
@@ -33,26 +34,34 @@ const options = {
         definePayload: ({ user }) => ({ user_id: user.id }),
       },
       jwks: { rotationInterval: 30 * DAY_SECONDS, gracePeriod: DAY_SECONDS },
-      adapter: { createJwk: createKey },
     }),
   ],
+  hooks: {
+    // Runs before the response is sent, because tinytasks must know the key of a token before the page has the token.
+    // If the JWKS file cannot be written, the response is a 500 without the token. The next request tries again.
+    after: createAuthMiddleware(async ({ path }) => {
+      if (path === "/token") await exportKeys();
+    }),
+  },
 };
 await (await getMigrations(options)).runMigrations();
 const auth = betterAuth(options);
 
-// Writes the JWKS file before the first token is signed with the new key, because tinytasks must know the key
-// by then.
-async function createKey(key, { context }) {
-  const created = await context.adapter.create({ model: "jwks", data: key });
-  await exportKeys();
-  return created;
+// Exports run one after the other, so that an older JWKS does not replace a newer one, and because they use the same
+// temporary file.
+let lastExport = Promise.resolve();
+function exportKeys() {
+  lastExport = lastExport.catch(() => {}).then(writeKeys);
+  return lastExport;
 }
 
-// Replaces the JWKS file as a whole, so that a reader sees the old file or the new one, never a part.
-async function exportKeys() {
-  if (!JWKS_FILE) return;
+// Writes the JWKS file, unless it is up to date. Replaces it as a whole, so that a reader sees the old file or the new
+// one, never a part.
+async function writeKeys() {
+  const jwks = JSON.stringify(await auth.api.getJwks()); // creates a key if there is none
+  if (!JWKS_FILE || jwks === (await readFile(JWKS_FILE, "utf8").catch(() => ""))) return;
   const temporaryFile = `${JWKS_FILE}.${process.pid}`;
-  await writeFile(temporaryFile, JSON.stringify(await auth.api.getJwks()));
+  await writeFile(temporaryFile, jwks);
   await rename(temporaryFile, JWKS_FILE);
 }
 
@@ -99,7 +108,6 @@ async function respond(request, response) {
   }
 }
 
-await auth.api.getJwks(); // creates the first key
 await exportKeys();
 createServer((request, response) => {
   respond(request, response).catch((error) => {

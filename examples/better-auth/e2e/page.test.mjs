@@ -1,9 +1,10 @@
 // Uses the page as a person does, with both kinds of token. The page and tinytasks have different origins.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, rmdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { after, before, test } from "node:test";
+import { decodeProtectedHeader } from "jose";
 import pg from "pg";
 import { assertConsole, assertOrigins, launch, screenshot, until } from "./browser.mjs";
 import { LOST, add, alert, ask, loseAnswers, row, rows, signUp } from "./person.mjs";
@@ -19,6 +20,27 @@ after(async () => {
   await browser.close();
   await database.end();
 });
+
+// Simulates the end of the rotation interval: Better Auth signs the next token with a new key.
+const expireKeys = () => database.query(`update jwks set "expiresAt" = now() where "expiresAt" > now()`);
+
+// Requests `count` tokens at the same time, with the session of the page. Returns the status and the body of each
+// response.
+const requestTokens = (page, count) => page.evaluate((length) => {
+  const request = async () => {
+    // Without no-store, the browser would send equal requests one after the other.
+    const response = await fetch("/api/auth/token", { cache: "no-store" });
+    return { status: response.status, body: await response.text() };
+  };
+  return Promise.all(Array.from({ length }, request));
+}, count);
+
+// Deletes all keys and requests a token, for which Better Auth creates a new key. So tinytasks refuses older tokens.
+async function invalidate(page, token) {
+  await database.query("delete from jwks");
+  await requestTokens(page, 1);
+  await until(async () => (await ask(token)).status === 401, "the token is refused");
+}
 
 for (const kind of ["EdDSA", "HS256"]) {
   test(`a person adds, edits, completes and deletes tasks with an ${kind} token`, async () => {
@@ -134,9 +156,8 @@ test("the page works without interruption while the signing key is rotated", asy
   await row(page, "before").waitFor();
   const [oldToken, oldKid] = [token(), header().kid];
 
-  // Simulates the end of the rotation interval. Better Auth signs the next token with a new key, and tinytasks must
-  // accept it at once.
-  await database.query(`update jwks set "expiresAt" = now() where "expiresAt" > now()`);
+  // tinytasks must accept the new key at once.
+  await expireKeys();
   await page.reload();
   await add(page, "after");
   await row(page, "after").waitFor();
@@ -155,21 +176,48 @@ test("the page works without interruption while the signing key is rotated", asy
   assertConsole(watched);
 });
 
+test("while the JWKS file cannot be written, no token is given out", async () => {
+  const { page, watched } = await signUp(browser, "EdDSA", "heidi");
+  await expireKeys();
+  renameSync(JWKS_FILE, `${JWKS_FILE}.old`);
+  mkdirSync(JWKS_FILE); // no file can replace a folder
+  try {
+    for (const attempt of [1, 2]) {
+      const [{ status, body }] = await requestTokens(page, 1);
+      assert.equal(status, 500, `attempt ${attempt}: ${body}`);
+    }
+  } finally {
+    rmdirSync(JWKS_FILE);
+    renameSync(`${JWKS_FILE}.old`, JWKS_FILE);
+  }
+  const [{ body }] = await requestTokens(page, 1);
+  await until(async () => (await ask(JSON.parse(body).token)).status === 200, "tinytasks has the new key");
+  assertConsole(watched, 500, 500);
+});
+
+test("if several tokens are requested at the same time after a rotation, the JWKS file has their keys", async () => {
+  const { page, watched } = await signUp(browser, "EdDSA", "henri");
+  for (let rotation = 0; rotation < 5; rotation++) {
+    await expireKeys();
+    const responses = await requestTokens(page, 6);
+    const known = JSON.parse(readFileSync(JWKS_FILE)).keys.map(({ kid }) => kid);
+    for (const { status, body } of responses) {
+      assert.equal(status, 200, body);
+      const { kid } = decodeProtectedHeader(JSON.parse(body).token);
+      assert(known.includes(kid), `${kid} is one of ${known}`);
+    }
+  }
+  assertConsole(watched);
+});
+
 test("the page replaces a refused token during a session, and shows the sign-in form after the session", async () => {
   const { page, watched, token } = await signUp(browser, "EdDSA", "ida");
-  const invalidateToken = async () => {
-    const invalid = token();
-    await database.query("delete from jwks");
-    // This request makes Better Auth create a new key and write the JWKS file.
-    assert.equal((await fetch(`http://127.0.0.1:${new URL(PAGE_URL).port}/api/auth/jwks`)).status, 200);
-    await until(async () => (await ask(invalid)).status === 401, "the token is refused");
-  };
-  await invalidateToken();
+  await invalidate(page, token());
   await add(page, "with a new token");
   await row(page, "with a new token").waitFor();
   assertConsole(watched, 401);
 
-  await invalidateToken();
+  await invalidate(page, token());
   await page.context().clearCookies();
   await add(page, "lost");
   await alert(page).getByText("Please sign in.").waitFor();
