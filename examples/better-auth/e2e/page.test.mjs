@@ -42,6 +42,9 @@ async function invalidate(page, token) {
   await until(async () => (await ask(token)).status === 401, "the token is refused");
 }
 
+// What a proxy sends while the server behind it does not run.
+const BAD_GATEWAY = { status: 502, contentType: "text/html", body: "<h1>Bad Gateway</h1>" };
+
 for (const kind of ["EdDSA", "HS256"]) {
   test(`a person adds, edits, completes and deletes tasks with an ${kind} token`, async () => {
     const { page, watched, email, header, claims } = await signUp(browser, kind, `person-${kind.toLowerCase()}`);
@@ -208,6 +211,21 @@ test("if several tokens are requested at the same time after a rotation, the JWK
     }
   }
   assertConsole(watched);
+});
+
+test("the person reads the status of an error that a proxy sends as HTML", async () => {
+  const { page, watched } = await signUp(browser, "EdDSA", "iris");
+  await page.route(`${TASKS_URL}/**`, (route) => {
+    if (route.request().method() !== "POST") return route.continue();
+    const headers = { "Access-Control-Allow-Origin": PAGE_URL, "Access-Control-Allow-Credentials": "true" };
+    return route.fulfill({ ...BAD_GATEWAY, headers });
+  });
+  await add(page, "lost");
+  await alert(page).getByText("failed with status 502").waitFor();
+  await page.route("**/api/auth/sign-out", (route) => route.fulfill(BAD_GATEWAY));
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await alert(page).getByText("The sign-in server failed with status 502.").waitFor();
+  assertConsole(watched, 502, 502);
 });
 
 test("the page replaces a refused token during a session, and shows the sign-in form after the session", async () => {

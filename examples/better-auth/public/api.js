@@ -10,10 +10,10 @@ export class SignedOut extends Error {}
 
 // An error response of tinytasks. `detail` is for people, `error_code` and `current` are for programs.
 export class ServiceError extends Error {
-  constructor(problem) {
-    super(problem.detail);
-    this.code = problem.error_code;
-    this.current = problem.current;
+  constructor(status, problem) {
+    super(problem?.detail ?? `The task service failed with status ${status}. Please try again later.`);
+    this.code = problem?.error_code;
+    this.current = problem?.current;
   }
 }
 
@@ -21,10 +21,13 @@ export class ServiceError extends Error {
 export async function auth(path, body) {
   const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   const response = await fetch(path, body && post);
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer?.message ?? "The sign-in server gave no reason for its error.");
-  return answer;
+  if (response.ok) return response.json();
+  const problem = await jsonOrNull(response);
+  throw new Error(problem?.message ?? `The sign-in server failed with status ${response.status}.`);
 }
+
+// The body of an error response. It is null if it is not JSON, for example if a proxy has sent an HTML page.
+const jsonOrNull = (response) => response.json().catch(() => null);
 
 // Gets a token of this kind for the user who is signed in, and returns that user.
 export async function getUser(tokenKind) {
@@ -95,7 +98,7 @@ export async function tasks(method, path, { body, ...headers } = {}) {
     response = await send();
   }
   if (response.status === 401) throw new SignedOut("Please sign in again.");
-  if (response.status >= 400) throw new ServiceError(await response.json());
+  if (response.status >= 400) throw new ServiceError(response.status, await jsonOrNull(response));
   return response;
 }
 
