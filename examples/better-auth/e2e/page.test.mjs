@@ -228,6 +228,15 @@ test("the person reads the status of an error that a proxy sends as HTML", async
   assertConsole(watched, 502, 502);
 });
 
+test("if the sign-in server fails while the page is loaded, the person can still sign in", async () => {
+  const { page, watched } = await signUp(browser, "EdDSA", "ilse");
+  await page.route("**/api/auth/get-session", (route) => route.fulfill(BAD_GATEWAY));
+  await page.reload();
+  await alert(page).getByText("502").waitFor();
+  await page.getByRole("button", { name: "Sign in" }).waitFor();
+  assertConsole(watched, 502);
+});
+
 test("the page replaces a refused token during a session, and shows the sign-in form after the session", async () => {
   const { page, watched, token } = await signUp(browser, "EdDSA", "ida");
   await invalidate(page, token());

@@ -58,3 +58,5 @@ byId("add").onsubmit = act(async ({ target }) => {
 
 byId("sign-in").elements.kind.value = localStorage.getItem("token-kind") ?? "EdDSA";
 await act(start)();
+// If the sign-in server has failed, neither part of the page is shown yet. The person can then try to sign in.
+byId("sign-in").hidden = !byId("tasks").hidden;
