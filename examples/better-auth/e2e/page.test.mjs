@@ -213,6 +213,26 @@ test("if several tokens are requested at the same time after a rotation, the JWK
   assertConsole(watched);
 });
 
+test("if tinytasks refuses a new token too, the page asks the person to try again", async () => {
+  const { page, watched } = await signUp(browser, "EdDSA", "ines");
+  await add(page, "before");
+  await row(page, "before").waitFor();
+  // Simulates the time until tinytasks has the new key: it answers 401 to the POST with the old token, and also to the
+  // POST with the new one.
+  await page.route(`${TASKS_URL}/**`, (route) => {
+    const headers = route.request().headers();
+    if (route.request().method() === "POST") headers.authorization = "Bearer unknown";
+    return route.continue({ headers });
+  });
+  await add(page, "too early");
+  await alert(page).getByText("try again in a minute").waitFor();
+  assert.equal(await rows(page).count(), 1);
+  await page.unroute(`${TASKS_URL}/**`);
+  await page.getByRole("button", { name: "Add" }).click();
+  await row(page, "too early").waitFor();
+  assertConsole(watched, 401, 401);
+});
+
 test("the person reads the status of an error that a proxy sends as HTML", async () => {
   const { page, watched } = await signUp(browser, "EdDSA", "iris");
   await page.route(`${TASKS_URL}/**`, (route) => {

@@ -96,8 +96,11 @@ export async function tasks(method, path, { body, ...headers } = {}) {
     // The token has probably expired, because a session lasts longer than a token.
     await getToken();
     response = await send();
+    // The token is new, so probably tinytasks does not have the new key of Better Auth yet.
+    if (response.status === 401) {
+      throw new Error("The task service does not accept your new token yet. Please try again in a minute.");
+    }
   }
-  if (response.status === 401) throw new SignedOut("Please sign in again.");
   if (response.status >= 400) throw new ServiceError(response.status, await jsonOrNull(response));
   return response;
 }
