@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import { decodeProtectedHeader } from "jose";
 import pg from "pg";
 import { assertConsole, assertOrigins, launch, screenshot, until } from "./browser.mjs";
-import { LOST, add, alert, ask, loseAnswers, row, rows, signUp } from "./person.mjs";
+import { LOST, add, alert, ask, fillSignUp, loseAnswers, row, rows, signUp } from "./person.mjs";
 
 const { PAGE_URL, TASKS_URL, AUTH_DATABASE_URL, JWKS_FILE } = process.env;
 const database = new pg.Pool({ connectionString: AUTH_DATABASE_URL });
@@ -231,6 +231,27 @@ test("if tinytasks refuses a new token too, the page asks the person to try agai
   await page.getByRole("button", { name: "Add" }).click();
   await row(page, "too early").waitFor();
   assertConsole(watched, 401, 401);
+});
+
+test("if another person signs in in another tab, the page does not show that person's tasks", async () => {
+  const { page, watched, token } = await signUp(browser, "EdDSA", "isolde");
+  await add(page, "a task of Isolde");
+  await row(page, "Isolde").waitFor();
+  const tab = await page.context().newPage();
+  await tab.goto(PAGE_URL);
+  await tab.getByRole("button", { name: "Sign out" }).click();
+  await fillSignUp(tab, "igor@example.com", "EdDSA");
+  await add(tab, "a task of Igor");
+  await row(tab, "Igor").waitFor();
+  await invalidate(page, token());
+  for (const poll of [1, 2]) {
+    await page.clock.fastForward(11_000);
+    await until(async () => (await rows(page).filter({ hasText: "Isolde" }).count()) === 0, `poll ${poll}`);
+    assert.deepEqual(await rows(page).allTextContents(), []);
+  }
+  await alert(page).getByText("Another person has signed in in another tab.").waitFor();
+  await page.getByRole("button", { name: "Sign in" }).waitFor();
+  assertConsole(watched, 401);
 });
 
 test("the person reads the status of an error that a proxy sends as HTML", async () => {

@@ -19,14 +19,19 @@ export async function signUp(browser, kind, name) {
   });
   await page.clock.install();
   await page.goto(PAGE_URL);
+  await fillSignUp(page, email, kind);
+  const token = () => authorization.replace("Bearer ", "");
+  const part = (index) => JSON.parse(Buffer.from(token().split(".")[index], "base64url"));
+  return { page, watched, email, requests, token, header: () => part(0), claims: () => part(1) };
+}
+
+// Signs up with the form of an open page.
+export async function fillSignUp(page, email, kind) {
   await page.getByLabel("E-mail").fill(email);
   await page.getByLabel("Password").fill("correct horse");
   await page.getByLabel(kind).check();
   await page.getByRole("button", { name: "Sign up" }).click();
   await page.getByText(`${email}, ${kind} token`).waitFor();
-  const token = () => authorization.replace("Bearer ", "");
-  const part = (index) => JSON.parse(Buffer.from(token().split(".")[index], "base64url"));
-  return { page, watched, email, requests, token, header: () => part(0), claims: () => part(1) };
 }
 
 export async function add(page, title, description = "") {

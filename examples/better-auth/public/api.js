@@ -32,7 +32,8 @@ const jsonOrNull = (response) => response.json().catch(() => null);
 // Gets a token of this kind for the user who is signed in, and returns that user.
 export async function getUser(tokenKind) {
   kind = tokenKind;
-  await getToken();
+  user = await getSessionUser();
+  token = await getToken();
   return user;
 }
 
@@ -40,12 +41,13 @@ export function forgetUser() {
   user = token = null;
 }
 
-async function getToken() {
+async function getSessionUser() {
   const session = await auth("/api/auth/get-session");
   if (!session) throw new SignedOut("Please sign in.");
-  user = session.user;
-  token = (await auth(tokenPaths[kind])).token;
+  return session.user;
 }
+
+const getToken = async () => (await auth(tokenPaths[kind])).token;
 
 // Sends a request up to three times. It is sent again if there was no response, because then nobody knows whether it
 // was processed, and after a 503 or a 429, which say in Retry-After how long to wait.
@@ -77,6 +79,7 @@ async function fetchOnce(url, request) {
 
 // A request to tinytasks, which has another origin. Returns a response with a status below 400, also a 304.
 export async function tasks(method, path, { body, ...headers } = {}) {
+  const { id } = user;
   // With keepalive, the browser finishes a DELETE even if the page is closed.
   const request = { method, credentials: "include", headers, keepalive: method === "DELETE" };
   if (body) {
@@ -86,15 +89,19 @@ export async function tasks(method, path, { body, ...headers } = {}) {
   // These requests can be sent twice without harm. A change of many tasks cannot: the second request would also
   // change tasks that have come into that state since.
   const mayRepeat = method === "GET" || "Idempotency-Key" in headers || "If-Match" in headers;
-  const url = `${tasksUrl}/api/${encodeURIComponent(user.id)}/tasks${path}`;
+  const url = `${tasksUrl}/api/${encodeURIComponent(id)}/tasks${path}`;
   const send = () => {
     headers.Authorization = `Bearer ${token}`;
     return mayRepeat ? fetchWithRetries(url, request) : fetchOnce(url, request);
   };
   let response = await send();
   if (response.status === 401) {
-    // The token has probably expired, because a session lasts longer than a token.
-    await getToken();
+    // The token has probably expired, because a session lasts longer than a token. All tabs share the cookie of the
+    // session, so it can belong to another user by now.
+    if ((await getSessionUser()).id !== id) {
+      throw new SignedOut("Another person has signed in in another tab. Please sign in again.");
+    }
+    token = await getToken();
     response = await send();
     // The token is new, so probably tinytasks does not have the new key of Better Auth yet.
     if (response.status === 401) {
