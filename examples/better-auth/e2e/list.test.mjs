@@ -169,6 +169,38 @@ test("a person sees both versions of a task that was changed elsewhere, and choo
   assertConsole(watched, 412, 412, 412);
 });
 
+test("a change of a task leaves the open form of the task as it is", async () => {
+  const person = await signUpWithTasks("nora", [{ title: "Buy milk", description: "Two litres" }]);
+  const { page, watched, token } = person;
+  const title = row(page, "milk").getByLabel("Title");
+  const saved = async () => (await list(token())).map((task) => [task.title, task.description]);
+  const save = async () => {
+    await button(row(page, "milk"), "Save").click();
+    await title.waitFor({ state: "hidden" });
+  };
+  await button(row(page, "milk"), "Edit").click();
+  await title.fill("Buy oat milk");
+  // The click is no conflict, because the task is complete already. It brings the new description.
+  await changeElsewhere(person, "milk", { description: "Three litres", complete: true });
+  await row(page, "milk").getByRole("checkbox").click();
+  await waitForTotals(page, "0 open, 1 complete");
+  assert(await title.isVisible());
+  assert.equal(await title.inputValue(), "Buy oat milk");
+  await save();
+  assert.deepEqual(await saved(), [["Buy oat milk", "Three litres"]]);
+
+  await button(row(page, "milk"), "Edit").click();
+  await title.fill("Buy soy milk");
+  await changeElsewhere(person, "milk", { description: "Four litres" });
+  await row(page, "milk").getByRole("checkbox").click();
+  await button(versions(page), "Take theirs").click();
+  await versions(page).waitFor({ state: "hidden" });
+  assert.equal(await title.inputValue(), "Buy soy milk");
+  await save();
+  assert.deepEqual(await saved(), [["Buy soy milk", "Four litres"]]);
+  assertConsole(watched, 412);
+});
+
 test("completing a complete task is no conflict, and a task that was deleted elsewhere disappears", async () => {
   const person = await signUpWithTasks("olga", [{ title: "Buy milk" }, { title: "Sleep" }]);
   const { page, watched } = person;

@@ -77,6 +77,7 @@ function newRow(task) {
   const item = byId("task").content.cloneNode(true).firstElementChild;
   const part = (selector) => item.querySelector(selector);
   const form = part("form"), conflict = part(".conflict"), checkbox = part("[name=complete]");
+  let edited = task; // the task as it was when the person opened the form
   let lastChange = Promise.resolve();
   let unfinishedChanges = 0;
 
@@ -86,7 +87,12 @@ function newRow(task) {
     part(".title").textContent = task.title;
     part(".description").textContent = task.description ?? "";
     checkbox.checked = task.complete;
-    form.hidden = conflict.hidden = true;
+    conflict.hidden = true;
+  }
+
+  // A change from the checkbox leaves the form open, because the person may be typing in it.
+  function closeFormAfter(fields) {
+    if (!("complete" in fields)) form.hidden = true;
   }
 
   // Sends the changes of a task one after the other, each with the `etag` from the response to the one before.
@@ -101,6 +107,7 @@ function newRow(task) {
     try {
       const response = await tasks("PATCH", `/${task.id}`, { body: fields, "If-Match": etag });
       show(await response.json());
+      closeFormAfter(fields);
     } catch (error) {
       checkbox.checked = task.complete;
       if (error.code === "NOT_FOUND") {
@@ -110,6 +117,7 @@ function newRow(task) {
       }
       if (error.code !== "PRECONDITION_FAILED") throw error;
       const { current } = error;
+      closeFormAfter(fields);
       showConflict(current, asText({ ...current, ...fields }), () => patch(fields, current.etag));
     }
     await refresh();
@@ -126,20 +134,21 @@ function newRow(task) {
       await refresh();
     });
     conflict.hidden = item.hidden = false;
-    form.hidden = true;
     throw new Error("This task was changed elsewhere in the meantime. Which version do you want to keep?");
   }
 
   checkbox.onchange = act(() => change({ complete: checkbox.checked }));
   part(".edit").onclick = () => {
+    edited = task;
     form.elements.title.value = task.title;
     form.elements.description.value = task.description ?? "";
     form.hidden = !form.hidden;
     if (!form.hidden) form.elements.title.focus();
   };
-  // Sends only the fields that the person has changed, so that changes of other fields elsewhere are kept.
+  // Sends only the fields that the person has changed, so that changes of other fields elsewhere are kept. The form is
+  // compared with `edited`, because `task` can be newer than the form.
   form.onsubmit = act(async () => {
-    const fields = Object.entries(fieldsOf(form)).filter(([name, value]) => value !== task[name]);
+    const fields = Object.entries(fieldsOf(form)).filter(([name, value]) => value !== edited[name]);
     if (fields.length > 0) await change(Object.fromEntries(fields));
     else form.hidden = true;
   });
