@@ -252,6 +252,25 @@ test("a person can undo the deletion of a task for five seconds", async () => {
   assertConsole(watched);
 });
 
+test("a DELETE that has been sent is not sent again when the person signs out", async () => {
+  const person = await signUpWithTasks("pia", [{ title: "Buy milk" }]);
+  const { page, watched } = person;
+  let release;
+  const released = new Promise((resolve) => (release = resolve));
+  await page.route(`${TASKS_URL}/**`, async (route) => {
+    if (route.request().method() === "DELETE") await released;
+    await route.continue();
+  });
+  await button(row(page, "milk"), "Delete").click();
+  await page.clock.fastForward(6000);
+  await until(() => sent(person, "DELETE").length === 1, "the DELETE is sent");
+  await button(page, "Sign out").click();
+  release();
+  await button(page, "Sign in").waitFor();
+  assert.equal(sent(person, "DELETE").length, 1);
+  assertConsole(watched);
+});
+
 test("a task that was changed elsewhere is deleted only after the person has seen the change", async () => {
   const person = await signUpWithTasks("rosa", [{ title: "Buy milk" }]);
   const { page, watched, token } = person;

@@ -10,7 +10,7 @@ const UNDO_MS = 5000;
 const POLL_MS = 10_000;
 
 const rows = new Map(); // id → row
-// id → { task, deleteNow } of each task that is hidden because the person has deleted it. Its DELETE is not sent or not
+// id → deleteNow of each task that is hidden because the person has deleted it. Its DELETE is not sent or not
 // answered yet.
 const pendingDeletes = new Map();
 const emptyList = { tasks: [], totals: { open: 0, complete: 0 } };
@@ -167,7 +167,7 @@ function deleteLater(task, showConflict) {
     clearTimeout(timer);
     notice.remove();
   };
-  const deleteNow = async () => {
+  const send = async () => {
     endUndo();
     if (!pendingDeletes.has(task.id)) return;
     try {
@@ -178,6 +178,8 @@ function deleteLater(task, showConflict) {
       draw();
     }
   };
+  let sent; // the promise of `send`, so that the DELETE is sent only once
+  const deleteNow = () => (sent ??= send());
   const timer = setTimeout(act(deleteNow), UNDO_MS);
   notice.querySelector("span").textContent = `“${task.title}” is deleted.`;
   notice.querySelector("button").onclick = () => {
@@ -185,7 +187,7 @@ function deleteLater(task, showConflict) {
     pendingDeletes.delete(task.id);
     draw();
   };
-  pendingDeletes.set(task.id, { task, deleteNow });
+  pendingDeletes.set(task.id, deleteNow);
   byId("undo").append(notice);
   notice.querySelector("button").focus();
   draw();
@@ -209,7 +211,7 @@ async function deleteTask(task, showConflict) {
 }
 
 // Sends all pending DELETEs immediately, without waiting for the rest of UNDO_MS.
-export const deleteAllNow = () => Promise.all([...pendingDeletes.values()].map(({ deleteNow }) => deleteNow()));
+export const deleteAllNow = () => Promise.all([...pendingDeletes.values()].map((deleteNow) => deleteNow()));
 
 // A closed page cannot send requests any more, so the waiting DELETEs are sent now.
 addEventListener("pagehide", () => deleteAllNow().catch(() => {}));
