@@ -271,6 +271,17 @@ test("a DELETE that has been sent is not sent again when the person signs out", 
   assertConsole(watched);
 });
 
+test("a search that has not been sent is forgotten when the person signs out", async () => {
+  const { page, watched } = await signUpWithTasks("petra", [{ title: "Buy milk" }]);
+  await page.clock.pauseAt(Date.now() + 60_000);
+  await page.getByLabel("Search").fill("milk");
+  await button(page, "Sign out").click();
+  await button(page, "Sign in").waitFor();
+  await page.clock.runFor(1000);
+  assert.equal(await alert(page).textContent(), "");
+  assertConsole(watched);
+});
+
 test("a task that was changed elsewhere is deleted only after the person has seen the change", async () => {
   const person = await signUpWithTasks("rosa", [{ title: "Buy milk" }]);
   const { page, watched, token } = person;

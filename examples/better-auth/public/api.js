@@ -79,6 +79,7 @@ async function fetchOnce(url, request) {
 
 // A request to tinytasks, which has another origin. Returns a response with a status below 400, also a 304.
 export async function tasks(method, path, { body, ...headers } = {}) {
+  if (!user) throw new SignedOut("Please sign in.");
   const { id } = user;
   // With keepalive, the browser finishes a DELETE even if the page is closed.
   const request = { method, credentials: "include", headers, keepalive: method === "DELETE" };

@@ -17,6 +17,7 @@ const emptyList = { tasks: [], totals: { open: 0, complete: 0 } };
 let shown = emptyList; // the last response, with its query and its ETag
 let limit = PAGE_TASKS;
 let latestRequest = 0; // the number of the last request for the list
+let searchTimer;
 
 // Requests the list and shows it, unless it is unchanged (304) or the page has requested it again in the meantime.
 export async function refresh() {
@@ -36,6 +37,7 @@ export async function refresh() {
 
 export function clear() {
   latestRequest++; // so that a response that is still on its way is ignored
+  clearTimeout(searchTimer);
   shown = emptyList;
   pendingDeletes.clear();
   for (const id of rows.keys()) dropRow(id);
@@ -253,7 +255,6 @@ byId("clear-completed").onclick = act(async () => {
   await changeAll("DELETE", true);
 });
 byId("view").onsubmit = (event) => event.preventDefault();
-let searchTimer;
 byId("view").oninput = () => {
   clearTimeout(searchTimer);
   searchTimer = setTimeout(act(() => {
