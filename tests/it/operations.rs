@@ -334,13 +334,16 @@ fn a_new_secret_logs_nobody_out_until_the_old_one_is_dropped() {
 #[test]
 fn the_script_that_fetches_keys_takes_a_set_in_any_layout_and_nothing_else() {
     const KEY: &str = r#""kty":"OKP","crv":"Ed25519","kid":"a","x":"AA""#;
+    const SECRET_KEY: &str = " contains a private or symmetric key\n";
     let files = Directory::create();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/better-auth/refresh-jwks \"$URL\" jwks.json");
     let spaced = KEY.replace(':', " :\n  ");
     for (content, refusal) in [
         (format!("{{\"keys\":[{{{KEY}}}]}}"), ""),
         (format!("{{\n  \"keys\": [\n    {{\r\n\t{spaced}\n    }}\n  ]\n}}\n"), ""),
-        (format!("{{\n  \"keys\": [\n{{{spaced},\n\"d\"\n: \"AA\"}}]}}"), " contains a private key\n"),
+        (format!("{{\n  \"keys\": [\n{{{spaced},\n\"d\"\n: \"AA\"}}]}}"), SECRET_KEY),
+        ("{\"keys\":[{\"kty\" : \"oct\"}]}".to_owned(), SECRET_KEY),
+        (format!("{{\"keys\":[{{{KEY}}},{{\"k\": \"AA\"}}]}}"), SECRET_KEY),
         ("<html>\n\"keys\": [{".to_owned(), " is not a JWKS with at least one key\n"),
         ("{\"keys\": []}".to_owned(), " is not a JWKS with at least one key\n"),
         (String::new(), " is not a JWKS with at least one key\n"),
