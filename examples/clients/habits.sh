@@ -88,7 +88,7 @@ expect_reuse() {
     local results
     results=$(curl -sS --max-time 60 -o "$work/body" -w '%{http_code} %{num_connects}\n' "${@:2}" \
         --next -sS -o "$work/body" -w '%{http_code} %{num_connects}\n' -H "$bearer" "$tasks" | xargs)
-    [[ $results == "$1 1 200 0" ]] || fail "status and new connections of both requests: $results, not $1 1 200 0"
+    [[ $results == "$1 1 200 0" ]] || fail "status and number of new connections of the two requests: $results; expected: $1 1 200 0"
 }
 
 without_token() {

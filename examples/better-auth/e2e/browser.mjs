@@ -59,5 +59,5 @@ export async function until(condition, description) {
     if (await condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  assert.fail(`this did not become true within 100 attempts: ${description}`);
+  assert.fail(`this did not become true within about 10 s: ${description}`);
 }

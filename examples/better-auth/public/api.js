@@ -49,8 +49,8 @@ async function getSessionUser() {
 
 const getToken = async () => (await auth(tokenPaths[kind])).token;
 
-// Sends a request up to three times. It is sent again if there was no response, because then nobody knows whether it
-// was processed, and after a 503 or a 429, which say in Retry-After how long to wait.
+// Sends a request up to three times: again if there was no response, and after a 503 or a 429, which say in Retry-After
+// how long to wait. Only for requests that may be repeated, because a request without a response may have been processed.
 async function fetchWithRetries(url, request) {
   for (const wait of [300, 1000]) {
     let pause = wait;

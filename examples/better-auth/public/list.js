@@ -215,7 +215,7 @@ async function deleteTask(task, showConflict) {
 // Sends all pending DELETEs immediately, without waiting for the rest of UNDO_MS.
 export const deleteAllNow = () => Promise.all([...pendingDeletes.values()].map((deleteNow) => deleteNow()));
 
-// A closed page cannot send requests any more, so the waiting DELETEs are sent now.
+// A closed page cannot send requests any more, so the pending DELETEs are sent now.
 addEventListener("pagehide", () => deleteAllNow().catch(() => {}));
 
 const asText = ({ title, description, complete }) =>
