@@ -15,8 +15,10 @@ pub fn salvage(arrived: &[u8], request: &mut Request, trusted: &[Option<IpAddr>]
     request.method = method(std::str::from_utf8(word).unwrap_or_default());
     // httparse reads no fields after a malformed request line or another version, and none after a NUL.
     let mut head = b"GET / HTTP/1.1\r\n".to_vec();
-    for line in whole_fields(begun).split_inclusive(|byte| *byte == b'\n') {
-        if !line.trim_ascii_end().iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+    for line in begun.split_inclusive(|byte| *byte == b'\n').skip(1) {
+        let is_whole = line.ends_with(b"\n");
+        let is_text = line.trim_ascii_end().iter().all(|byte| !byte.is_ascii_control() || *byte == b'\t');
+        if is_whole && is_text {
             head.extend_from_slice(line);
         }
     }
@@ -30,14 +32,6 @@ pub fn salvage(arrived: &[u8], request: &mut Request, trusted: &[Option<IpAddr>]
     let fields = Fields(parsed.headers);
     request.fields = fields.known();
     request.client = forwarded::client(&fields, request.client, trusted);
-}
-
-/// The lines after the request line, without the last one if its end has not arrived.
-fn whole_fields(begun: &[u8]) -> &[u8] {
-    let end_of = |line: usize| line + 1;
-    let from = begun.iter().position(|byte| *byte == b'\n').map_or(begun.len(), end_of);
-    let to = begun.iter().rposition(|byte| *byte == b'\n').map_or(begun.len(), end_of);
-    begun.get(from..to).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -459,7 +459,7 @@ fn too_few_descriptors_end_the_start_with_how_many_are_needed() {
 fn fewer_connections_than_configured_are_told() {
     let reason =
         "the limit of open files (ulimit -n) leaves room for 135 of 1024 connections; make it 1189 or more";
-    let app = App::setup().descriptors(300).spawn();
+    let app = App::setup().descriptors(300).env("DATABASE_POOL_SIZE", "16").spawn();
     let line = app.wait_for_log(|line| line.contains("fewer connections than MAX_CONNECTIONS"));
     assert!(line.contains(" INFO ") && line.contains(reason), "{line}");
     for (limit, more, lines) in [(300, "", 1), (300, "135", 0)] {
@@ -467,7 +467,8 @@ fn fewer_connections_than_configured_are_told() {
         let mut command = binary(&directory);
         command.arg("check");
         let mut command = by_shell(&command, &format!("ulimit -n {limit}"));
-        command.envs(good()).env("DATABASE_URL", &app.database.url).env("MAX_CONNECTIONS", more);
+        command.envs(good()).env("DATABASE_URL", &app.database.url);
+        command.env("DATABASE_POOL_SIZE", "16").env("MAX_CONNECTIONS", more);
         let outcome = run(command);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         let wanted = format!("MAX_CONNECTIONS: {reason} (LimitNOFILE in a systemd unit)");
