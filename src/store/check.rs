@@ -32,8 +32,7 @@ pub fn check(
     if reasons.is_empty() { Ok(()) } else { Err(reasons) }
 }
 
-/// Returns each problem that leaves the table to be examined. Errors: those after which nothing else is worth a
-/// look.
+/// Returns the problems after which the table is examined as well. Errors: the problems after which the check ends.
 fn check_server(
     database: &DatabaseSettings,
     session: &mut Session,
@@ -99,8 +98,8 @@ fn check_table(
     if reasons.is_empty() { Ok(()) } else { Err(reasons) }
 }
 
-/// The owner of the table, if that is another role. None as well if the table is not there or the database does not
-/// answer: other lines say so.
+/// A line with the owner of the table. None if this role may act as the owner. None also if there is no table or the
+/// database does not answer, which other lines report.
 fn owner(client: &mut Client) -> Option<String> {
     let other_owner = "select quote_ident(pg_get_userbyid(relowner)), quote_ident(current_user)
         from pg_class where oid = to_regclass('tasks') and not pg_has_role(current_user, relowner, 'usage')";
