@@ -111,8 +111,8 @@ fn check_addresses(config: &Config) -> Result<String, String> {
     Ok(lines)
 }
 
-/// What the service needs to listen at an address that this check may use only because root runs it. Empty for every
-/// other address.
+/// Names what a service that does not run as root needs to listen at this address. Empty if it needs nothing, or if
+/// this check does not run as root.
 fn condition(address: &SockAddr) -> &'static str {
     if is_root() && is_privileged(address) {
         "; a service that does not run as root can use it only with CAP_NET_BIND_SERVICE or systemd's socket unit"

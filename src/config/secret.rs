@@ -37,8 +37,8 @@ const PLACEHOLDERS: [&str; 25] = [
     "generatea",
     "insecure",
 ];
-/// Words that placeholders share with secrets that a person has made up. They count only in a secret of words, that is,
-/// with fewer than [`DIGITS_OF_MADE_UP`] digits.
+/// Words that placeholders share with secrets that a person has made up. They count only in a secret that has fewer
+/// than [`MADE_UP_DIGITS_MIN`] digits.
 const SECRET_WORDS: [&str; 8] = [
     "mysecret",
     "secretkey",
@@ -49,7 +49,8 @@ const SECRET_WORDS: [&str; 8] = [
     "developmentsecret",
     "secretsecret",
 ];
-const DIGITS_OF_MADE_UP: usize = 4;
+/// A secret with so many digits is not taken for a placeholder because of [`SECRET_WORDS`].
+const MADE_UP_DIGITS_MIN: usize = 4;
 
 /// The reason why a secret is too weak as a key of HS256; None when no weakness is found.
 pub fn weakness(secret: &str) -> Option<&'static str> {
@@ -57,7 +58,7 @@ pub fn weakness(secret: &str) -> Option<&'static str> {
     let plain: String =
         secret.chars().filter(char::is_ascii_alphanumeric).map(|char| char.to_ascii_lowercase()).collect();
     let contains = |words: &[&str]| words.iter().any(|word| plain.contains(word));
-    let has_digits = plain.bytes().filter(u8::is_ascii_digit).count() >= DIGITS_OF_MADE_UP;
+    let has_digits = plain.bytes().filter(u8::is_ascii_digit).count() >= MADE_UP_DIGITS_MIN;
     if secret.len() < SECRET_BYTES_MIN {
         Some("is shorter than 32 bytes; give 32 random bytes, such as openssl rand -base64 32 prints")
     } else if secret.chars().all(|char| Some(char) == first) {

@@ -38,11 +38,15 @@ pub fn method(name: &str) -> &'static str {
 /// Whether every line ends in CRLF and contains no control character except HTAB, so also no bare CR or LF.
 /// The last line may be unfinished.
 pub fn is_clean(lines: &[u8]) -> bool {
-    let is_text = |line: &[u8]| line.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control());
     let mut lines = lines.split(|byte| *byte == b'\n');
     // The bytes after the last LF are an unfinished line, so they have no CRLF yet.
     let rest = lines.next_back().unwrap_or_default();
     lines.all(|line| line.strip_suffix(b"\r").is_some_and(is_text)) && is_text(rest)
+}
+
+/// Whether a line without its end contains no control character except HTAB.
+pub fn is_text(line: &[u8]) -> bool {
+    line.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
 }
 
 /// Checks a line whose end has not arrived yet. Errors: `Malformed` if nothing that follows can make it a clean

@@ -2,7 +2,7 @@
 //! The refusal itself does not depend on anything that is found here.
 
 use super::forwarded;
-use super::head::{Fields, method};
+use super::head::{Fields, is_text, method};
 use super::request::Request;
 use crate::limits::SALVAGED_FIELDS_MAX;
 use std::net::IpAddr;
@@ -17,8 +17,7 @@ pub fn salvage(arrived: &[u8], request: &mut Request, trusted: &[Option<IpAddr>]
     let mut head = b"GET / HTTP/1.1\r\n".to_vec();
     for line in begun.split_inclusive(|byte| *byte == b'\n').skip(1) {
         let is_whole = line.ends_with(b"\n");
-        let is_text = line.trim_ascii_end().iter().all(|byte| !byte.is_ascii_control() || *byte == b'\t');
-        if is_whole && is_text {
+        if is_whole && is_text(line.trim_ascii_end()) {
             head.extend_from_slice(line);
         }
     }

@@ -5,7 +5,7 @@ use crate::threads::lock;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What every thread may ask and say about a connection.
+/// The state of a connection, which all threads share.
 pub struct Status(Mutex<Inner>);
 
 struct Inner {

@@ -1,5 +1,5 @@
-//! What the watching thread and the threads of requests share: whether the database can serve requests, why not,
-//! and the pool. So `/health` neither needs nor waits for a connection.
+//! Whether the database can serve requests, the reason if it cannot, and the pool. The watching thread and the
+//! threads of requests share this, so `/health` neither needs nor waits for a connection.
 
 use super::connector::{Connector, Manager};
 use super::examination::{Finding, Harm};
@@ -20,7 +20,7 @@ pub enum Readiness {
     NotReady,
 }
 
-/// What is known about the database.
+/// The state of the database, as the watching thread and the last answers show it.
 pub struct Health {
     connector: Arc<Connector>,
     /// Empty until reads can be served for the first time.
